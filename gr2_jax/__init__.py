@@ -1,0 +1,1 @@
+"""GR2 (Generative Reasoning Re-ranker) in JAX."""

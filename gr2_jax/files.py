@@ -1,0 +1,81 @@
+"""Durable small files: a reader sees the old content or the new, never half."""
+
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+def atomic_write(path: pathlib.Path, content: bytes | str) -> None:
+  """Replaces the file at `path` by `content` in one step."""
+  if isinstance(content, str):
+    content = content.encode()
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  with temporary.open('wb') as stream:
+    stream.write(content)
+    stream.flush()
+    os.fsync(stream.fileno())
+  os.replace(temporary, path)
+
+
+def atomic_savez(path: pathlib.Path, **arrays: np.ndarray) -> None:
+  """Writes arrays as `.npz` in one step."""
+  stream = io.BytesIO()
+  np.savez(stream, **arrays)
+  atomic_write(path, stream.getvalue())
+
+
+def atomic_save(path: pathlib.Path, array: np.ndarray) -> None:
+  """Writes one array as `.npy` in one step."""
+  stream = io.BytesIO()
+  np.save(stream, array)
+  atomic_write(path, stream.getvalue())
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a JSON file in one step."""
+  atomic_write(path, json.dumps(value, indent=2) + '\n')
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Reads a JSON file."""
+  return json.loads(path.read_text())
+
+
+def append_jsonl(path: pathlib.Path, value: Any) -> None:
+  """Appends one line and waits until it is on disk."""
+  with path.open('a') as stream:
+    stream.write(json.dumps(value) + '\n')
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def read_jsonl(path: pathlib.Path) -> Iterator[Any]:
+  """Yields the values of a JSON-lines file.
+
+  A last line that a crash cut off (no newline at its end) is left out; any
+  other line that does not parse is an error.
+
+  Args:
+    path: the file.
+
+  Yields:
+    One value a line.
+
+  Raises:
+    ValueError: a complete line that is not JSON, with file and line number.
+  """
+  with path.open() as stream:
+    for number, line in enumerate(stream, 1):
+      if not line.endswith('\n'):
+        return
+      try:
+        yield json.loads(line)
+      except json.JSONDecodeError as error:
+        raise ValueError(
+          f'{path}:{number}: not JSON ({error}); mend or remove the line.'
+        ) from error

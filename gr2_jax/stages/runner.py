@@ -1,0 +1,144 @@
+"""Runs a stage once: skips what is done, resumes, redoes what changed.
+
+A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
+and last, atomically, `DONE` with the fingerprint of its config and inputs.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+from absl import logging
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What a stage gets beside its config.
+
+  Attributes:
+    name: the stage.
+    workdir: the run's directory.
+    directory: `workdir/<stage>`, where the stage writes.
+    mesh: the device mesh of `config.mesh`.
+    seed: `config.seed` folded with the stage's name.
+  """
+
+  name: str
+  workdir: pathlib.Path
+  directory: pathlib.Path
+  mesh: jax.sharding.Mesh
+  seed: int
+
+  def input(self, stage: str) -> pathlib.Path:
+    """Returns the directory of an earlier stage."""
+    return self.workdir / stage
+
+
+def _read_done(directory: pathlib.Path) -> dict | None:
+  done = directory / 'DONE'
+  return files.read_json(done) if done.exists() else None
+
+
+def _input_fingerprints(
+  name: str, workdir: pathlib.Path, inputs: Sequence[str]
+) -> dict[str, str]:
+  found = {}
+  for stage in inputs:
+    done = _read_done(workdir / stage)
+    if done is None:
+      raise FileNotFoundError(
+        f'Stage {name!r} reads {workdir / stage}, which is not finished (no '
+        f'DONE in it). Run the stage {stage!r} first, or leave --stages out.'
+      )
+    found[stage] = done['fingerprint']
+  return found
+
+
+def _prepare(directory: pathlib.Path, name: str, key: dict) -> str:
+  """Returns 'skip', 'resume' or 'start', clearing what no longer holds."""
+  fingerprint = config_lib.fingerprint(key)
+  done = _read_done(directory)
+  if done is not None and done['fingerprint'] == fingerprint:
+    return 'skip'
+  if not directory.exists():
+    return 'start'
+  started = directory / 'config.json'
+  before = files.read_json(started) if started.exists() else None
+  if before == key:
+    return 'resume'
+  changed = config_lib.diff(before or {}, key)
+  logging.warning(
+    'Stage %s: its config or inputs changed (%s); doing it anew.',
+    name,
+    ', '.join(f'{k}: {a!r} -> {b!r}' for k, a, b in changed[:5]),
+  )
+  shutil.rmtree(directory)
+  return 'start'
+
+
+def stage(
+  name: str,
+  sections: Sequence[str],
+  inputs: Sequence[str] = (),
+  external: Callable[[ml_collections.ConfigDict], str] | None = None,
+) -> Callable:
+  """Decorates the body of a stage.
+
+  Args:
+    name: the stage, also the name of its directory.
+    sections: keys of the config that the stage reads, beside seed and mesh.
+    inputs: stages whose artifacts it reads.
+    external: gives a hash of what the stage reads from outside the workdir.
+
+  Returns:
+    A decorator: `body(config, context) -> summary dict` becomes
+    `run(config, workdir) -> summary dict`.
+  """
+
+  def decorate(body: Callable) -> Callable:
+    @functools.wraps(body)
+    def run(config: ml_collections.ConfigDict, workdir) -> dict:
+      workdir = pathlib.Path(workdir)
+      directory = workdir / name
+      key = {
+        'seed': config.seed,
+        'inputs': _input_fingerprints(name, workdir, inputs),
+        'external': external(config) if external else '',
+        'config': {s: config_lib.to_dict(config[s]) for s in sections},
+      }
+      state = _prepare(directory, name, key)
+      if state == 'skip':
+        logging.info('Stage %s: finished before, skipped.', name)
+        return files.read_json(directory / 'summary.json')
+      logging.info('Stage %s: %s.', name, state)
+      directory.mkdir(parents=True, exist_ok=True)
+      files.write_json(directory / 'config.json', key)
+      context = Context(
+        name,
+        workdir,
+        directory,
+        sharding.make_mesh(**config.mesh),
+        (config.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**31,
+      )
+      started = time.monotonic()
+      summary = dict(body(config, context))
+      summary['seconds'] = round(time.monotonic() - started, 1)
+      files.write_json(directory / 'summary.json', summary)
+      files.write_json(
+        directory / 'DONE', {'fingerprint': config_lib.fingerprint(key)}
+      )
+      return summary
+
+    run.stage_name = name
+    return run
+
+  return decorate
