@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Sets up .venv and runs the tests.
+# Usage: bash launch/test.sh [pytest arguments]
+#   bash launch/test.sh                    the fast tier (under ten minutes)
+#   bash launch/test.sh -m slow            what takes longer
+#   bash launch/test.sh tests/rl -k clip   a part
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash launch/setup.sh test
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+exec .venv/bin/python -m pytest "$@"
