@@ -1,0 +1,40 @@
+"""What the configs share: typed switches after the colon, and the base."""
+
+import ml_collections
+
+
+def parse_switches(arg: str, **defaults) -> ml_collections.ConfigDict:
+  """Parses what stands after the colon of `--config=file.py:a=1,b`.
+
+  Args:
+    arg: comma-separated `name=value` or `name` (true).
+    **defaults: every switch the config knows, with its default; a value is
+      read as the type of its default.
+
+  Returns:
+    A ConfigDict of all switches.
+
+  Raises:
+    ValueError: an unknown switch or a value of another type, by name.
+  """
+  switches = ml_collections.ConfigDict(defaults)
+  for part in filter(None, arg.split(',')):
+    name, _, text = part.partition('=')
+    if name not in defaults:
+      raise ValueError(
+        f'Unknown switch {name!r} after the colon; known: {sorted(defaults)}.'
+      )
+    default = defaults[name]
+    try:
+      if isinstance(default, bool):
+        value = {'': True, 'true': True, '1': True, 'false': False, '0': False}[
+          text.lower()
+        ]
+      else:
+        value = type(default)(text)
+    except (KeyError, ValueError) as error:
+      raise ValueError(
+        f'Switch {name}={text!r} is not a {type(default).__name__}.'
+      ) from error
+    switches[name] = value
+  return switches

@@ -1,0 +1,68 @@
+"""The order of the stages, and a run of all or some of them."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+from absl import logging
+
+from gr2_jax import assets
+from gr2_jax import config as config_lib
+from gr2_jax.stages import (
+  candidates,
+  data,
+  evaluate,
+  midtrain,
+  rl,
+  sft,
+  sid,
+  traces,
+)
+
+STAGES = {
+  'data': data.run,
+  'sid': sid.run,
+  'midtrain': midtrain.run,
+  'candidates': candidates.run,
+  'traces': traces.run,
+  'sft': sft.run,
+  'rl': rl.run,
+  'evaluate': evaluate.run,
+}
+
+
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  only: Sequence[str] = (),
+) -> None:
+  """Runs the road.
+
+  Args:
+    config: a whole config, as the files in `configs/` give it.
+    workdir: directory of the run, made if missing.
+    only: stages to run; empty for all. They run in the order of the road.
+
+  Raises:
+    ValueError: a stage that does not exist.
+  """
+  unknown = sorted(set(only) - set(STAGES))
+  if unknown:
+    raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
+  workdir.mkdir(parents=True, exist_ok=True)
+  config_lib.save(config, workdir / 'config.json')
+  use_compilation_cache()
+  for index, (name, stage) in enumerate(STAGES.items(), 1):
+    if not only or name in only:
+      logging.info('[%d/%d] %s', index, len(STAGES), name)
+      stage(config, workdir)
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs beside the assets, for resumed and later runs."""
+  cache = assets.cache_directory() / 'xla'
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

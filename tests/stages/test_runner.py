@@ -1,0 +1,90 @@
+import ml_collections
+import pytest
+
+from gr2_jax import files
+from gr2_jax.stages import runner
+
+
+def _config(**sections):
+  mesh = {'data': 1, 'fsdp': 1, 'tensor': 1}
+  return ml_collections.ConfigDict({'seed': 0, 'mesh': mesh, **sections})
+
+
+def _stages(calls, fail=()):
+  @runner.stage('first', sections=('a',))
+  def first(config, context):
+    calls.append('first')
+    seen = sorted(p.name for p in context.directory.iterdir())
+    (context.directory / 'artifact').write_text(str(config.a.x))
+    if 'first' in fail:
+      raise RuntimeError('killed')
+    return {'x': config.a.x, 'seen': seen}
+
+  @runner.stage('second', sections=('b',), inputs=('first',))
+  def second(config, context):
+    calls.append('second')
+    return {'read': (context.input('first') / 'artifact').read_text()}
+
+  return first, second
+
+
+def test_done_stages_are_skipped_and_their_summary_returned(tmp_path):
+  calls = []
+  first, _ = _stages(calls)
+  config = _config(a={'x': 1})
+  summary = first(config, tmp_path)
+  assert first(config, tmp_path) == summary
+  assert calls == ['first']
+  assert summary['x'] == 1 and summary['seconds'] >= 0
+
+
+def test_an_interrupted_stage_finds_what_it_had_written(tmp_path):
+  fail = {'first'}
+  first, _ = _stages([], fail)
+  config = _config(a={'x': 1})
+  with pytest.raises(RuntimeError):
+    first(config, tmp_path)
+  assert not (tmp_path / 'first' / 'DONE').exists()
+  fail.clear()
+  assert first(config, tmp_path)['seen'] == ['artifact', 'config.json']
+
+
+def test_a_changed_config_redoes_the_stage_and_what_reads_it(tmp_path):
+  calls = []
+  first, second = _stages(calls)
+  config = _config(a={'x': 1}, b={})
+  first(config, tmp_path)
+  second(config, tmp_path)
+  config.a.x = 2
+  assert first(config, tmp_path)['seen'] == ['config.json']
+  assert second(config, tmp_path)['read'] == '2'
+  assert calls == ['first', 'second', 'first', 'second']
+
+
+def test_another_section_does_not_redo_the_stage(tmp_path):
+  calls = []
+  first, _ = _stages(calls)
+  first(_config(a={'x': 1}, b={'y': 1}), tmp_path)
+  first(_config(a={'x': 1}, b={'y': 2}), tmp_path)
+  assert calls == ['first']
+
+
+def test_a_missing_input_is_named(tmp_path):
+  _, second = _stages([])
+  with pytest.raises(FileNotFoundError, match="stage 'first' first"):
+    second(_config(b={}), tmp_path)
+
+
+def test_stages_of_one_run_have_different_seeds(tmp_path):
+  seeds = {}
+
+  for name in ('one', 'two'):
+
+    @runner.stage(name, sections=())
+    def body(config, context, name=name):
+      seeds[name] = context.seed
+      return {}
+
+    body(_config(), tmp_path)
+  assert seeds['one'] != seeds['two']
+  assert files.read_json(tmp_path / 'one' / 'summary.json')['seconds'] >= 0

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from gr2_jax import files
+
+
+def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path):
+  path = tmp_path / 'a.txt'
+  files.atomic_write(path, 'one')
+  files.atomic_write(path, b'two')
+  assert path.read_text() == 'two'
+  assert [p.name for p in tmp_path.iterdir()] == ['a.txt']
+
+
+def test_arrays_and_json_round_trip(tmp_path):
+  files.atomic_savez(tmp_path / 'a.npz', x=np.arange(3), y=np.eye(2))
+  files.atomic_save(tmp_path / 'a.npy', np.arange(4))
+  files.write_json(tmp_path / 'a.json', {'k': [1, None]})
+  with np.load(tmp_path / 'a.npz') as loaded:
+    np.testing.assert_array_equal(loaded['x'], np.arange(3))
+    np.testing.assert_array_equal(loaded['y'], np.eye(2))
+  np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), np.arange(4))
+  assert files.read_json(tmp_path / 'a.json') == {'k': [1, None]}
+
+
+def test_a_cut_last_line_is_left_out_and_a_bad_line_is_named(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  files.append_jsonl(path, {'n': 1})
+  files.append_jsonl(path, {'n': 2})
+  with path.open('a') as stream:
+    stream.write('{"n": 3')
+  assert list(files.read_jsonl(path)) == [{'n': 1}, {'n': 2}]
+  path.write_text('{"n": 1}\nnonsense\n')
+  with pytest.raises(ValueError, match='a.jsonl:2'):
+    list(files.read_jsonl(path))

@@ -1,0 +1,90 @@
+"""The tree, the direction of imports and the sizes that the design sets."""
+
+import ast
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOP = {
+  *('gr2_jax', 'configs', 'launch', 'tests', 'results', '.ci'),
+  *('WORKSPACE.md', 'README.md', 'LICENSE'),
+  *('requirements.txt', 'pyproject.toml', '.gitignore'),
+}
+# Lower tiers first; a module imports its own tier and those before it.
+TIERS = [
+  {'config', 'assets', 'sharding', 'files', 'progress'},
+  {'text', 'data', 'sid', 'lm', 'rank', 'train'},
+  {'decode'},
+  {'teacher', 'rl', 'report'},
+  {'stages', 'rerank'},
+]
+SOURCES = sorted((ROOT / 'gr2_jax').rglob('*.py'))
+ALL = SOURCES + sorted(
+  path for top in ('configs', 'launch') for path in (ROOT / top).glob('*.py')
+)
+
+
+def _name(path):
+  return str(path.relative_to(ROOT))
+
+
+def _imports(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      yield node.module
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def _tier(part):
+  for index, parts in enumerate(TIERS):
+    if part in parts:
+      return index
+  raise AssertionError(f'gr2_jax/{part} has no place in the import order')
+
+
+def test_top_level_holds_only_what_the_design_names():
+  tracked = subprocess.run(
+    ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True
+  ).stdout.split()
+  assert {name.split('/')[0] for name in tracked} <= TOP
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=_name)
+def test_imports_go_one_way(path):
+  parts = path.relative_to(ROOT / 'gr2_jax').with_suffix('').parts
+  if parts == ('__init__',):
+    return
+  own = _tier(parts[0])
+  for name in _imports(path):
+    pieces = name.split('.')
+    assert pieces[0] not in ('launch', 'configs', 'tests'), name
+    assert name not in ('absl.flags', 'absl.app'), 'flags belong to launch/'
+    if pieces[0] == 'gr2_jax' and len(pieces) > 1:
+      assert _tier(pieces[1]) <= own, f'{_name(path)} imports {name}'
+
+
+def test_configs_import_nothing_of_the_package():
+  for path in (ROOT / 'configs').glob('*.py'):
+    assert not [n for n in _imports(path) if n.startswith('gr2_jax')], path
+
+
+@pytest.mark.parametrize('path', ALL, ids=_name)
+def test_files_and_functions_stay_small(path):
+  text = path.read_text()
+  assert text.count('\n') <= 300
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+      length = node.end_lineno - node.lineno + 1
+      assert length <= 60, f'{_name(path)}:{node.lineno} {node.name}: {length}'
+
+
+def test_tests_mirror_the_package():
+  for path in (ROOT / 'tests').rglob('test_*.py'):
+    folder = path.relative_to(ROOT / 'tests').parts[:-1]
+    if folder and folder[0] not in ('integration', 'configs', 'launch'):
+      assert (ROOT / 'gr2_jax').joinpath(*folder).is_dir(), path
