@@ -1,0 +1,135 @@
+"""The answer of a re-ranker: JSON whose delimiters are single tokens.
+
+    {"explanation": "...", "recommendations": ["SID_1", "SID_2", ...]}
+
+The text is GR2's [P] and valid JSON for every reader; the four delimiters below
+are one token each (DESIGN.md), so that constraints, parsing and rewards work on
+token ids. In the list a semantic ID is its L tokens without wrappers.
+"""
+
+import dataclasses
+import json
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+  from gr2_jax.text import vocab as vocab_lib
+
+OPEN = '{"explanation": "'
+MID = '", "recommendations": ["'
+SEP = '", "'
+CLOSE = '"]}'
+
+# What may not stand bare inside a JSON string: control bytes, '"' and '\'.
+UNSAFE_BYTES = frozenset([*range(0x20), 0x22, 0x5C])
+
+REASONING, RANKING = 0, 1
+
+_UNSAFE_TEXT = str.maketrans(
+  {**{chr(b): ' ' for b in range(0x20)}, '"': "'", '\\': '/'}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerFormat:
+  """The token ids of an answer; hashable, static under `jax.jit`.
+
+  Attributes:
+    open: id of the delimiter before the explanation.
+    mid: id of the delimiter between explanation and list.
+    sep: id of the delimiter between two semantic IDs.
+    close: id of the delimiter that ends the list.
+    eos: id that ends the answer.
+    pad: id that fills rows up.
+    sid_offset: id of level 0, code 0; level l, code c is
+      `sid_offset + l * codes + c`.
+    levels: L.
+    codes: C.
+    unsafe: ids of the text tokens that would break the JSON string of the
+      explanation: those with a quote, a backslash or a control byte.
+  """
+
+  open: int
+  mid: int
+  sep: int
+  close: int
+  eos: int
+  pad: int
+  sid_offset: int
+  levels: int
+  codes: int
+  unsafe: tuple[int, ...] = ()
+
+
+def clean_explanation(text: str) -> str:
+  """Replaces what JSON would have to escape: quotes, backslashes, controls."""
+  return text.translate(_UNSAFE_TEXT)
+
+
+def encode_answer(
+  vocab: 'vocab_lib.Vocab', explanation: str, sids: np.ndarray
+) -> tuple[list[int], list[int]]:
+  """Writes an answer as tokens.
+
+  Args:
+    vocab: the vocabulary.
+    explanation: any text; it is passed through `clean_explanation`, and only
+      semantic IDs and their wrappers are recognised as added tokens in it.
+    sids: the ranked list, best first: int [K, L].
+
+  Returns:
+    (tokens, kind): kind is 0 for reasoning (the opening delimiter and the
+    explanation) and 1 for the ranking (all after it, the end token included).
+
+  Raises:
+    ValueError: an empty list, or codes that the vocabulary does not have.
+  """
+  rows = vocab.sid_tokens(sids).tolist()
+  if not rows:
+    raise ValueError('An answer needs at least one recommendation.')
+  fmt = vocab.answer_format()
+  reasoning = [fmt.open]
+  reasoning += vocab.encode(clean_explanation(explanation), added='sids')
+  ranking = [fmt.mid, *rows[0]]
+  for row in rows[1:]:
+    ranking += [fmt.sep, *row]
+  ranking += [fmt.close, fmt.eos]
+  kind = [REASONING] * len(reasoning) + [RANKING] * len(ranking)
+  return reasoning + ranking, kind
+
+
+def decode_answer(vocab: 'vocab_lib.Vocab', ids: list[int]) -> dict:
+  """Reads an answer's text as JSON.
+
+  Args:
+    vocab: the vocabulary.
+    ids: tokens of an answer, up to and including its end token or padding.
+
+  Returns:
+    {'explanation': str, 'recommendations': [text of a semantic ID, ...]}.
+
+  Raises:
+    ValueError: the text is not such a JSON object.
+  """
+  text = vocab.decode(ids)
+  try:
+    value = json.loads(text)
+  except json.JSONDecodeError as error:
+    raise ValueError(f'The answer {text!r} is not JSON: {error}.') from error
+  keys = {'explanation', 'recommendations'}
+  if not isinstance(value, dict) or set(value) != keys:
+    raise ValueError(f'The answer {text!r} has other keys than {sorted(keys)}.')
+  return value
+
+
+def parse_sid(text: str, levels: int) -> tuple[int, ...] | None:
+  """Reads '<s_a_3><s_b_0>...' as L codes; None where it is no semantic ID."""
+  codes = re.findall(r'<s_[a-z]_([0-9]+)>', text)
+  written = ''.join(
+    f'<s_{chr(ord("a") + level)}_{code}>' for level, code in enumerate(codes)
+  )
+  if len(codes) != levels or written != text:
+    return None
+  return tuple(int(code) for code in codes)

@@ -1,0 +1,303 @@
+"""Text pieces of SentencePiece, added tokens and semantic-ID tokens in one.
+
+Ids, in this order: the text pieces (padding, begin, end and unknown first,
+then the 256 bytes), `<|sid_begin|>` and `<|sid_end|>`, the four JSON delimiters
+of an answer, the task and role tokens, the L * C semantic-ID tokens, and unused
+rows up to a multiple of 64. The tokens of semantic IDs and their wrappers are
+GR2's [P]; delimiters as single tokens are DESIGN.md's, the rest is our choice.
+"""
+
+import functools
+import io
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+import sentencepiece
+
+from gr2_jax import files
+from gr2_jax.text import answer
+
+# Rows of the embedding table are sharded: a multiple of 64 divides by any mesh.
+ROW_MULTIPLE = 64
+MAX_LEVELS = 26
+
+WRAPPERS = ('<|sid_begin|>', '<|sid_end|>')
+DELIMITERS = (answer.OPEN, answer.MID, answer.SEP, answer.CLOSE)
+TASKS = ('rerank', 'retrieve', 'describe', 'identify', 'persona', 'text')
+ROLES = ('history', 'candidates', 'answer')
+
+# SentencePiece writes a space as this character, so the character itself goes
+# by its bytes.
+_SPACE = '\u2581'
+_ADDED = re.compile(
+  '('
+  + '|'.join(re.escape(d) for d in sorted(DELIMITERS, key=len, reverse=True))
+  + r'|<\|[a-z_]+\|>|<s_[a-z]_[0-9]+>)'
+)
+
+
+class Vocab:
+  """Turns text into token ids and back, exactly.
+
+  Attributes:
+    pad: id that fills rows up.
+    bos: id that begins every example.
+    eos: id that ends an answer.
+    unk: id that SentencePiece reserves; bytes make sure that it never occurs.
+    text_size: number of text pieces; ids below it are text.
+    sid_begin: id of `<|sid_begin|>`.
+    sid_end: id of `<|sid_end|>`.
+    sid_offset: id of `<s_a_0>`; level l, code c is `sid_offset + l * C + c`.
+    levels: L.
+    codes: C.
+    size: V, number of rows of the embedding table, a multiple of 64.
+  """
+
+  pad, bos, eos, unk = 0, 1, 2, 3
+
+  def __init__(self, model: bytes, levels: int, codes: int):
+    """Wraps a trained SentencePiece model.
+
+    Args:
+      model: the serialized model, with byte fallback and identity normaliser.
+      levels: L, at most 26 (levels are lettered).
+      codes: C, codes a level.
+
+    Raises:
+      ValueError: more levels than letters, or no level or code at all.
+    """
+    if not 0 < levels <= MAX_LEVELS or codes < 1:
+      raise ValueError(
+        f'Semantic IDs of {levels} levels and {codes} codes: use 1 to '
+        f'{MAX_LEVELS} levels and at least one code.'
+      )
+    self._model = model
+    self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+    self.levels, self.codes = levels, codes
+    self.text_size = self._pieces.get_piece_size()
+    names = [*WRAPPERS, *DELIMITERS]
+    names += [f'<|{name}|>' for name in (*TASKS, *ROLES)]
+    self.sid_offset = self.text_size + len(names)
+    names += [sid_text(k, c) for k in range(levels) for c in range(codes)]
+    self._added = {n: self.text_size + i for i, n in enumerate(names)}
+    used = self.text_size + len(names)
+    self.size = -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
+    self.sid_begin, self.sid_end = (self._added[name] for name in WRAPPERS)
+    text = [self._piece_bytes(i) for i in range(self.text_size)]
+    self._bytes = text + [name.encode() for name in names]
+    self._byte_ids = {
+      int(self._pieces.id_to_piece(i)[3:5], 16): i
+      for i in range(self.text_size)
+      if self._pieces.is_byte(i)
+    }
+
+  @classmethod
+  def train(
+    cls, lines: Iterable[str], text_size: int, levels: int, codes: int
+  ) -> 'Vocab':
+    """Trains the text pieces (byte-pair encoding) on a corpus.
+
+    The result depends on the lines and their order only: one thread. Pieces may
+    hold digits and punctuation beside letters, so that `(1995)` or `Drama,` is
+    one token: on MovieLens titles that saves a third of the tokens.
+
+    Args:
+      lines: texts of the corpus.
+      text_size: number of text pieces, at least 260 plus one for each
+        character of the corpus.
+      levels: L.
+      codes: C.
+
+    Returns:
+      The vocabulary.
+
+    Raises:
+      ValueError: `text_size` is too small or too large for the corpus.
+    """
+    stream = io.BytesIO()
+    try:
+      sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=stream,
+        vocab_size=text_size,
+        model_type='bpe',
+        byte_fallback=True,
+        character_coverage=0.9999,
+        normalization_rule_name='identity',
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_by_unicode_script=False,
+        split_by_number=False,
+        max_sentence_length=1 << 20,
+        pad_id=cls.pad,
+        bos_id=cls.bos,
+        eos_id=cls.eos,
+        unk_id=cls.unk,
+        num_threads=1,
+        minloglevel=2,
+      )
+    except RuntimeError as error:
+      raise ValueError(
+        f'A vocabulary of {text_size} text pieces cannot be trained on this '
+        f'corpus ({error}): change text_size, which must be at least 260 plus '
+        'the number of characters and at most what the corpus can fill.'
+      ) from error
+    return cls(stream.getvalue(), levels, codes)
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes `text.model` and, last, `vocab.json` into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files.atomic_write(directory / 'text.model', self._model)
+    files.write_json(
+      directory / 'vocab.json', {'levels': self.levels, 'codes': self.codes}
+    )
+
+  @classmethod
+  def load(cls, directory: pathlib.Path) -> 'Vocab':
+    """Reads what `save` wrote."""
+    meta = files.read_json(directory / 'vocab.json')
+    model = (directory / 'text.model').read_bytes()
+    return cls(model, meta['levels'], meta['codes'])
+
+  def token(self, name: str) -> int:
+    """Returns the id of an added token, such as '<|rerank|>' or '<s_a_0>'."""
+    if name not in self._added:
+      raise KeyError(f'{name!r} is no added token of this vocabulary.')
+    return self._added[name]
+
+  def encode(
+    self, text: str, added: Literal['all', 'sids', 'none'] = 'all'
+  ) -> list[int]:
+    """Turns text into ids.
+
+    Args:
+      text: any text; `decode(encode(text)) == text` for all of them.
+      added: which added tokens are recognised where the text spells them:
+        'all'; 'sids' (semantic-ID tokens and their wrappers, for
+        explanations); 'none' (for titles, which could spell one by chance).
+
+    Returns:
+      Token ids.
+
+    Raises:
+      ValueError: the text holds a lone surrogate, which no encoding can write.
+    """
+    if added == 'none':
+      return self._encode_plain(text)
+    ids = []
+    plain = []
+    for part in _ADDED.split(text):
+      found = self._added.get(part)
+      if found is None or (added == 'sids' and not self._is_sid(found)):
+        plain.append(part)
+        continue
+      ids += self._encode_plain(''.join(plain))
+      ids.append(found)
+      plain = []
+    return ids + self._encode_plain(''.join(plain))
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Turns ids into text.
+
+    Args:
+      ids: token ids. Padding, begin and end are no text; bytes that do not
+        form a character (a model can write such) become U+FFFD.
+
+    Returns:
+      The text.
+
+    Raises:
+      ValueError: an id outside the vocabulary.
+    """
+    parts = []
+    for token in ids:
+      if not 0 <= token < self.size:
+        raise ValueError(f'Token {token} is outside 0..{self.size - 1}.')
+      if token < len(self._bytes):
+        parts.append(self._bytes[token])
+    return b''.join(parts).decode(errors='replace')
+
+  def sid_tokens(self, sids: np.ndarray) -> np.ndarray:
+    """Returns the token ids of semantic IDs: int [..., L] -> int32 [..., L].
+
+    Raises:
+      ValueError: another number of levels, or a code outside 0..C-1.
+    """
+    sids = np.asarray(sids)
+    if sids.shape[-1:] != (self.levels,):
+      raise ValueError(
+        f'Semantic IDs of shape {sids.shape}: the last axis must be '
+        f'{self.levels} levels.'
+      )
+    if sids.size and (sids.min() < 0 or sids.max() >= self.codes):
+      raise ValueError(
+        f'Codes {sids.min()}..{sids.max()} do not fit a vocabulary of '
+        f'{self.codes} codes a level: train it with the codes of the sid stage.'
+      )
+    offsets = self.sid_offset + np.arange(self.levels) * self.codes
+    return (sids + offsets).astype(np.int32)
+
+  def sid_text(self, sid: Sequence[int], wrapped: bool = False) -> str:
+    """Writes one semantic ID: [L] -> '<s_a_3><s_b_0>...', wrapped or bare."""
+    text = ''.join(sid_text(level, int(c)) for level, c in enumerate(sid))
+    return f'{WRAPPERS[0]}{text}{WRAPPERS[1]}' if wrapped else text
+
+  @functools.cached_property
+  def _unsafe(self) -> tuple[int, ...]:
+    return tuple(
+      i
+      for i, piece in enumerate(self._bytes[: self.text_size])
+      if any(b in answer.UNSAFE_BYTES for b in piece)
+    )
+
+  def answer_format(self) -> answer.AnswerFormat:
+    """Returns the ids that an answer is made of."""
+    open_, mid, sep, close = (self._added[name] for name in DELIMITERS)
+    return answer.AnswerFormat(
+      open=open_,
+      mid=mid,
+      sep=sep,
+      close=close,
+      eos=self.eos,
+      pad=self.pad,
+      sid_offset=self.sid_offset,
+      levels=self.levels,
+      codes=self.codes,
+      unsafe=self._unsafe,
+    )
+
+  def _is_sid(self, token: int) -> bool:
+    return token >= self.sid_offset or token in (self.sid_begin, self.sid_end)
+
+  def _encode_plain(self, text: str) -> list[int]:
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise ValueError(
+        f'Text {text!r} holds a lone surrogate: mend its encoding.'
+      ) from error
+    ids = []
+    for i, part in enumerate(text.split(_SPACE)):
+      if i:
+        ids += [self._byte_ids[b] for b in _SPACE.encode()]
+      if part:
+        ids += self._pieces.encode(part)
+    return ids
+
+  def _piece_bytes(self, token: int) -> bytes:
+    if self._pieces.is_control(token):
+      return b''
+    piece = self._pieces.id_to_piece(token)
+    if self._pieces.is_unknown(token):
+      return '\ufffd'.encode()
+    if self._pieces.is_byte(token):
+      return bytes([int(piece[3:5], 16)])
+    return piece.replace(_SPACE, ' ').encode()
+
+
+def sid_text(level: int, code: int) -> str:
+  """Returns a semantic-ID token's text: level 0, code 3 is `<s_a_3>` [P]."""
+  return f'<s_{chr(ord("a") + level)}_{code}>'
