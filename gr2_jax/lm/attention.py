@@ -1,0 +1,120 @@
+"""Attention and its masks: within rows, and of groups that share a prompt.
+
+Caches: a prompt's keys and values are [Q, M, P, H], a tail's [Q, G, M, S, H].
+"""
+
+import jax
+import jax.numpy as jnp
+
+from gr2_jax.lm import dots
+
+KV = tuple[jax.Array, jax.Array]
+
+# Finite, so that a row with nothing to attend to gives no NaN.
+MASKED = -1e30
+
+
+def causal_mask(length: int, segments: jax.Array | None) -> jax.Array:
+  """Builds the mask of packed rows.
+
+  Args:
+    length: T.
+    segments: int [B, T] or None for one segment a row.
+
+  Returns:
+    bool [B or 1, T, T]: may query t attend to key s.
+  """
+  mask = jnp.tril(jnp.ones((1, length, length), bool))
+  if segments is not None:
+    mask = mask & (segments[:, :, None] == segments[:, None, :])
+  return mask
+
+
+def tail_mask(length: int, slots: int, index: jax.Array | int) -> jax.Array:
+  """Builds the mask of a tail: slots up to `index` + t; bool [T, S]."""
+  last = index + jnp.arange(length)
+  return jnp.arange(slots)[None, :] <= last[:, None]
+
+
+def rotary_angles(positions: jax.Array, head_dim: int, theta: float) -> KV:
+  """Returns cosine and sine [..., T, H/2] for positions [..., T]."""
+  half = head_dim // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  shape = (1,) * positions.ndim + (half,)
+  angle = positions[..., None].astype(jnp.float32) * frequency.reshape(shape)
+  return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: jax.Array, angles: KV) -> jax.Array:
+  """Turns x [..., T, N, H] by rotary angles [..., T, H/2], halves paired."""
+  cos, sin = (a[..., None, :] for a in angles)
+  a, b = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def attend(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, bf16: bool
+) -> jax.Array:
+  """Attends within each row.
+
+  Args:
+    q: [B, T, N, H], scaled.
+    k: [B, S, M, H].
+    v: [B, S, M, H].
+    mask: bool [B or 1, T, S].
+    bf16: operand type of the products.
+
+  Returns:
+    [B, T, N, H].
+  """
+  batch, length, heads, width = q.shape
+  kv_heads = k.shape[2]
+  q = q.reshape(batch, length, kv_heads, heads // kv_heads, width)
+  scores = dots.einsum('btmrh,bsmh->bmrts', q, k, bf16)
+  scores = jnp.where(mask[:, None, None], scores, MASKED)
+  weights = jax.nn.softmax(scores, axis=-1)
+  out = dots.einsum('bmrts,bsmh->btmrh', weights, v, bf16)
+  return out.reshape(batch, length, heads, width)
+
+
+def attend_shared(
+  q: jax.Array,
+  prompt: KV,
+  tail: KV,
+  prompt_valid: jax.Array,
+  mask: jax.Array,
+  bf16: bool,
+) -> jax.Array:
+  """Attends to one prompt per group and to each member's own tail.
+
+  The G x T x N/M queries that read one prompt cache are the rows of one
+  product, so the cache is read once and never copied per member.
+
+  Args:
+    q: [Q, G, T, N, H], scaled.
+    prompt: keys and values [Q, M, P, H].
+    tail: keys and values [Q, G, M, S, H].
+    prompt_valid: bool [Q, P].
+    mask: bool [T, S] of the tail.
+    bf16: operand type of the products.
+
+  Returns:
+    [Q, G, T, N, H].
+  """
+  kv_heads = prompt[0].shape[1]
+  shape = q.shape
+  q = q.reshape(*shape[:3], kv_heads, shape[3] // kv_heads, shape[4])
+  first = dots.einsum('qgtmrh,qmph->qmgrtp', q, prompt[0], bf16)
+  own = dots.einsum('qgtmrh,qgmsh->qmgrts', q, tail[0], bf16)
+  first = jnp.where(prompt_valid[:, None, None, None, None, :], first, MASKED)
+  own = jnp.where(mask[None, None, None, None], own, MASKED)
+  peak = jnp.maximum(
+    jax.lax.stop_gradient(first.max(-1, keepdims=True)),
+    jax.lax.stop_gradient(own.max(-1, keepdims=True)),
+  )
+  first, own = jnp.exp(first - peak), jnp.exp(own - peak)
+  total = first.sum(-1) + own.sum(-1)
+  out = dots.einsum('qmgrtp,qmph->qgtmrh', first, prompt[1], bf16)
+  out += dots.einsum('qmgrts,qgmsh->qgtmrh', own, tail[1], bf16)
+  out /= jnp.moveaxis(total, (1, 4), (3, 2))[..., None]
+  return out.reshape(shape)

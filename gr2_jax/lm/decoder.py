@@ -1,0 +1,224 @@
+"""The decoder LLM: rows in training, groups that share a prompt in RL.
+
+`prefill` reads each prompt once; `extend` continues it for G members at a
+time, token by token with a tail cache (decoding) or all at once (training).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gr2_jax import sharding
+from gr2_jax.lm import attention, dots
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.layers import Block, Context, RMSNorm, cache_dtype
+
+
+class Decoder(nn.Module):
+  """A causal language model over `LMConfig`."""
+
+  config: LMConfig
+
+  def setup(self):
+    """Declares tables, layers and the final norm."""
+    c = self.config
+    table = nn.with_logical_partitioning(
+      nn.initializers.normal(0.02), ('vocab', 'table')
+    )
+    self.embedding = self.param('embedding', table, (c.vocab_size, c.width))
+    if not c.tie_embeddings:
+      self.output = self.param('output', table, (c.vocab_size, c.width))
+    block = nn.remat(Block, prevent_cse=not c.scan) if c.remat else Block
+    if c.scan:
+      self.layers = nn.scan(
+        block,
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        in_axes=(0, nn.broadcast),
+        length=c.layers,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+      )(c)
+    else:
+      self.layers = [block(c) for _ in range(c.layers)]
+    self.final_norm = RMSNorm(c.norm_eps)
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """Scores the next token at every place.
+
+    Args:
+      tokens: int [B, T].
+      positions: int [B, T]; 0..T-1 by default.
+      segments: int [B, T]; tokens see only their own segment.
+
+    Returns:
+      Logits, float32 [B, T, V].
+    """
+    return self.unembed(self.hidden(tokens, positions, segments))
+
+  def hidden(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """Returns the final-normed states [B, T, D]; arguments of `__call__`."""
+    mask = attention.causal_mask(tokens.shape[1], segments)
+    if positions is None:
+      positions = jnp.arange(tokens.shape[1])[None]
+    x, _ = self._run(tokens, None, Context(self._angles(positions), mask))
+    return x
+
+  def prefill(
+    self, tokens: jax.Array, valid: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    """Reads prompts.
+
+    Args:
+      tokens: int [Q, P], right-padded.
+      valid: bool [Q, P], False on padding.
+
+    Returns:
+      (states [Q, P, D], keys and values of the prompts for `extend`).
+    """
+    mask = attention.causal_mask(tokens.shape[1], None) & valid[:, None, :]
+    angles = self._angles(jnp.arange(tokens.shape[1])[None])
+    return self._run(tokens, None, Context(angles, mask, keep=True))
+
+  def extend(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array,
+    prompt_kv: Any,
+    prompt_valid: jax.Array,
+    tail_kv: Any = None,
+    index: jax.Array | int | None = None,
+  ) -> tuple[jax.Array, Any]:
+    """Continues each prompt with G tails.
+
+    Args:
+      tokens: int [Q, G, T].
+      positions: int [Q, G, T]: prompt length + place in the tail.
+      prompt_kv: from `prefill`.
+      prompt_valid: bool [Q, P].
+      tail_kv: None: the T tokens are the whole tail, causal among themselves
+        (differentiable). Else the cache of `init_tail`, of S slots.
+      index: with a cache, the slot of the first of the T tokens (may be
+        traced); slots up to index + t are attended.
+
+    Returns:
+      (states [Q, G, T, D], keys and values of the tail).
+
+    Raises:
+      ValueError: only one of `tail_kv` and `index` is given.
+    """
+    if (tail_kv is None) != (index is None):
+      raise ValueError('Give tail_kv and index together, or neither.')
+    length = tokens.shape[2]
+    if tail_kv is None:
+      mask = attention.tail_mask(length, length, 0)
+    else:
+      mask = attention.tail_mask(length, tail_slots(tail_kv), index)
+    context = Context(self._angles(positions), mask, prompt_valid, index)
+    if self.config.scan:
+      kv = {'prompt': prompt_kv, 'tail': tail_kv}
+    else:
+      tails = tail_kv or (None,) * self.config.layers
+      kv = [
+        {'prompt': p, 'tail': t} for p, t in zip(prompt_kv, tails, strict=True)
+      ]
+    return self._run(tokens, kv, context)
+
+  def unembed(self, hidden: jax.Array) -> jax.Array:
+    """Projects states [..., D] to logits, float32 [..., V]."""
+    c = self.config
+    table = self.embedding if c.tie_embeddings else self.output
+    letters = 'abcxyz'[: hidden.ndim - 1]
+    logits = dots.einsum(
+      f'{letters}d,vd->{letters}v', hidden, table, c.bf16_matmul
+    )
+    if hidden.ndim in (3, 4):
+      middle = ('group', 'length')[4 - hidden.ndim :]
+      logits = sharding.constrain(logits, 'batch', *middle, 'vocab')
+    return logits
+
+  def _angles(self, positions: jax.Array) -> attention.KV:
+    c = self.config
+    return attention.rotary_angles(positions, c.head_dim, c.rope_theta)
+
+  def _run(
+    self, tokens: jax.Array, kv: Any, context: Context
+  ) -> tuple[jax.Array, Any]:
+    x = jnp.take(self.embedding, tokens, axis=0)
+    if self.config.scan:
+      x, new = self.layers(x, kv, context)
+    else:
+      new = []
+      for i, layer in enumerate(self.layers):
+        x, layer_kv = layer(x, None if kv is None else kv[i], context)
+        new.append(layer_kv)
+      new = tuple(new)
+    return self.final_norm(x), new
+
+
+def init(config: LMConfig, mesh: jax.sharding.Mesh, rules, key) -> Any:
+  """Makes new parameters on the mesh.
+
+  Args:
+    config: shape of the model.
+    mesh: the mesh.
+    rules: TRAIN_RULES or DECODE_RULES.
+    key: from `jax.random.key`.
+
+  Returns:
+    Plain dict of sharded float32 arrays.
+  """
+  return sharding.init(init_fn(config), mesh, rules, key)[0]
+
+
+def init_fn(config: LMConfig):
+  """Returns `key -> params`, with logical axes, for `sharding.init`."""
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  return lambda key: Decoder(config).init(key, tokens)['params']
+
+
+def init_tail(config: LMConfig, queries: int, group: int, slots: int) -> Any:
+  """Makes an empty tail cache of S slots for [Q, G] members."""
+  shape = (queries, group, config.kv_heads, slots, config.head_dim)
+  dtype = cache_dtype(config)
+  if config.scan:
+    shape = (config.layers, *shape)
+    return (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+  return tuple(
+    (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    for _ in range(config.layers)
+  )
+
+
+def tail_slots(tail_kv: Any) -> int:
+  """Returns S of a tail cache."""
+  return jax.tree.leaves(tail_kv)[0].shape[-2]
+
+
+def reorder_tail(tail_kv: Any, parents: jax.Array) -> Any:
+  """Gives each member the tail of its parent (beam search).
+
+  Args:
+    tail_kv: a tail cache.
+    parents: int [Q, G], places in 0..G-1.
+
+  Returns:
+    The cache with [q, g] taken from [q, parents[q, g]].
+  """
+
+  def take(x: jax.Array) -> jax.Array:
+    axes = (1,) * (x.ndim - 5) + parents.shape + (1,) * 3
+    return jnp.take_along_axis(x, parents.reshape(axes), axis=x.ndim - 4)
+
+  return jax.tree.map(take, tail_kv)

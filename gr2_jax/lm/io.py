@@ -1,0 +1,70 @@
+"""Writes and reads a model: its config as JSON, its parameters by Orbax."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, sharding
+from gr2_jax.lm import decoder
+from gr2_jax.lm.config import LMConfig
+
+_CONFIG = 'lm_config.json'
+
+
+def save(directory: pathlib.Path, config: LMConfig, params: Any) -> None:
+  """Writes a model; `lm_config.json` comes last and marks it complete.
+
+  Args:
+    directory: where to; a model that lies there is replaced.
+    config: its shape.
+    params: its parameters, sharded or not.
+  """
+  directory = pathlib.Path(directory).absolute()
+  directory.mkdir(parents=True, exist_ok=True)
+  if jax.process_index() == 0:
+    (directory / _CONFIG).unlink(missing_ok=True)
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(directory / 'params', params, force=True)
+  if jax.process_index() == 0:
+    text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+    files.atomic_write(directory / _CONFIG, text)
+
+
+def load(
+  directory: pathlib.Path, mesh: jax.sharding.Mesh, rules: sharding.Rules
+) -> tuple[LMConfig, Any]:
+  """Reads a model that `save` wrote onto a mesh.
+
+  Args:
+    directory: of the model.
+    mesh: any mesh, not only the one it was trained on.
+    rules: TRAIN_RULES or DECODE_RULES.
+
+  Returns:
+    (config, params sharded as the rules say).
+
+  Raises:
+    FileNotFoundError: no complete model lies there.
+  """
+  directory = pathlib.Path(directory).absolute()
+  if not (directory / _CONFIG).exists():
+    raise FileNotFoundError(
+      f'No complete model in {directory} ({_CONFIG} is missing): run the '
+      'stage that writes it.'
+    )
+  config = config_lib.build(LMConfig, files.read_json(directory / _CONFIG))
+  shapes, shardings = sharding.param_shardings(
+    decoder.init_fn(config), mesh, rules, jax.random.key(0)
+  )
+  target = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    shardings,
+  )
+  with ocp.StandardCheckpointer() as checkpointer:
+    return config, checkpointer.restore(directory / 'params', target)

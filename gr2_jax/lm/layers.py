@@ -1,0 +1,199 @@
+"""The block of the decoder: norm, attention, norm, feed-forward."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from gr2_jax import sharding
+from gr2_jax.lm import attention, dots
+from gr2_jax.lm.config import LMConfig
+
+
+@struct.dataclass
+class Context:
+  """What all blocks share in one pass.
+
+  Attributes:
+    angles: rotary cosine and sine, [..., T, H/2] each.
+    mask: bool [B, T, T] within rows, or [T, S] of a tail.
+    prompt_valid: bool [Q, P] where groups share a prompt, else None.
+    index: first slot of the tail cache to write, or None without a cache.
+    keep: whether a pass over rows returns its keys and values.
+  """
+
+  angles: attention.KV
+  mask: jax.Array
+  prompt_valid: jax.Array | None = None
+  index: jax.Array | None = None
+  keep: bool = struct.field(pytree_node=False, default=False)
+
+
+class RMSNorm(nn.Module):
+  """Scales the last axis to mean square one, times a learned weight."""
+
+  eps: float
+  axis: str = 'norm'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises x [..., D]."""
+    scale = self.param(
+      'scale',
+      nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)),
+      (x.shape[-1],),
+    )
+    mean = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    shape = (1,) * (x.ndim - 1) + scale.shape
+    return x * jax.lax.rsqrt(mean + self.eps) * scale.reshape(shape)
+
+
+class Linear(nn.Module):
+  """A projection [..., A] -> [..., B] without bias.
+
+  Attributes:
+    features: B.
+    axes: logical names of the kernel's two axes.
+    bf16: operand type.
+    scale: factor on the initial standard deviation 1 / sqrt(A) (our choice).
+  """
+
+  features: int
+  axes: tuple[str, str]
+  bf16: bool
+  scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Projects x [..., A]."""
+    init = nn.initializers.variance_scaling(
+      self.scale**2, 'fan_in', 'truncated_normal'
+    )
+    kernel = self.param(
+      'kernel',
+      nn.with_logical_partitioning(init, self.axes),
+      (x.shape[-1], self.features),
+    )
+    letters = 'abcxyz'[: x.ndim - 1]
+    return dots.einsum(f'{letters}d,df->{letters}f', x, kernel, self.bf16)
+
+
+def _named(x: jax.Array, last: str) -> jax.Array:
+  middle = ('length',) if x.ndim == 3 else ('group', 'length')
+  return sharding.constrain(x, 'batch', *middle, last)
+
+
+class Attention(nn.Module):
+  """Grouped-query attention with rotary positions and query/key norms."""
+
+  config: LMConfig
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, kv: Any, context: Context
+  ) -> tuple[jax.Array, Any]:
+    """Attends; see `Block` for the arguments."""
+    c = self.config
+
+    def project(name: str, heads: int, axis: str) -> jax.Array:
+      out = Linear(
+        heads * c.head_dim, ('embed', axis), c.bf16_matmul, name=name
+      )(x)
+      return _named(out, axis).reshape(*x.shape[:-1], heads, c.head_dim)
+
+    q = project('query', c.heads, 'heads')
+    k = project('key', c.kv_heads, 'kv_heads')
+    v = project('value', c.kv_heads, 'kv_heads')
+    if c.qk_norm:
+      q = RMSNorm(c.norm_eps, name='query_norm')(q)
+      k = RMSNorm(c.norm_eps, name='key_norm')(k)
+    q = attention.rotate(q, context.angles) * c.head_dim**-0.5
+    k = attention.rotate(k, context.angles)
+    if kv is None:
+      out = attention.attend(q, k, v, context.mask, c.bf16_matmul)
+      new = self._prompt_cache(k, v) if context.keep else None
+    else:
+      new = self._tail_cache(k, v, kv['tail'], context.index)
+      out = attention.attend_shared(
+        q, kv['prompt'], new, context.prompt_valid, context.mask, c.bf16_matmul
+      )
+    out = _named(out.reshape(*x.shape[:-1], -1), 'heads')
+    scale = (2 * c.layers) ** -0.5
+    out = Linear(c.width, ('heads', 'embed'), c.bf16_matmul, scale, name='out')(
+      out
+    )
+    return out, new
+
+  def _prompt_cache(self, k: jax.Array, v: jax.Array) -> attention.KV:
+    dtype = cache_dtype(self.config)
+    return tuple(
+      sharding.constrain(
+        x.transpose(0, 2, 1, 3).astype(dtype), 'batch', None, None, None
+      )
+      for x in (k, v)
+    )
+
+  def _tail_cache(
+    self, k: jax.Array, v: jax.Array, tail: Any, index: Any
+  ) -> attention.KV:
+    dtype = cache_dtype(self.config)
+    new = tuple(x.transpose(0, 1, 3, 2, 4).astype(dtype) for x in (k, v))
+    if tail is None:
+      return new
+    return tuple(
+      jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=3)
+      for old, x in zip(tail, new, strict=True)
+    )
+
+
+def cache_dtype(config: LMConfig) -> Any:
+  """Returns the type of cached keys and values: that of the operands."""
+  return jnp.bfloat16 if config.bf16_matmul else jnp.float32
+
+
+class Mlp(nn.Module):
+  """SwiGLU feed-forward."""
+
+  config: LMConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Transforms x [..., D]."""
+    c = self.config
+    gate = Linear(c.mlp_dim, ('embed', 'mlp'), c.bf16_matmul, name='gate')(x)
+    up = Linear(c.mlp_dim, ('embed', 'mlp'), c.bf16_matmul, name='up')(x)
+    hidden = _named(jax.nn.silu(gate) * up, 'mlp')
+    scale = (2 * c.layers) ** -0.5
+    return Linear(c.width, ('mlp', 'embed'), c.bf16_matmul, scale, name='down')(
+      hidden
+    )
+
+
+class Block(nn.Module):
+  """One layer."""
+
+  config: LMConfig
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, kv: Any, context: Context
+  ) -> tuple[jax.Array, Any]:
+    """Applies the layer.
+
+    Args:
+      x: [B, T, D] rows, or [Q, G, T, D] groups.
+      kv: None for rows; {'prompt': KV, 'tail': KV or None} for groups.
+      context: what all layers share.
+
+    Returns:
+      (x, new keys and values: the prompt's or the tail's, or None).
+    """
+    eps = self.config.norm_eps
+    out, new = Attention(self.config, name='attention')(
+      RMSNorm(eps, name='attention_norm')(x), kv, context
+    )
+    x = _named(x + out, 'activation')
+    out = Mlp(self.config, name='mlp')(RMSNorm(eps, name='mlp_norm')(x))
+    return _named(x + out, 'activation'), new

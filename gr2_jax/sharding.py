@@ -1,0 +1,199 @@
+"""The device mesh, the two rule tables, and moving trees onto the mesh.
+
+Mesh axes: `data` and `fsdp` split the batch, `fsdp` also the weights, `tensor`
+splits heads, feed-forward width and vocabulary. Parameters name their axes
+logically (`nn.with_logical_partitioning`); a rule table maps those names to
+mesh axes. Parameters live as plain dicts of sharded arrays.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH = ('data', 'fsdp')
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
+
+_COMMON: Rules = (
+  ('batch', BATCH),
+  ('group', None),
+  ('length', None),
+  ('activation', None),
+  ('heads', 'tensor'),
+  ('kv_heads', 'tensor'),
+  ('head', None),
+  ('mlp', 'tensor'),
+  ('vocab', 'tensor'),
+  # Its own name: a table split on its features is rebuilt whole in each step.
+  ('table', None),
+  ('norm', None),
+  ('layers', None),
+)
+
+TRAIN_RULES: Rules = (*_COMMON, ('embed', 'fsdp'))
+DECODE_RULES: Rules = (*_COMMON, ('embed', None))
+
+
+def make_mesh(
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Makes a mesh with the axes `data`, `fsdp` and `tensor`.
+
+  Args:
+    data: size of the data axis; -1 takes the devices that the others leave.
+    fsdp: size of the axis that splits batch and weights.
+    tensor: size of the axis that splits heads, feed-forward and vocabulary.
+    devices: the devices; all of them by default.
+
+  Returns:
+    The mesh, its axes left to the compiler (`AxisType.Auto`).
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  if data == -1:
+    data = max(len(devices) // (fsdp * tensor), 1)
+  shape = (data, fsdp, tensor)
+  if min(shape) < 1 or math.prod(shape) != len(devices):
+    raise ValueError(
+      f'A mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not cover '
+      f'{len(devices)} devices: change config.mesh so that the product is '
+      f'{len(devices)}, or leave data=-1.'
+    )
+  return jax.make_mesh(
+    shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+  )
+
+
+@contextlib.contextmanager
+def use(mesh: Mesh, rules: Rules) -> Iterator[None]:
+  """Makes `mesh` and `rules` current for everything run inside."""
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
+    yield
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+  """Names the logical axes of an activation; no effect outside of `use`."""
+  if len(names) != x.ndim:
+    raise ValueError(f'{len(names)} axis names {names} for shape {x.shape}.')
+  return nn.with_logical_constraint(x, names)
+
+
+def _check_divisible(path: Any, leaf: Any, sharding: NamedSharding) -> None:
+  for size, axes in zip(leaf.shape, sharding.spec, strict=False):
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    parts = math.prod(sharding.mesh.shape[axis] for axis in axes)
+    if size % parts:
+      raise ValueError(
+        f'Parameter {jax.tree_util.keystr(path)} {leaf.shape}: {size} does not '
+        f'divide by {parts}, the size of mesh axes {axes}. Change the size or '
+        'config.mesh.'
+      )
+
+
+def param_shardings(
+  init_fn: Callable, mesh: Mesh, rules: Rules, *args: Any
+) -> tuple[Any, Any]:
+  """Finds shapes and shardings of what `init_fn(*args)` returns.
+
+  Args:
+    init_fn: returns a tree of (logically partitioned) arrays.
+    mesh: the mesh.
+    rules: the rule table.
+    *args: arguments of `init_fn`; arrays or shapes.
+
+  Returns:
+    (tree of `ShapeDtypeStruct`, tree of `NamedSharding`), both plain.
+
+  Raises:
+    ValueError: a sharded axis does not divide by its mesh axes.
+  """
+  boxed = jax.eval_shape(init_fn, *args)
+  shapes = nn.meta.unbox(boxed)
+  shardings = nn.logical_to_mesh_sharding(
+    nn.get_partition_spec(boxed), mesh, rules
+  )
+  jax.tree_util.tree_map_with_path(_check_divisible, shapes, shardings)
+  return shapes, shardings
+
+
+def init(
+  init_fn: Callable, mesh: Mesh, rules: Rules, *args: Any
+) -> tuple[Any, Any]:
+  """Initialises parameters directly in their sharded form.
+
+  Args:
+    init_fn: e.g. `lambda key: module.init(key, example)['params']`.
+    mesh: the mesh.
+    rules: the rule table.
+    *args: arguments of `init_fn`.
+
+  Returns:
+    (params as a plain dict of sharded arrays, their shardings).
+  """
+  _, shardings = param_shardings(init_fn, mesh, rules, *args)
+  with use(mesh, rules):
+    params = jax.jit(
+      lambda *a: nn.meta.unbox(init_fn(*a)), out_shardings=shardings
+    )(*args)
+  return params, shardings
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding that splits a leading axis over data and fsdp."""
+  return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def batch_parts(mesh: Mesh) -> int:
+  """Returns into how many parts a batch is split."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def shard_batch(mesh: Mesh, tree: Any) -> Any:
+  """Puts a batch on the mesh, its leading axis split over data and fsdp.
+
+  Args:
+    mesh: the mesh.
+    tree: arrays [B, ...] of this process's part of the batch.
+
+  Returns:
+    The tree as global arrays.
+
+  Raises:
+    ValueError: the batch does not divide by the devices.
+  """
+  sharding = batch_sharding(mesh)
+  parts = batch_parts(mesh)
+
+  def put(path: Any, x: Any) -> jax.Array:
+    x = np.asarray(x)
+    rows = x.shape[0] * jax.process_count() if x.ndim else 0
+    if not x.ndim or rows % parts:
+      raise ValueError(
+        f'Batch entry {jax.tree_util.keystr(path)} of shape {x.shape} has '
+        f'{rows} rows in all, which do not divide by the {parts} devices of '
+        f'the axes {BATCH}: change the batch size or config.mesh.'
+      )
+    return jax.make_array_from_process_local_data(sharding, x)
+
+  return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Puts a tree whole on every device of the mesh."""
+  return reshard(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def reshard(tree: Any, shardings: Any) -> Any:
+  """Moves a tree to other shardings (a tree of them, or one for all)."""
+  return jax.device_put(tree, shardings)
