@@ -1,0 +1,104 @@
+"""The DAPO objective: token-level, clipped higher above than below."""
+
+import jax
+import jax.numpy as jnp
+
+
+def dapo_loss(
+  logps: jax.Array,
+  old_logps: jax.Array,
+  advantages: jax.Array,
+  mask: jax.Array,
+  eps_low: float = 0.2,
+  eps_high: float = 0.28,
+) -> tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
+  """Sums the negative clipped surrogate over the generated tokens.
+
+  The caller divides once by the global token count, so that micro-batches and
+  devices do not change the loss. A group leaves the loss by a mask of False.
+  There is no KL term and no reference model.
+
+  Args:
+    logps: float [Q, G, T], log-probs of the tokens under the policy.
+    old_logps: float [Q, G, T], the same under the policy that sampled them.
+    advantages: float [Q, G], one for all tokens of an answer.
+    mask: bool [Q, G, T], the generated tokens, EOS included; what stands in
+      the other arrays elsewhere is never read, not even a NaN.
+    eps_low: the ratio is clipped below at 1 - eps_low; 0.2 [P].
+    eps_high: and above at 1 + eps_high; 0.28 [P].
+
+  Returns:
+    loss_sum float32 [], token_count float32 [], and metrics as (sum, count):
+    `clip_fraction` (tokens whose gradient the clip stops), `ratio`, `logp_gap`
+    (absolute difference of the two log-probs). The ratio's extremes are
+    `ratio_range`'s.
+
+  Raises:
+    ValueError: shapes that do not fit together.
+
+  Reference: DAPO (arXiv 2503.14476), equations 8 and 12.
+  """
+  logps, old_logps = jnp.asarray(logps), jnp.asarray(old_logps)
+  advantages = jnp.asarray(advantages, jnp.float32)
+  mask = jnp.asarray(mask).astype(bool)
+  _check(logps, old_logps, advantages, mask)
+  log_ratio = _log_ratio(logps, old_logps, mask)
+  ratio = jnp.exp(log_ratio)
+  gain = advantages[:, :, None]
+  clipped = jnp.clip(ratio, 1.0 - eps_low, 1.0 + eps_high)
+  surrogate = jnp.minimum(ratio * gain, clipped * gain)
+  stopped = mask & (clipped * gain < ratio * gain)
+  count = mask.sum(dtype=jnp.float32)
+  metrics = {
+    'clip_fraction': (stopped.sum(dtype=jnp.float32), count),
+    'ratio': (jnp.where(mask, ratio, 0.0).sum(), count),
+    'logp_gap': (jnp.abs(log_ratio).sum(), count),
+  }
+  return -jnp.where(mask, surrogate, 0.0).sum(), count, metrics
+
+
+def ratio_range(
+  logps: jax.Array, old_logps: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the smallest and the largest raw ratio of the generated tokens.
+
+  Args:
+    logps: float [Q, G, T], under the policy.
+    old_logps: float [Q, G, T], under the policy that sampled the tokens.
+    mask: bool [Q, G, T].
+
+  Returns:
+    float32 scalars; +inf and 0 where the mask is empty, so that extremes of
+    parts combine by `min` and `max`.
+  """
+  mask = jnp.asarray(mask).astype(bool)
+  log_ratio = _log_ratio(logps, old_logps, mask)
+  low = jnp.min(log_ratio, where=mask, initial=jnp.inf)
+  high = jnp.max(log_ratio, where=mask, initial=-jnp.inf)
+  return jnp.exp(low), jnp.exp(high)
+
+
+def _log_ratio(
+  logps: jax.Array, old_logps: jax.Array, mask: jax.Array
+) -> jax.Array:
+  # Both operands are masked: the gradient of a masked NaN would be NaN.
+  new = jnp.where(mask, logps, 0.0).astype(jnp.float32)
+  old = jnp.where(mask, old_logps, 0.0).astype(jnp.float32)
+  return new - jax.lax.stop_gradient(old)
+
+
+def _check(
+  logps: jax.Array,
+  old_logps: jax.Array,
+  advantages: jax.Array,
+  mask: jax.Array,
+) -> None:
+  if logps.ndim != 3 or not (logps.shape == old_logps.shape == mask.shape):
+    raise ValueError(
+      f'logps {logps.shape}, old_logps {old_logps.shape} and mask '
+      f'{mask.shape} must share one shape [Q, G, T].'
+    )
+  if advantages.shape != logps.shape[:2]:
+    raise ValueError(
+      f'advantages {advantages.shape} must be [Q, G] = {logps.shape[:2]}.'
+    )

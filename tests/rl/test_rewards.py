@@ -1,0 +1,86 @@
+"""Rewards: numbers by hand, and against scalar Python."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gr2_jax.rl import rewards
+
+
+def _slow(before, after, valid, k, alpha, conditional):
+  """GR2.md, stage 3, word by word."""
+  if not valid:
+    return -1.0
+  promotion = (before - after) / k
+  if not conditional:
+    return promotion + alpha
+  if promotion > 0 or (before == 1 and after == 1):
+    return promotion + alpha
+  return promotion
+
+
+def test_by_hand():
+  before = jnp.array([[5], [1]])
+  after = jnp.array([[2, 5, 9, 1], [1, 2, 10, 1]])
+  valid = jnp.array([[True, True, True, False], [True] * 4])
+  # 5 -> 2 is 3/10 and the bonus; 5 -> 5 gets nothing; 5 -> 9 loses 4/10.
+  expected = [[0.5, 0.0, -0.4, -1.0], [0.2, -0.1, -0.9, 0.2]]
+  got = rewards.conditional(before, after, valid, 10, 0.2)
+  np.testing.assert_allclose(got, expected, atol=1e-6)
+  expected = [[0.5, 0.2, -0.2, -1.0], [0.2, 0.1, -0.7, 0.2]]
+  got = rewards.rank_promotion(before, after, valid, 10, 0.2)
+  np.testing.assert_allclose(got, expected, atol=1e-6)
+  assert got.dtype == jnp.float32
+
+
+def test_copying_the_input_earns_nothing_unless_it_was_right():
+  ranks = jnp.arange(1, 11)
+  copied = rewards.conditional(ranks, ranks, True, 10, 0.2)
+  np.testing.assert_allclose(copied, [0.2] + [0.0] * 9, atol=1e-6)
+  hacked = rewards.rank_promotion(ranks, ranks, True, 10, 0.2)
+  np.testing.assert_allclose(hacked, 0.2, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_equals_the_scalar_reference(data):
+  k = data.draw(st.integers(2, 12))
+  alpha = data.draw(st.sampled_from([0.0, 0.2, 0.5]))
+  rows = data.draw(
+    st.lists(
+      st.tuples(st.integers(1, k), st.integers(1, k), st.booleans()),
+      min_size=1,
+      max_size=8,
+    )
+  )
+  columns = (np.array(column) for column in zip(*rows, strict=True))
+  before, after, valid = columns
+  for conditional, function in (
+    (True, rewards.conditional),
+    (False, rewards.rank_promotion),
+  ):
+    expected = [_slow(*row, k, alpha, conditional) for row in rows]
+    got = function(before, after, valid, k, alpha)
+    # float32 arithmetic on numbers of order one.
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_short_lists_are_measured_by_their_own_length():
+  got = rewards.rank_promotion(
+    jnp.array([4, 4]), jnp.array([1, 1]), True, jnp.array([4, 10]), 0.0
+  )
+  np.testing.assert_allclose(got, [0.75, 0.3], atol=1e-6)
+
+
+def test_overlong_counts_generated_tokens():
+  lengths = jnp.array([[1, 80, 84, 90, 100]])
+  got = rewards.overlong(lengths, 100, 20)
+  np.testing.assert_allclose(got, [[0, 0, -0.2, -0.5, -1.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize('buffer', [0, 100, 101, -1])
+def test_overlong_buffer_must_lie_inside(buffer):
+  with pytest.raises(ValueError, match='overlong_buffer'):
+    rewards.overlong(jnp.array([1]), 100, buffer)
