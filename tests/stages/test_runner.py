@@ -6,7 +6,7 @@ from gr2_jax.stages import runner
 
 
 def _config(**sections):
-  mesh = {'data': 1, 'fsdp': 1, 'tensor': 1}
+  mesh = {'data': -1, 'fsdp': 1, 'tensor': 1}
   return ml_collections.ConfigDict({'seed': 0, 'mesh': mesh, **sections})
 
 
