@@ -1,0 +1,253 @@
+"""Prompts of the re-ranker and of the generative retriever, as token ids.
+
+A re-ranking prompt shows, like GR2's [P], the task, the history and all the
+candidates together, every item as wrapped semantic ID, title and category path:
+
+    <bos><|rerank|> INSTRUCTION <|history|> ITEM ... <|candidates|> ITEM ...
+    <|answer|>
+    ITEM = <|sid_begin|><s_a_3>...<s_d_9><|sid_end|> Toy Story (1995) | A/B/C
+
+A retrieval prompt is the history in semantic IDs alone, up to the token after
+which the next one follows:
+
+    <bos><|retrieve|> SID ... SID <|sid_begin|>
+
+Role tokens in place of sentences keep prompts short (our choice): a model that
+is trained from scratch learns nothing from a constant sentence.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.text import vocab as vocab_lib
+
+# GR2's role, task and knowledge priming [P] in one sentence.
+INSTRUCTION = ' Rank what comes next: similar or complementary.'
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+  """What a prompt shows and how long it may be; all defaults are our choice.
+
+  Attributes:
+    history_items: at most this many of the last items in a re-ranking prompt.
+    max_candidates: K, the longest list [P: 10].
+    title_tokens: a longer title is cut.
+    category_tokens: a longer category path loses its root first.
+    max_tokens: a longer re-ranking prompt loses its oldest history first.
+    retrieval_items: at most this many of the last items in a retrieval prompt.
+    instruction: text after the task token; empty for none.
+  """
+
+  history_items: int = 8
+  max_candidates: int = 10
+  title_tokens: int = 12
+  category_tokens: int = 6
+  max_tokens: int = 288
+  retrieval_items: int = 10
+  instruction: str = INSTRUCTION
+
+  def __post_init__(self):
+    for name in ('history_items', 'max_candidates', 'retrieval_items'):
+      if getattr(self, name) < 1:
+        raise ValueError(f'text.{name} is {getattr(self, name)}; give 1 or up.')
+
+
+class Prompter:
+  """Writes prompts over one catalogue; every item is tokenised once.
+
+  Attributes:
+    cfg: the budgets.
+    counts: what was cut, so far: items with a cut title or category path, and
+      over the prompts their number, those that lost history for `max_tokens`,
+      and how many items these lost.
+    texts: I lists of tokens: title and category path of each item.
+    segments: I lists of tokens: wrapped semantic ID, then the text.
+  """
+
+  def __init__(
+    self,
+    vocab: vocab_lib.Vocab,
+    items: Sequence[dataset_lib.Item],
+    sids: np.ndarray,
+    cfg: PromptConfig,
+  ):
+    """Tokenises the catalogue.
+
+    Args:
+      vocab: the vocabulary.
+      items: I items.
+      sids: their semantic IDs, int [I, L].
+      cfg: the budgets.
+
+    Raises:
+      ValueError: other numbers of items and semantic IDs, or budgets with
+        which `max_candidates` long items alone exceed `max_tokens`.
+    """
+    if len(items) != len(sids):
+      raise ValueError(
+        f'{len(items)} items, but {len(sids)} semantic IDs: both must come '
+        'from the same data stage.'
+      )
+    self.cfg = cfg
+    self.counts = collections.Counter(
+      dict.fromkeys(
+        (
+          'titles_cut',
+          'categories_cut',
+          'prompts',
+          'prompts_cut',
+          'history_items_dropped',
+        ),
+        0,
+      )
+    )
+    self._vocab = vocab
+    tokens = vocab.sid_tokens(sids)
+    ends = np.ones((len(items), 1), np.int32)
+    self._wrapped = np.concatenate(
+      [ends * vocab.sid_begin, tokens, ends * vocab.sid_end], axis=1
+    )
+    self._bar = vocab.encode(' |')
+    self.texts = [self._item_text(item) for item in items]
+    self.segments = [
+      [*wrapped, *text]
+      for wrapped, text in zip(self._wrapped.tolist(), self.texts, strict=True)
+    ]
+    self._head = [vocab.bos, vocab.token('<|rerank|>')]
+    self._head += vocab.encode(cfg.instruction, added='none')
+    self._head.append(vocab.token('<|history|>'))
+    self._candidates = vocab.token('<|candidates|>')
+    self._answer = vocab.token('<|answer|>')
+    self._retrieve = vocab.token('<|retrieve|>')
+    self._check_budget()
+
+  def rerank(
+    self, history: Sequence[int] | np.ndarray, candidates: Sequence[int]
+  ) -> list[int]:
+    """Writes a re-ranking prompt.
+
+    Args:
+      history: item indices, oldest first; any length.
+      candidates: item indices in pre-rank order, 1 to `max_candidates`.
+
+    Returns:
+      Token ids, at most `max_tokens`.
+
+    Raises:
+      ValueError: no candidate or too many.
+    """
+    if not 1 <= len(candidates) <= self.cfg.max_candidates:
+      raise ValueError(
+        f'{len(candidates)} candidates; a prompt takes 1 to '
+        f'{self.cfg.max_candidates} (text.max_candidates).'
+      )
+    tail = [self._candidates]
+    for item in candidates:
+      tail += self.segments[item]
+    tail.append(self._answer)
+    room = self.cfg.max_tokens - len(self._head) - len(tail)
+    shown = list(history[-self.cfg.history_items :])
+    kept = []
+    for item in reversed(shown):
+      room -= len(self.segments[item])
+      if room < 0:
+        break
+      kept.append(self.segments[item])
+    self.counts['prompts'] += 1
+    self.counts['prompts_cut'] += len(kept) < len(shown)
+    self.counts['history_items_dropped'] += len(shown) - len(kept)
+    return self._head + [t for part in reversed(kept) for t in part] + tail
+
+  def retrieval(self, history: Sequence[int] | np.ndarray) -> list[int]:
+    """Writes a retrieval prompt of the last `retrieval_items` items.
+
+    Args:
+      history: item indices, oldest first; any length.
+
+    Returns:
+      Token ids; the last one is `<|sid_begin|>`.
+    """
+    items = np.asarray(history[-self.cfg.retrieval_items :], np.int64)
+    return [*self.sequence(items), self._vocab.sid_begin]
+
+  def sequence(self, items: np.ndarray) -> list[int]:
+    """Writes items in the format of `retrieval`, without its last token.
+
+    Args:
+      items: item indices, int [n].
+
+    Returns:
+      2 + n * (L + 2) token ids: begin, task, and each wrapped semantic ID.
+    """
+    body = self._wrapped[items].ravel().tolist()
+    return [self._vocab.bos, self._retrieve, *body]
+
+  def _item_text(self, item: dataset_lib.Item) -> list[int]:
+    title = self._vocab.encode(f' {item.title}', added='none')
+    if len(title) > self.cfg.title_tokens:
+      self.counts['titles_cut'] += 1
+    return title[: self.cfg.title_tokens] + self._bar + self._path(item)
+
+  def _path(self, item: dataset_lib.Item) -> list[int]:
+    limit = self.cfg.category_tokens
+    tokens, root = [], 0
+    for root in range(len(item.categories)):
+      path = category_path(item.categories[root:])
+      tokens = self._vocab.encode(f' {path}', added='none')
+      if len(tokens) <= limit:
+        break
+    self.counts['categories_cut'] += root > 0 or len(tokens) > limit
+    return tokens[:limit]
+
+  def _check_budget(self) -> None:
+    """Refuses budgets that some list of K candidates would exceed."""
+    lengths = sorted(map(len, self.segments))[-self.cfg.max_candidates :]
+    worst = len(self._head) + sum(lengths) + 2
+    if worst > self.cfg.max_tokens:
+      raise ValueError(
+        f'{self.cfg.max_candidates} long candidates alone take {worst} tokens, '
+        f'but text.max_tokens is {self.cfg.max_tokens}: raise it, or lower '
+        'title_tokens or category_tokens.'
+      )
+
+
+def category_path(categories: Sequence[str]) -> str:
+  """Joins categories, root to leaf: ('Hair', 'Dye') -> 'Hair/Dye'.
+
+  A path without spaces around its separator takes half the tokens of one with
+  ' > ', since frequent paths become one piece (our choice).
+  """
+  return '/'.join(categories)
+
+
+def batch(
+  prompts: Sequence[Sequence[int]], length: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Pads prompts on the right to one shape.
+
+  Args:
+    prompts: Q lists of token ids.
+    length: P.
+    pad: id to fill up with.
+
+  Returns:
+    (tokens int32 [Q, P], valid bool [Q, P]).
+
+  Raises:
+    ValueError: a prompt is longer than P.
+  """
+  lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+  if lengths.size and lengths.max() > length:
+    raise ValueError(
+      f'Prompt {int(lengths.argmax())} has {lengths.max()} tokens, more than '
+      f'the {length} of the batch: raise the length or lower text.max_tokens.'
+    )
+  valid = np.arange(length)[None, :] < lengths[:, None]
+  tokens = np.full((len(prompts), length), pad, np.int32)
+  tokens[valid] = [token for prompt in prompts for token in prompt]
+  return tokens, valid
