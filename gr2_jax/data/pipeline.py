@@ -1,0 +1,260 @@
+"""Grain pipelines: shuffled, mixed, packed, sharded, and resumable exactly.
+
+Everything runs in the calling process, without threads: for data that fits in
+memory that was fastest (JAX_NOTES.md, "Speed on CPU").
+
+An iterator's state is a small JSON-able dict. It also holds what the iterator
+was made of, so that a checkpoint cannot go on with other data unnoticed.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from gr2_jax.data import order
+from gr2_jax.data import rows as rows_lib
+
+# Rows that are filled at a time: more waste less and delay the first batch.
+_PACKING_ROWS = 64
+
+
+class Source(Protocol):
+  """Random access to examples `{'tokens': int [t], 'weights': float [t]}`.
+
+  `weights[i]` is the loss weight of predicting `tokens[i]`; `weights[0]` is 0.
+  """
+
+  def __len__(self) -> int:
+    """Returns the number of examples."""
+
+  def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
+    """Returns one example."""
+
+
+class LMIterator(Iterator[dict[str, np.ndarray]]):
+  """Batches for language modelling; made by `lm_iterator`.
+
+  Attributes:
+    truncated: how many examples of the batches given so far were cut.
+  """
+
+  def __init__(self, rows: grain.IterDataset, made_of: dict):
+    self._rows = iter(rows)
+    self._made_of = made_of
+    self.truncated = 0
+    # With an end, the rows of all processes come by, and each takes its own.
+    index, count = made_of['process'] if made_of['num_epochs'] else (0, 1)
+    size = made_of['batch_size']
+    self._size = size * count
+    self._own = slice(size * index, size * (index + 1))
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Returns the next batch; see `lm_iterator`."""
+    rows = []
+    for row in self._rows:
+      rows.append(row)
+      if len(rows) == self._size:
+        break
+    if not rows:
+      raise StopIteration
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    self.truncated += int(batch['row'][..., rows_lib.CUT].sum())
+    missing = self._size - len(rows)
+    batch = {
+      name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))[self._own]
+      for name, x in batch.items()
+    }
+    columns = [
+      np.ascontiguousarray(batch['row'][..., i])
+      for i in (rows_lib.TOKEN, rows_lib.WEIGHT, rows_lib.TASK)
+    ]
+    return {
+      'tokens': columns[0],
+      'segments': batch['row_segment_ids'],
+      'positions': batch['row_positions'],
+      'weights': columns[1].view(np.float32),
+      'task': columns[2],
+    }
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns a JSON-able state: the next batch is the first one after it."""
+    return {
+      'made_of': self._made_of,
+      'truncated': self.truncated,
+      'rows': self._rows.get_state(),
+    }
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes back to a state of `get_state`.
+
+    Args:
+      state: the state, also after a round trip through JSON.
+
+    Raises:
+      ValueError: the state is of an iterator over other data or settings.
+    """
+    order.check_made_of(state['made_of'], self._made_of)
+    self.truncated = state['truncated']
+    self._rows.set_state(state['rows'])
+
+
+def lm_iterator(
+  sources: Mapping[str, Source],
+  weights: Mapping[str, float] | None,
+  length: int,
+  batch_size: int,
+  seed: int,
+  pack: bool = True,
+  num_epochs: int | None = None,
+  truncate: bool = False,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> LMIterator:
+  """Mixes, shuffles and packs examples into batches of one shape.
+
+  Endless iterators (`num_epochs=None`) mix the sources by weight; each process
+  reads and packs its own share of the examples. Iterators with an end read
+  every source `num_epochs` times; each process packs everything and takes its
+  rows, so that all see the same number of batches. A last batch that is not
+  full has empty rows (segment 0, weight 0).
+
+  Args:
+    sources: examples by task.
+    weights: share of each task in the examples drawn. With `num_epochs` they
+      have no effect, so several sources need None there.
+    length: T, tokens a row.
+    batch_size: B, rows a batch of this process.
+    seed: of the shuffling.
+    pack: put several examples into a row (first fit) instead of one.
+    num_epochs: how often to read the sources; None for endless.
+    truncate: cut examples longer than `length`, and count them in
+      `.truncated`, instead of raising.
+    process_index: which process this is.
+    process_count: how many there are.
+
+  Returns:
+    An iterator over {'tokens' int32 [B, T], 'segments' int32 [B, T] (from 1, by
+    example; 0 = padding), 'positions' int32 [B, T] (from 0 in each example),
+    'weights' float32 [B, T], 'task' int32 [B, T] (index in sorted(sources))}.
+
+  Raises:
+    ValueError: no or empty sources, weights that do not match them, and, while
+      iterating, a malformed or a too long example.
+  """
+  _check_sources(sources, weights, num_epochs)
+  made_of = {
+    'sizes': {name: len(sources[name]) for name in sorted(sources)},
+    'weights': weights and {k: float(v) for k, v in weights.items()},
+    'length': length,
+    'batch_size': batch_size,
+    'seed': seed,
+    'pack': pack,
+    'num_epochs': num_epochs,
+    'process': [process_index, process_count],
+  }
+  return LMIterator(_rows(sources, made_of, truncate), made_of)
+
+
+def _rows(
+  sources: Mapping[str, Source], made_of: Mapping[str, Any], truncate: bool
+) -> grain.IterDataset:
+  """Gives one filled row after the other; see `lm_iterator`."""
+  length, seed = made_of['length'], made_of['seed']
+  shards = [
+    grain.MapDataset.source(sources[name]).map(
+      rows_lib.ToRow(name, task, length, truncate)
+    )
+    for task, name in enumerate(sorted(sources))
+  ]
+  if made_of['num_epochs'] is None:
+    shards = [
+      rows_lib.Shuffle(shard, seed + 1_000_003 * task, None)
+      for task, shard in enumerate(shards)
+    ]
+    shares = [float(made_of['weights'][name]) for name in sorted(sources)]
+    index, count = made_of['process']
+    mixed = grain.MapDataset.mix(shards, shares)[index::count]
+  else:
+    mixed = rows_lib.Shuffle(
+      grain.MapDataset.concatenate(shards), seed, made_of['num_epochs']
+    )
+  options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  rows = mixed.to_iter_dataset(options)
+  if not made_of['pack']:
+    return rows.map(rows_lib.Pad(length))
+  return grain.experimental.FirstFitPackIterDataset(
+    rows.map(lambda row: {'row': row}),
+    length_struct={'row': length},
+    num_packing_bins=_PACKING_ROWS,
+    seed=seed,
+  )
+
+
+def _check_sources(
+  sources: Mapping[str, Source],
+  weights: Mapping[str, float] | None,
+  num_epochs: int | None,
+) -> None:
+  empty = sorted(name for name, source in sources.items() if not len(source))
+  if not sources or empty:
+    raise ValueError(
+      f'Sources {sorted(sources)}, without any example: {empty}. Give at least '
+      'one source, and leave empty ones out.'
+    )
+  if num_epochs is not None and num_epochs < 1:
+    raise ValueError(f'num_epochs is {num_epochs}; give 1 or more, or None.')
+  if len(sources) > 1 and num_epochs is not None and weights is not None:
+    raise ValueError(
+      f'With num_epochs={num_epochs} each source is read that often, so the '
+      f'weights {dict(weights)} would have no effect; pass weights=None.'
+    )
+  if weights is None:
+    fits = num_epochs is not None
+  else:
+    fits = set(weights) == set(sources) and min(weights.values()) > 0
+  if not fits:
+    raise ValueError(
+      f'Weights {weights} do not fit the sources {sorted(sources)}: give each '
+      'source a weight above 0, and leave the others out.'
+    )
+
+
+def index_iterator(
+  n: int,
+  batch_size: int,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> order.IndexIterator:
+  """Draws endless batches of indices, each epoch in an order of its own.
+
+  Plain NumPy, not Grain, whose cost by element would be felt in batches of
+  thousands. A batch may hold the end of an epoch and the beginning of the next.
+
+  Args:
+    n: indices are 0..n-1.
+    batch_size: B, indices a batch of this process.
+    seed: of the orders, 0 or more.
+    process_index: which process this is.
+    process_count: how many there are; they share each epoch's indices.
+
+  Returns:
+    An iterator over int32 [B] with `get_state()` and `set_state(state)`.
+
+  Raises:
+    ValueError: n or batch_size below 1.
+  """
+  if n < 1 or batch_size < 1:
+    raise ValueError(
+      f'There are n={n} examples for batches of {batch_size}; both must be 1 '
+      'or more.'
+    )
+  made_of = {
+    'n': n,
+    'batch_size': batch_size,
+    'seed': seed,
+    'process': [process_index, process_count],
+  }
+  return order.IndexIterator(batch_size, made_of)
