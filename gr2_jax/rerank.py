@@ -1,0 +1,98 @@
+"""A trained model applied to new lists that are given by item id.
+
+reranker = rerank.load('runs/quickstart')
+ranked = rerank.rank_records(
+  reranker, [{'history': ['50', '172'], 'candidates': ['181', '174', '1']}]
+)
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from gr2_jax.stages import ranker
+
+load = ranker.load
+
+
+def read_records(lines: Sequence[str], source: str) -> list[dict]:
+  """Parses JSON lines with `history` and `candidates`.
+
+  Args:
+    lines: the lines; empty ones are passed over.
+    source: what to call them in errors.
+
+  Returns:
+    One dict a line.
+
+  Raises:
+    ValueError: a line that is no such object, by number.
+  """
+  records = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError as error:
+      raise ValueError(f'{source}:{number}: not JSON ({error}).') from error
+    for key in ('history', 'candidates'):
+      ids = record.get(key) if isinstance(record, dict) else None
+      if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+        raise ValueError(
+          f'{source}:{number}: {key!r} must be a list of item ids (strings).'
+        )
+    records.append(record)
+  return records
+
+
+def rank_records(
+  reranker: ranker.Ranker, records: Sequence[dict], batch_size: int = 64
+) -> list[dict]:
+  """Re-ranks lists that are given by item id.
+
+  Args:
+    reranker: from `load`.
+    records: dicts with `history` and `candidates`, lists of item ids.
+    batch_size: lists decoded at a time.
+
+  Returns:
+    Copies of the records with `order`, `explanation` and `valid`.
+
+  Raises:
+    ValueError: items that the catalogue does not have, by name, or a list that
+      names one twice.
+  """
+  items = reranker.store.dataset.items
+  index = {item.item_id: i for i, item in enumerate(items)}
+  unknown = sorted(
+    {i for r in records for i in (*r['history'], *r['candidates'])} - set(index)
+  )
+  if unknown:
+    raise ValueError(
+      f'{len(unknown)} items are not in the catalogue of '
+      f'{reranker.store.workdir}: {unknown[:20]}. Leave them out, or train on '
+      'a catalogue that has them.'
+    )
+  for number, record in enumerate(records):
+    if len(set(record['candidates'])) != len(record['candidates']):
+      raise ValueError(
+        f'List {number} names a candidate twice: {record["candidates"]}.'
+      )
+
+  def indices(key: str) -> list[np.ndarray]:
+    return [np.array([index[i] for i in r[key]], np.int32) for r in records]
+
+  rankings = reranker.rank(
+    indices('history'), indices('candidates'), batch_size
+  )
+  return [
+    {
+      **record,
+      'order': [items[i].item_id for i in ranking.order],
+      'explanation': ranking.explanation,
+      'valid': ranking.valid,
+    }
+    for record, ranking in zip(records, rankings, strict=True)
+  ]

@@ -1,0 +1,62 @@
+"""Re-ranks new lists with the model of a finished run.
+
+    python -m launch.rerank --workdir=DIR --input=lists.jsonl \
+        --output=ranked.jsonl
+
+Each input line is a JSON object: `{"history": [item ids, oldest first],
+"candidates": [2 to K item ids, in their incoming order]}`; other keys are
+carried over. Each output line adds `order` (the item ids, best first),
+`explanation` and `valid`: where the model's answer is no permutation, `valid`
+is false and `order` is the incoming one. `-` is standard input or output:
+
+    cat lists.jsonl | python -m launch.rerank --workdir=DIR > ranked.jsonl
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault(
+  'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
+)
+
+from absl import app, flags  # noqa: E402
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run.')
+_INPUT = flags.DEFINE_string('input', '-', 'JSON lines; - is standard input.')
+_OUTPUT = flags.DEFINE_string(
+  'output', '-', 'JSON lines; - is standard output.'
+)
+_STAGE = flags.DEFINE_enum('stage', 'rl', ['rl', 'sft'], 'Whose model.')
+_BATCH = flags.DEFINE_integer(
+  'batch_size', 64, 'Lists decoded at a time.', lower_bound=1
+)
+flags.mark_flag_as_required('workdir')
+
+
+def main(argv) -> None:
+  """Reads, re-ranks and writes."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
+  from gr2_jax import rerank
+
+  source = '<stdin>' if _INPUT.value == '-' else _INPUT.value
+  if _INPUT.value == '-':
+    lines = sys.stdin.readlines()
+  else:
+    with open(_INPUT.value) as stream:
+      lines = stream.readlines()
+  reranker = rerank.load(_WORKDIR.value, _STAGE.value)
+  records = rerank.rank_records(
+    reranker, rerank.read_records(lines, source), _BATCH.value
+  )
+  text = ''.join(json.dumps(record) + '\n' for record in records)
+  if _OUTPUT.value == '-':
+    sys.stdout.write(text)
+  else:
+    with open(_OUTPUT.value, 'w') as stream:
+      stream.write(text)
+
+
+if __name__ == '__main__':
+  app.run(main)
