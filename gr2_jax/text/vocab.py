@@ -8,17 +8,16 @@ GR2's [P]; delimiters as single tokens are DESIGN.md's, the rest is our choice.
 """
 
 import functools
-import io
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-import sentencepiece
 
 from gr2_jax import files
 from gr2_jax.text import answer
+from gr2_jax.text import pieces as pieces_lib
 
 # Rows of the embedding table are sharded: a multiple of 64 divides by any mesh.
 ROW_MULTIPLE = 64
@@ -29,9 +28,6 @@ DELIMITERS = (answer.OPEN, answer.MID, answer.SEP, answer.CLOSE)
 TASKS = ('rerank', 'retrieve', 'describe', 'identify', 'persona', 'text')
 ROLES = ('history', 'candidates', 'answer')
 
-# SentencePiece writes a space as this character, so the character itself goes
-# by its bytes.
-_SPACE = '\u2581'
 _ADDED = re.compile(
   '('
   + '|'.join(re.escape(d) for d in sorted(DELIMITERS, key=len, reverse=True))
@@ -56,13 +52,14 @@ class Vocab:
     size: V, number of rows of the embedding table, a multiple of 64.
   """
 
-  pad, bos, eos, unk = 0, 1, 2, 3
+  pad, bos = pieces_lib.PAD, pieces_lib.BOS
+  eos, unk = pieces_lib.EOS, pieces_lib.UNK
 
-  def __init__(self, model: bytes, levels: int, codes: int):
-    """Wraps a trained SentencePiece model.
+  def __init__(self, pieces: pieces_lib.Pieces, levels: int, codes: int):
+    """Adds tokens to text pieces.
 
     Args:
-      model: the serialized model, with byte fallback and identity normaliser.
+      pieces: the text pieces.
       levels: L, at most 26 (levels are lettered).
       codes: C, codes a level.
 
@@ -74,10 +71,9 @@ class Vocab:
         f'Semantic IDs of {levels} levels and {codes} codes: use 1 to '
         f'{MAX_LEVELS} levels and at least one code.'
       )
-    self._model = model
-    self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+    self._pieces = pieces
     self.levels, self.codes = levels, codes
-    self.text_size = self._pieces.get_piece_size()
+    self.text_size = pieces.size
     names = [*WRAPPERS, *DELIMITERS]
     names += [f'<|{name}|>' for name in (*TASKS, *ROLES)]
     self.sid_offset = self.text_size + len(names)
@@ -86,23 +82,13 @@ class Vocab:
     used = self.text_size + len(names)
     self.size = -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
     self.sid_begin, self.sid_end = (self._added[name] for name in WRAPPERS)
-    text = [self._piece_bytes(i) for i in range(self.text_size)]
-    self._bytes = text + [name.encode() for name in names]
-    self._byte_ids = {
-      int(self._pieces.id_to_piece(i)[3:5], 16): i
-      for i in range(self.text_size)
-      if self._pieces.is_byte(i)
-    }
+    self._bytes = pieces.bytes + [name.encode() for name in names]
 
   @classmethod
   def train(
     cls, lines: Iterable[str], text_size: int, levels: int, codes: int
   ) -> 'Vocab':
-    """Trains the text pieces (byte-pair encoding) on a corpus.
-
-    The result depends on the lines and their order only: one thread. Pieces may
-    hold digits and punctuation beside letters, so that `(1995)` or `Drama,` is
-    one token: on MovieLens titles that saves a third of the tokens.
+    """Trains the text pieces on a corpus; see `pieces.train`.
 
     Args:
       lines: texts of the corpus.
@@ -117,40 +103,12 @@ class Vocab:
     Raises:
       ValueError: `text_size` is too small or too large for the corpus.
     """
-    stream = io.BytesIO()
-    try:
-      sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=stream,
-        vocab_size=text_size,
-        model_type='bpe',
-        byte_fallback=True,
-        character_coverage=0.9999,
-        normalization_rule_name='identity',
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        split_by_unicode_script=False,
-        split_by_number=False,
-        max_sentence_length=1 << 20,
-        pad_id=cls.pad,
-        bos_id=cls.bos,
-        eos_id=cls.eos,
-        unk_id=cls.unk,
-        num_threads=1,
-        minloglevel=2,
-      )
-    except RuntimeError as error:
-      raise ValueError(
-        f'A vocabulary of {text_size} text pieces cannot be trained on this '
-        f'corpus ({error}): change text_size, which must be at least 260 plus '
-        'the number of characters and at most what the corpus can fill.'
-      ) from error
-    return cls(stream.getvalue(), levels, codes)
+    return cls(pieces_lib.train(lines, text_size), levels, codes)
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes `text.model` and, last, `vocab.json` into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(directory / 'text.model', self._model)
+    files.atomic_write(directory / 'text.model', self._pieces.model)
     files.write_json(
       directory / 'vocab.json', {'levels': self.levels, 'codes': self.codes}
     )
@@ -160,7 +118,7 @@ class Vocab:
     """Reads what `save` wrote."""
     meta = files.read_json(directory / 'vocab.json')
     model = (directory / 'text.model').read_bytes()
-    return cls(model, meta['levels'], meta['codes'])
+    return cls(pieces_lib.Pieces(model), meta['levels'], meta['codes'])
 
   def token(self, name: str) -> int:
     """Returns the id of an added token, such as '<|rerank|>' or '<s_a_0>'."""
@@ -186,7 +144,7 @@ class Vocab:
       ValueError: the text holds a lone surrogate, which no encoding can write.
     """
     if added == 'none':
-      return self._encode_plain(text)
+      return self._pieces.encode(text)
     ids = []
     plain = []
     for part in _ADDED.split(text):
@@ -194,10 +152,10 @@ class Vocab:
       if found is None or (added == 'sids' and not self._is_sid(found)):
         plain.append(part)
         continue
-      ids += self._encode_plain(''.join(plain))
+      ids += self._pieces.encode(''.join(plain))
       ids.append(found)
       plain = []
-    return ids + self._encode_plain(''.join(plain))
+    return ids + self._pieces.encode(''.join(plain))
 
   def decode(self, ids: Iterable[int]) -> str:
     """Turns ids into text.
@@ -271,31 +229,6 @@ class Vocab:
 
   def _is_sid(self, token: int) -> bool:
     return token >= self.sid_offset or token in (self.sid_begin, self.sid_end)
-
-  def _encode_plain(self, text: str) -> list[int]:
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      raise ValueError(
-        f'Text {text!r} holds a lone surrogate: mend its encoding.'
-      ) from error
-    ids = []
-    for i, part in enumerate(text.split(_SPACE)):
-      if i:
-        ids += [self._byte_ids[b] for b in _SPACE.encode()]
-      if part:
-        ids += self._pieces.encode(part)
-    return ids
-
-  def _piece_bytes(self, token: int) -> bytes:
-    if self._pieces.is_control(token):
-      return b''
-    piece = self._pieces.id_to_piece(token)
-    if self._pieces.is_unknown(token):
-      return '\ufffd'.encode()
-    if self._pieces.is_byte(token):
-      return bytes([int(piece[3:5], 16)])
-    return piece.replace(_SPACE, ' ').encode()
 
 
 def sid_text(level: int, code: int) -> str:

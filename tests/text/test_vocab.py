@@ -102,7 +102,7 @@ def test_wrong_codes_and_levels_are_named(vocab):
   with pytest.raises(ValueError, match='3 levels'):
     vocab.sid_tokens(np.array([[0, 1, 0, 0]]))
   with pytest.raises(ValueError, match='27 levels'):
-    vocab_lib.Vocab(vocab._model, 27, 4)
+    vocab_lib.Vocab(vocab._pieces, 27, 4)
   with pytest.raises(ValueError, match='outside'):
     vocab.decode([vocab.size])
   with pytest.raises(ValueError, match='surrogate'):
@@ -113,7 +113,7 @@ def test_wrong_codes_and_levels_are_named(vocab):
 
 def test_training_is_deterministic_and_quiet(vocab, capfd):
   again = vocab_lib.Vocab.train(LINES, 320, levels=3, codes=8)
-  assert again._model == vocab._model
+  assert again._pieces.model == vocab._pieces.model
   captured = capfd.readouterr()
   assert captured.out == '' and captured.err == ''
 
