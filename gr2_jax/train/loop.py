@@ -1,0 +1,146 @@
+"""The training loop: resumable bit for bit."""
+
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from gr2_jax import progress, sharding
+from gr2_jax.train import metrics as metrics_lib
+from gr2_jax.train.checkpoint import Checkpointer
+from gr2_jax.train.state import TrainState
+
+
+class _Window:
+  """Sums metrics since the last record; checks the loss of every step."""
+
+  def __init__(self, pairs: Any, directory: pathlib.Path):
+    self.pairs = {k: tuple(v) for k, v in (pairs or {}).items()}
+    self._pending = None
+    self._directory = directory
+
+  def add(self, step: int, pairs: Any) -> None:
+    """Takes a step's metrics; reads the ones before, so as not to wait."""
+    self.flush()
+    self._pending = (step, pairs)
+
+  def flush(self) -> None:
+    """Reads the metrics that are still being computed."""
+    if self._pending is None:
+      return
+    step, pairs = self._pending
+    self._pending = None
+    pairs = jax.device_get(pairs)
+    pairs = {k: tuple(float(x) for x in v) for k, v in pairs.items()}
+    bad = [k for k, v in pairs.items() if not all(map(math.isfinite, v))]
+    if bad:
+      raise FloatingPointError(
+        f'Step {step}: {", ".join(sorted(bad))} not finite (loss = '
+        f'{pairs["loss"]}, grad_norm = {pairs["grad_norm"]}, lr = '
+        f'{pairs["lr"]}, as sum and count) in {self._directory}. Lower the '
+        'learning rate or look at the batch of that step; the last checkpoint '
+        'is from before it.'
+      )
+    if self.pairs:
+      pairs = metrics_lib.combine(self.pairs, pairs, np)
+      pairs = {k: tuple(float(x) for x in v) for k, v in pairs.items()}
+    self.pairs = pairs
+
+  def take(self) -> dict[str, float]:
+    """Returns the means since the last call and starts anew."""
+    self.flush()
+    pairs, self.pairs = self.pairs, {}
+    return metrics_lib.means(pairs)
+
+
+def _next_batch(iterator: Iterator, step: int, num_steps: int) -> Any:
+  try:
+    return next(iterator)
+  except StopIteration:
+    raise ValueError(
+      f'The data ended after {step} of {num_steps} steps: use an endless '
+      'iterator (num_epochs=None) or fewer steps.'
+    ) from None
+
+
+def fit(
+  state: TrainState,
+  step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]],
+  iterator: Any,
+  num_steps: int,
+  directory: pathlib.Path,
+  mesh: jax.sharding.Mesh,
+  ckpt_every: int = 200,
+  log_every: int = 10,
+  desc: str = 'train',
+  evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+  rules: sharding.Rules = sharding.TRAIN_RULES,
+) -> TrainState:
+  """Trains until `num_steps`, from the latest checkpoint if there is one.
+
+  A run that was killed anywhere ends with the same bits as an undisturbed one:
+  parameters, optimiser, place in the data, and `metrics.jsonl`.
+
+  Args:
+    state: the state to start from; donated.
+    step_fn: from `step.make_train_step`.
+    iterator: of host batches {name: [B, ...]}, with `get_state()` and
+      `set_state()`; the state is JSON-able or bytes.
+    num_steps: steps in all.
+    directory: gets `checkpoints/` and `metrics.jsonl`, whose records are means
+      over the steps since the record before.
+    mesh: the mesh.
+    ckpt_every: steps between checkpoints; the last step always gets one.
+    log_every: steps between records.
+    desc: what the progress bar says.
+    evaluate: numbers to record beside the means, at every checkpoint.
+    rules: the rule table.
+
+  Returns:
+    The state after `num_steps`.
+
+  Raises:
+    FloatingPointError: a metric became NaN or infinite; names the step.
+    ValueError: the data ended too early.
+  """
+  directory = pathlib.Path(directory)
+  writer = metrics_lib.MetricsWriter(directory / 'metrics.jsonl')
+  with (
+    Checkpointer(directory / 'checkpoints') as checkpointer,
+    sharding.use(mesh, rules),
+  ):
+    found = checkpointer.restore(state)
+    start, window = 0, _Window(None, directory)
+    if found is not None:
+      state, iterator_state, meta = found
+      start = int(state.step)
+      if start >= num_steps:
+        return state
+      iterator.set_state(iterator_state)
+      window = _Window(meta['window'], directory)
+    writer.truncate(start)
+    bar = progress.bar(total=num_steps, desc=desc, unit='step', initial=start)
+    with bar:
+      for step in range(start, num_steps):
+        batch = _next_batch(iterator, step, num_steps)
+        state, pairs = step_fn(state, sharding.shard_batch(mesh, batch))
+        window.add(step, pairs)
+        done = step + 1
+        save = done % ckpt_every == 0 or done == num_steps
+        record = {}
+        if done % log_every == 0 or done == num_steps:
+          record.update(window.take())
+          bar.set_postfix_str(f'loss {record["loss"]:.4f}', refresh=False)
+        if save:
+          window.flush()
+          record.update(evaluate(state) if evaluate else {})
+        if record:
+          writer.write(done, record)
+        if save:
+          meta = {'window': window.pairs}
+          checkpointer.save(done, state, iterator.get_state(), meta)
+        bar.update()
+  return state

@@ -1,0 +1,60 @@
+"""What a training run carries from step to step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gr2_jax.train.optimiser import Optimiser
+
+
+@struct.dataclass
+class TrainState:
+  """A pytree.
+
+  Attributes:
+    step: int32 scalar, updates done.
+    params: plain dict of arrays.
+    opt_state: of the optimiser.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+def create(params: Any, tx: Optimiser, mesh: Mesh) -> TrainState:
+  """Starts a run at step 0.
+
+  Args:
+    params: parameters on the mesh. The state holds copies, because train
+      steps donate their state.
+    tx: from `optimiser.make`.
+    mesh: the mesh.
+
+  Returns:
+    The state; optimiser moments are sharded like their parameters.
+  """
+  whole = NamedSharding(mesh, PartitionSpec())
+  by_path = {
+    path: (x.shape, x.sharding)
+    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
+  }
+
+  def place(path: Any, x: Any) -> Any:
+    for start in range(len(path)):
+      shape, sharding = by_path.get(path[start:], (None, None))
+      if shape == x.shape:
+        return sharding
+    return whole
+
+  def start(params: Any) -> TrainState:
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+  shapes = jax.eval_shape(start, params)
+  shardings = jax.tree_util.tree_map_with_path(place, shapes)
+  with jax.set_mesh(mesh):
+    return jax.jit(start, out_shardings=shardings)(params)

@@ -1,0 +1,139 @@
+"""The one train step, for all losses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gr2_jax.train import metrics as metrics_lib
+from gr2_jax.train.optimiser import Optimiser
+from gr2_jax.train.state import TrainState
+
+LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array, dict]]
+
+
+def _split(batch: Any, parts: int) -> Any:
+  """Cuts [B, ...] into [parts, B / parts, ...].
+
+  Part i takes rows i, i + parts, ...: so each device keeps its own rows.
+  """
+
+  def cut(x: jax.Array) -> jax.Array:
+    if x.shape[0] % parts:
+      raise ValueError(
+        f'A batch of {x.shape[0]} rows does not divide into {parts} '
+        'micro-batches: change the batch size or microbatches.'
+      )
+    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+    return jnp.swapaxes(x, 0, 1)
+
+  return jax.tree.map(cut, batch)
+
+
+def accumulate(
+  loss_fn: LossFn, params: Any, batch: Any, microbatches: int
+) -> tuple[Any, jax.Array, jax.Array, dict]:
+  """Sums gradients over micro-batches.
+
+  Args:
+    loss_fn: (params, batch) -> (loss sum, count, metrics of pairs).
+    params: parameters.
+    batch: arrays [B, ...].
+    microbatches: into how many parts the batch is cut.
+
+  Returns:
+    (gradients of the loss sum, loss sum, count, metrics).
+  """
+
+  def one(part: Any) -> tuple:
+    def wrapped(params):
+      total, count, metrics = loss_fn(params, part)
+      return total, (count, metrics)
+
+    (total, (count, metrics)), grads = jax.value_and_grad(
+      wrapped, has_aux=True
+    )(params)
+    return grads, total, jnp.asarray(count, jnp.float32), metrics
+
+  if microbatches == 1:
+    return one(batch)
+  parts = _split(batch, microbatches)
+  first = one(jax.tree.map(lambda x: x[0], parts))
+
+  def body(carry: tuple, part: Any) -> tuple:
+    *sums, metrics = carry
+    *more, new = one(part)
+    sums = jax.tree.map(jnp.add, sums, more)
+    return (*sums, metrics_lib.combine(metrics, new)), None
+
+  rest = jax.tree.map(lambda x: x[1:], parts)
+  return jax.lax.scan(body, first, rest)[0]
+
+
+class TrainStep:
+  """A jitted update; made by `make_train_step`."""
+
+  def __init__(self, loss_fn: LossFn, tx: Optimiser, microbatches: int):
+    """Keeps the parts; compiles at the first call."""
+    if microbatches < 1:
+      raise ValueError(f'microbatches = {microbatches}: give at least 1.')
+    self._loss_fn = loss_fn
+    self._tx = tx
+    self._microbatches = microbatches
+    self._compiled = {}
+
+  def _update(self, state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+    grads, total, count, metrics = accumulate(
+      self._loss_fn, state.params, batch, self._microbatches
+    )
+    count = jnp.where(count == 0, 1.0, count)
+    grads = jax.tree.map(lambda g: g / count, self._tx.select(grads))
+    updates, opt_state = self._tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    one = jnp.ones((), jnp.float32)
+    metrics = {
+      **metrics,
+      'loss': (total, count),
+      'grad_norm': (optax.tree.norm(grads), one),
+      'lr': (self._tx.schedule(state.step), one),
+    }
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+    """Makes one update; `state` is donated, do not use it afterwards.
+
+    Args:
+      state: the state before.
+      batch: arrays [B, ...], put on the mesh by `sharding.shard_batch`.
+
+    Returns:
+      (state after, metrics of pairs (sum, count): the loss function's, and
+      `loss`, `grad_norm`, `lr`). `metrics.means` divides them.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    leaves, tree = jax.tree.flatten(shardings)
+    key = (tree, tuple(leaves))
+    if key not in self._compiled:
+      self._compiled[key] = jax.jit(
+        self._update, donate_argnums=0, out_shardings=(shardings, None)
+      )
+    return self._compiled[key](state, batch)
+
+
+def make_train_step(
+  loss_fn: LossFn, tx: Optimiser, microbatches: int = 1
+) -> TrainStep:
+  """Makes the train step of a loss.
+
+  Args:
+    loss_fn: (params, batch) -> (loss sum, count, metrics {name: (sum, count)}).
+      Gradients of the sum are divided once, by the count of the whole batch.
+    tx: from `optimiser.make`.
+    microbatches: gradients are accumulated over this many parts of the batch.
+
+  Returns:
+    `step(state, batch) -> (state, metrics)`. Call it inside `sharding.use`.
+  """
+  return TrainStep(loss_fn, tx, microbatches)
