@@ -1,0 +1,126 @@
+"""Supervised fine-tuning on reasoning traces (GR2.md, stage 2).
+
+    L = -lambda_r sum log P(reasoning) - lambda_o sum log P(ranking)
+
+over the answer's tokens only, lambda_r < lambda_o [P].
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import ml_collections
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, sharding
+from gr2_jax.lm import io
+from gr2_jax.stages import artifacts, runner, training
+from gr2_jax.text import answer, tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig:
+  """What SFT does beside the training's own numbers.
+
+  Attributes:
+    train: fields of `training.TrainConfig`; `length` must hold the longest
+      prompt with its answer.
+    lambda_r: weight of a reasoning token; 0.5 [G].
+    lambda_o: weight of a ranking token; 1.0 [G].
+    holdout: share of the traces that is kept for the held-out loss [G].
+  """
+
+  train: Mapping
+  lambda_r: float = 0.5
+  lambda_o: float = 1.0
+  holdout: float = 0.05
+
+  def __post_init__(self):
+    if not 0 < self.lambda_r < self.lambda_o:
+      raise ValueError(
+        f'sft.lambda_r = {self.lambda_r} must be above 0 and below lambda_o = '
+        f'{self.lambda_o}: the ranking counts more than the reasoning.'
+      )
+
+
+def example(
+  store: artifacts.Artifacts, trace: Mapping, cfg: SFTConfig
+) -> dict[str, np.ndarray]:
+  """Makes the training example of one trace.
+
+  Args:
+    store: the run's artifacts.
+    trace: a line of `traces.jsonl`.
+    cfg: the two weights.
+
+  Returns:
+    {'tokens': int32 [t], 'weights': float32 [t]}; prompt tokens weigh 0.
+  """
+  prompt = store.prompter.rerank(
+    store.history(trace['user'], trace['position']), trace['candidates']
+  )
+  tokens, kind = answer.encode_answer(
+    store.vocab, trace['explanation'], store.sids[trace['ranking']]
+  )
+  by_kind = {answer.REASONING: cfg.lambda_r, answer.RANKING: cfg.lambda_o}
+  weights = [0.0] * len(prompt) + [by_kind[k] for k in kind]
+  return {
+    'tokens': np.array([*prompt, *tokens], np.int32),
+    'weights': np.array(weights, np.float32),
+  }
+
+
+@runner.stage(
+  'sft',
+  sections=('text', 'sft'),
+  inputs=('data', 'sid', 'midtrain', 'traces'),
+)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Trains the mid-trained model on the accepted traces."""
+  cfg = config_lib.build(SFTConfig, config.sft)
+  phase = config_lib.build(training.TrainConfig, cfg.train)
+  store = artifacts.Artifacts(config, context.workdir)
+  traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
+  if not traces:
+    raise ValueError(
+      f'{context.input("traces")} has no accepted trace: look at the reasons '
+      'in its summary.json, and raise traces.attempts or use mode targeted.'
+    )
+  examples = [example(store, trace, cfg) for trace in traces]
+  order = np.random.default_rng(context.seed).permutation(len(examples))
+  kept = max(round(cfg.holdout * len(examples)), 1)
+  held_out, train = order[:kept], order[kept:]
+
+  def source(name: str, rows: np.ndarray) -> tasks.Examples:
+    return tasks.Examples(name, len(rows), lambda i: examples[rows[i]])
+
+  mesh = context.mesh
+  shape, params = io.load(store.model('midtrain'), mesh, sharding.TRAIN_RULES)
+
+  def nll(params) -> float:
+    rows = source('held_out', held_out)
+    return training.mean_nll(shape, params, rows, phase, mesh)
+
+  params = training.train(
+    phase,
+    shape,
+    params,
+    {'answer': source('answer', train)},
+    {'answer': 1.0},
+    context.directory,
+    mesh,
+    context.seed,
+    'sft',
+    evaluate=lambda state: {'valid_nll': nll(state.params)},
+  )
+  io.save(context.directory / 'model', shape, params)
+  lengths = [len(e['tokens']) for e in examples]
+  return {
+    'traces': len(traces),
+    'held_out': len(held_out),
+    'longest': max(lengths),
+    'mean_tokens': float(np.mean(lengths)),
+    'perplexity': math.exp(nll(params)),
+    'truncation': dict(store.prompter.counts),
+  }
