@@ -51,3 +51,48 @@ def _pick(
   before = jnp.take_along_axis(total, index, axis=-1) - chosen
   rest = jnp.clip((target - before) / chosen, 0.0, 1.0)
   return index[..., 0], rest[..., 0]
+
+
+def choose(
+  uniform: jax.Array, logits: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Draws from softmax(logits / temperature), or takes the largest at 0.
+
+  Args:
+    uniform: float32 [...], in [0, 1).
+    logits: float32 [..., V].
+    temperature: float32 scalar, may be traced; at 0 the first largest wins.
+
+  Returns:
+    int32 [...] indices.
+  """
+  return jax.lax.cond(
+    temperature > 0,
+    lambda: draw(uniform, logits / temperature),
+    lambda: jnp.argmax(logits, axis=-1).astype(jnp.int32),
+  )
+
+
+def choose_among(
+  uniform: jax.Array,
+  logits: jax.Array,
+  temperature: jax.Array,
+  allowed: jax.Array,
+) -> jax.Array:
+  """Does `choose` among some ids only.
+
+  Args:
+    uniform: float32 [...], in [0, 1).
+    logits: float32 [..., V].
+    temperature: float32 scalar, may be traced.
+    allowed: int32 [..., A], distinct ids, -1 pads.
+
+  Returns:
+    int32 [...] ids; -1 where no id is allowed.
+  """
+  present = allowed >= 0
+  inside = jnp.take_along_axis(logits, jnp.maximum(allowed, 0), axis=-1)
+  inside = jnp.where(present, inside, -jnp.inf)
+  inside = jnp.where(present.any(-1, keepdims=True), inside, 0.0)
+  place = choose(uniform, inside, temperature)
+  return jnp.take_along_axis(allowed, place[..., None], axis=-1)[..., 0]

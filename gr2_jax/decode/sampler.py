@@ -1,0 +1,291 @@
+"""Samples answers: one prefill a prompt, then one while_loop for all rollouts.
+
+The G rollouts of a prompt share its cache and keep short tails of their own.
+Log-probabilities come from `lm.logps.token_logps`, which the trainer uses too,
+under the same temperature and constraint; there is no top-k and no top-p.
+
+Letters: Q prompts, G rollouts, P prompt tokens, S cache slots, K candidates,
+L levels, A allowed ids.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gr2_jax import sharding
+from gr2_jax.decode import categorical
+from gr2_jax.decode import constrain as constraints
+from gr2_jax.lm import config as lm_config
+from gr2_jax.lm import decoder, logps
+from gr2_jax.text import answer
+
+
+@flax.struct.dataclass
+class Samples:
+  """What was sampled.
+
+  Attributes:
+    tokens: int32 [Q, G, S], without the prompt; `pad` after the end.
+    logps: float32 [Q, G, S], log-probability of each token under the
+      distribution it was drawn from; 0 after the end.
+    mask: bool [Q, G, S], the tokens that were generated, `eos` included.
+    allowed: int32 [Q, G, S, A], the ids each position could take, padded with
+      -1; a row of all -1 was free. A = max(K, 1).
+  """
+
+  tokens: jax.Array
+  logps: jax.Array
+  mask: jax.Array
+  allowed: jax.Array
+
+
+@flax.struct.dataclass
+class _Loop:
+  """State of the loop.
+
+  Attributes:
+    step: int32 scalar, tokens written so far.
+    done: bool [Q, G], rollouts that wrote `eos`, or whose prompt is empty.
+    tail: the rollouts' caches, `step - 1` slots filled.
+    machine: where each rollout stands in its answer.
+    samples: what was written so far.
+  """
+
+  step: jax.Array
+  done: jax.Array
+  tail: Any
+  machine: constraints.State
+  samples: Samples
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    'config',
+    'num_samples',
+    'max_new_tokens',
+    'fmt',
+    'constrain',
+    'explanation_tokens',
+  ),
+)
+def sample(
+  config: lm_config.LMConfig,
+  params: Any,
+  prompts: jax.Array,
+  valid: jax.Array,
+  key: jax.Array,
+  num_samples: int,
+  max_new_tokens: int,
+  temperature: jax.Array | float,
+  fmt: answer.AnswerFormat,
+  candidate_sids: jax.Array,
+  candidate_mask: jax.Array,
+  constrain: bool,
+  explanation_tokens: int,
+) -> Samples:
+  """Samples G answers a prompt; jitted.
+
+  Args:
+    config: shape of the model.
+    params: its parameters.
+    prompts: int32 [Q, P], padded on the right. A prompt without any token pads
+      the batch: its rollouts are empty.
+    valid: bool [Q, P], the tokens of each prompt.
+    key: a key for this call; fold the step into it outside.
+    num_samples: G.
+    max_new_tokens: S.
+    temperature: a traced scalar; 0 is greedy, where the first of equal logits
+      wins (in the list, by pre-rank order), and `logps` are then those at
+      temperature 1.
+    fmt: the answer format.
+    candidate_sids: int32 [Q, K, L] codes in pre-rank order.
+    candidate_mask: bool [Q, K], False for the padding of short lists.
+    constrain: whether the list can only become a permutation of the candidates.
+    explanation_tokens: most tokens of an explanation; of no effect without the
+      constraint.
+
+  Returns:
+    The samples.
+
+  Raises:
+    ValueError: a constrained answer does not fit `max_new_tokens`.
+  """
+  if constrain:
+    _check_length(
+      fmt, candidate_sids.shape[1], max_new_tokens, explanation_tokens
+    )
+  model = functools.partial(decoder.Decoder(config).apply, {'params': params})
+  hidden, prompt_kv = model(prompts, valid, method='prefill')
+  lengths = valid.sum(-1, dtype=jnp.int32)
+  last = jnp.maximum(lengths - 1, 0)[:, None, None]
+  hidden = jnp.take_along_axis(hidden, last, axis=1)
+  run = _Run(
+    model=model,
+    prompt=(prompt_kv, valid, lengths),
+    shape=(prompts.shape[0], num_samples, max_new_tokens),
+    key=key,
+    temperature=jnp.asarray(temperature, jnp.float32),
+    fmt=fmt,
+    candidates=(candidate_sids, candidate_mask),
+    constrain=constrain,
+    explanation_tokens=explanation_tokens,
+  )
+  loop = run.write(run.start(_empty_tail(config, *run.shape)), hidden)
+  return jax.lax.while_loop(run.unfinished, run.step, loop).samples
+
+
+def _check_length(
+  fmt: answer.AnswerFormat,
+  num_candidates: int,
+  max_new_tokens: int,
+  explanation_tokens: int,
+) -> None:
+  """Raises where a constrained answer does not fit."""
+  if num_candidates < 1:
+    raise ValueError(
+      'Constrained decoding needs candidates, but candidate_sids has none: '
+      'give lists, or decode without the constraint.'
+    )
+  need = constraints.answer_length(fmt, num_candidates, explanation_tokens)
+  if max_new_tokens < need:
+    raise ValueError(
+      f'A constrained answer of {num_candidates} candidates with '
+      f'explanation_tokens={explanation_tokens} takes up to {need} tokens, '
+      f'more than max_new_tokens={max_new_tokens}: raise max_new_tokens or '
+      'lower explanation_tokens.'
+    )
+
+
+def _empty_tail(
+  config: lm_config.LMConfig, queries: int, group: int, slots: int
+) -> Any:
+  tail = decoder.init_tail(config, queries, group, slots)
+  return jax.tree.map(
+    lambda x: sharding.constrain(
+      x, *(None,) * (x.ndim - 5), 'batch', *(None,) * 4
+    ),
+    tail,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+  """What stays the same while the loop runs; see `sample`.
+
+  Attributes:
+    model: `Decoder.apply` with the parameters.
+    prompt: cache, mask [Q, P] and lengths [Q] of the prompts.
+    shape: (Q, G, S).
+    key: of this call.
+    temperature: float32 scalar.
+    fmt: the answer format.
+    candidates: codes [Q, K, L] and mask [Q, K].
+    constrain: whether the state machine is on.
+    explanation_tokens: most tokens of an explanation.
+  """
+
+  model: Any
+  prompt: tuple[Any, jax.Array, jax.Array]
+  shape: tuple[int, int, int]
+  key: jax.Array
+  temperature: jax.Array
+  fmt: answer.AnswerFormat
+  candidates: tuple[jax.Array, jax.Array]
+  constrain: bool
+  explanation_tokens: int
+
+  def start(self, tail: Any) -> _Loop:
+    """Returns the state before the first token."""
+    group, slots = self.shape[1:]
+    sids, mask = self.candidates
+    ids = max(sids.shape[1], 1)
+    return _Loop(
+      step=jnp.int32(0),
+      done=jnp.broadcast_to(self.prompt[2][:, None] == 0, self.shape[:2]),
+      tail=tail,
+      machine=constraints.start(mask, group),
+      samples=Samples(
+        tokens=jnp.full(self.shape, self.fmt.pad, jnp.int32),
+        logps=jnp.zeros(self.shape, jnp.float32),
+        mask=jnp.zeros(self.shape, bool),
+        allowed=jnp.full((*self.shape, ids), -1, jnp.int32),
+      ),
+    )
+
+  def unfinished(self, loop: _Loop) -> jax.Array:
+    """Says whether any rollout goes on: the early exit."""
+    return (loop.step < self.shape[2]) & ~loop.done.all()
+
+  def step(self, loop: _Loop) -> _Loop:
+    """Reads the newest tokens and writes the next ones."""
+    prompt_kv, valid, lengths = self.prompt
+    index = loop.step - 1
+    tokens = jax.lax.dynamic_slice_in_dim(loop.samples.tokens, index, 1, axis=2)
+    positions = jnp.broadcast_to(
+      lengths[:, None, None] + index, (*self.shape[:2], 1)
+    )
+    hidden, tail = self.model(
+      tokens, positions, prompt_kv, valid, loop.tail, index, method='extend'
+    )
+    return self.write(loop.replace(tail=tail), hidden[:, :, 0])
+
+  def write(self, loop: _Loop, hidden: jax.Array) -> _Loop:
+    """Draws a token of each rollout from its state [Q, G or 1, D]."""
+    logits = self.model(hidden, method='unembed')
+    shape = self.shape[:2]
+    allowed = jnp.full((*shape, loop.samples.allowed.shape[-1]), -1, jnp.int32)
+    if self.constrain:
+      logits = constraints.ban(logits, self.fmt)
+      allowed = constraints.allowed(
+        loop.machine,
+        loop.step,
+        *self.candidates,
+        self.fmt,
+        self.explanation_tokens,
+      )
+    logits = jnp.broadcast_to(logits, (*shape, logits.shape[-1]))
+    uniform = jax.random.uniform(jax.random.fold_in(self.key, loop.step), shape)
+    tokens = categorical.choose(uniform, logits, self.temperature)
+    if self.constrain:
+      inside = categorical.choose_among(
+        uniform, logits, self.temperature, allowed
+      )
+      tokens = jnp.where((allowed < 0).all(-1), tokens, inside)
+    scale = jnp.where(self.temperature > 0, self.temperature, 1.0)
+    scores, _ = logps.token_logps(logits, tokens, scale, allowed)
+    return self._record(loop, tokens, scores, allowed)
+
+  def _record(
+    self,
+    loop: _Loop,
+    tokens: jax.Array,
+    scores: jax.Array,
+    allowed: jax.Array,
+  ) -> _Loop:
+    """Writes what was drawn, `pad` for the rollouts that had ended."""
+    alive = ~loop.done
+    tokens = jnp.where(alive, tokens, self.fmt.pad)
+    new = Samples(
+      tokens=tokens,
+      logps=jnp.where(alive, scores, 0.0),
+      mask=alive,
+      allowed=jnp.where(alive[..., None], allowed, -1),
+    )
+    put = lambda old, x: jax.lax.dynamic_update_index_in_dim(
+      old, x, loop.step, axis=2
+    )
+    machine = loop.machine
+    if self.constrain:
+      machine = constraints.advance(machine, tokens, *self.candidates, self.fmt)
+    return _Loop(
+      step=loop.step + 1,
+      done=loop.done | (tokens == self.fmt.eos),
+      tail=loop.tail,
+      machine=machine,
+      samples=jax.tree.map(put, loop.samples, new),
+    )

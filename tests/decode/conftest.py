@@ -1,0 +1,91 @@
+"""A tiny model with strong opinions, and the answer format it speaks."""
+
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gr2_jax.lm import config as lm_config
+from gr2_jax.lm import decoder
+from gr2_jax.text import answer
+
+LEVELS, CODES = 3, 8
+
+
+@pytest.fixture(scope='session')
+def fmt():
+  return answer.AnswerFormat(
+    open=16,
+    mid=17,
+    sep=18,
+    close=19,
+    eos=2,
+    pad=0,
+    sid_offset=20,
+    levels=LEVELS,
+    codes=CODES,
+    unsafe=(5, 6),
+  )
+
+
+@pytest.fixture(scope='session')
+def tiny():
+  config = lm_config.LMConfig(
+    vocab_size=64,
+    width=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+  )
+  params = random_params(config, 0)
+  forward = jax.jit(
+    lambda tokens: decoder.Decoder(config).apply({'params': params}, tokens)
+  )
+  return types.SimpleNamespace(config=config, params=params, forward=forward)
+
+
+def random_params(config, seed):
+  """Random weights whose next-token distributions are far from uniform."""
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  init = jax.jit(decoder.Decoder(config).init)
+  params = nn.meta.unbox(init(jax.random.key(seed), tokens)['params'])
+  leaves, tree = jax.tree.flatten(params)
+  rng = np.random.default_rng(seed)
+  leaves = [
+    jnp.asarray(x + rng.normal(0, 0.3, x.shape), jnp.float32) for x in leaves
+  ]
+  return jax.tree.unflatten(tree, leaves)
+
+
+@pytest.fixture(scope='session')
+def remake(tiny):
+  """Gives other weights of the same shapes: `remake(seed)`."""
+  return lambda seed: random_params(tiny.config, seed)
+
+
+@pytest.fixture(scope='session')
+def prompts():
+  """Four prompts [4, 8] of 8, 5, 3 and 6 tokens and their masks."""
+  rng = np.random.default_rng(1)
+  valid = np.arange(8) < np.array([8, 5, 3, 6])[:, None]
+  tokens = np.where(valid, rng.integers(3, 60, (4, 8)), 0)
+  return jnp.asarray(tokens, jnp.int32), jnp.asarray(valid)
+
+
+@pytest.fixture(scope='session')
+def lists():
+  """Candidates [4, 3, 3] that share prefixes, one list of them shorter."""
+  sids = [
+    [[0, 1, 2], [0, 1, 3], [4, 1, 2]],
+    [[7, 7, 7], [7, 0, 7], [7, 7, 0]],
+    [[1, 2, 3], [3, 2, 1], [0, 0, 0]],
+    [[5, 6, 7], [5, 6, 0], [5, 6, 1]],
+  ]
+  mask = np.ones((4, 3), bool)
+  mask[2, 2] = False
+  return jnp.asarray(sids, jnp.int32), jnp.asarray(mask)

@@ -1,0 +1,300 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gr2_jax import sharding
+from gr2_jax.decode import constrain as constraints
+from gr2_jax.decode import sampler
+from gr2_jax.lm import decoder, logps
+from gr2_jax.rl import parse
+
+G, S, EXPLANATION = 4, 20, 4
+
+
+@pytest.fixture(scope='module')
+def sample(tiny, fmt, prompts, lists):
+  """`sample(seed, temperature, constrain, params) -> Samples`."""
+
+  def run(seed=0, temperature=1.0, constrain=True, params=None, slots=S):
+    return sampler.sample(
+      tiny.config,
+      tiny.params if params is None else params,
+      *prompts,
+      jax.random.key(seed),
+      num_samples=G,
+      max_new_tokens=slots,
+      temperature=jnp.float32(temperature),
+      fmt=fmt,
+      candidate_sids=lists[0],
+      candidate_mask=lists[1],
+      constrain=constrain,
+      explanation_tokens=EXPLANATION,
+    )
+
+  return run
+
+
+def test_the_longest_answer_fits_exactly(fmt):
+  assert constraints.answer_length(fmt, 3, EXPLANATION) == 19 <= S
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'fmt', 'constrain'))
+def recompute(
+  config, params, prompts, valid, samples, temperature, fmt, constrain
+):
+  """Log-probabilities as the trainer gets them: the whole tail at once."""
+  model = functools.partial(decoder.Decoder(config).apply, {'params': params})
+  hidden, prompt_kv = model(prompts, valid, method='prefill')
+  lengths = valid.sum(-1)[:, None, None]
+  last = jnp.take_along_axis(hidden, lengths - 1, axis=1)
+  tokens = samples.tokens
+  positions = lengths + jnp.arange(tokens.shape[2])[None, None]
+  positions = jnp.broadcast_to(positions, tokens.shape)
+  tail, _ = model(tokens, positions, prompt_kv, valid, method='extend')
+  first = jnp.broadcast_to(last[:, None], (*tail.shape[:2], 1, tail.shape[3]))
+  hidden = jnp.concatenate([first, tail[:, :, :-1]], axis=2)
+  logits = model(hidden, method='unembed')
+  if constrain:
+    logits = constraints.ban(logits, fmt)
+  return logps.token_logps(logits, tokens, temperature, samples.allowed)[0]
+
+
+@pytest.mark.parametrize('constrain', [True, False])
+@pytest.mark.parametrize('temperature', [1.0, 0.6])
+def test_the_trainer_recomputes_the_log_probabilities(
+  sample, tiny, fmt, prompts, constrain, temperature
+):
+  samples = sample(3, temperature, constrain)
+  again = recompute(
+    tiny.config, tiny.params, *prompts, samples, temperature, fmt, constrain
+  )
+  # float32: the same sums in another order; logits are of the size of 10.
+  gap = jnp.where(samples.mask, again - samples.logps, 0.0)
+  assert float(jnp.abs(gap).max()) < 2e-4
+  assert float(samples.logps.min()) < -0.5
+  assert not np.asarray(samples.logps)[~np.asarray(samples.mask)].any()
+
+
+def test_masks_hold_the_eos_and_nothing_after_it(sample, fmt):
+  for constrain in (True, False):
+    samples = sample(1, constrain=constrain)
+    tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
+    for row, live in zip(
+      tokens.reshape(-1, S), mask.reshape(-1, S), strict=True
+    ):
+      ends = np.flatnonzero(row == fmt.eos)
+      length = ends[0] + 1 if len(ends) else S
+      assert live.tolist() == [True] * length + [False] * (S - length)
+      assert (row[length:] == fmt.pad).all()
+
+
+def test_pad_may_be_drawn_as_a_token_and_stays_in_the_mask(sample, fmt):
+  samples = sample(2, 3.0, constrain=False)
+  tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
+  assert ((tokens == fmt.pad) & mask).any()
+
+
+def test_greedy_equals_the_argmax_of_the_full_forward(sample, tiny, prompts):
+  samples = sample(0, 0.0, constrain=False)
+  tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
+  assert (tokens == tokens[:, :1]).all(), 'all rollouts of a prompt are equal'
+  for prompt, valid, answer, live in zip(
+    *prompts, tokens[:, 0], mask[:, 0], strict=True
+  ):
+    row = np.asarray(prompt)[np.asarray(valid)]
+    full = np.concatenate([row, answer[live]])
+    padded = np.zeros((1, 8 + S), np.int32)
+    padded[0, : len(full)] = full
+    logits = np.asarray(tiny.forward(padded))[0]
+    best = logits[len(row) - 1 : len(full) - 1].argmax(-1)
+    np.testing.assert_array_equal(best, answer[live])
+
+
+def test_greedy_log_probabilities_are_those_at_temperature_one(
+  sample, tiny, fmt, prompts
+):
+  samples = sample(0, 0.0)
+  again = recompute(tiny.config, tiny.params, *prompts, samples, 1.0, fmt, True)
+  gap = jnp.where(samples.mask, again - samples.logps, 0.0)
+  assert float(jnp.abs(gap).max()) < 2e-4
+
+
+def test_first_tokens_follow_the_model(tiny, fmt, prompts, lists):
+  """The share of each first token against its probability."""
+  group = 4096
+  samples = sampler.sample(
+    tiny.config,
+    tiny.params,
+    prompts[0][:1],
+    prompts[1][:1],
+    jax.random.key(0),
+    group,
+    1,
+    jnp.float32(2.0),
+    fmt,
+    lists[0][:1],
+    lists[1][:1],
+    False,
+    0,
+  )
+  logits = tiny.forward(prompts[0][:1])[0, -1]
+  want = np.asarray(jax.nn.softmax(logits / 2.0))
+  got = np.bincount(np.asarray(samples.tokens)[0, :, 0], minlength=64) / group
+  # Five standard errors of each share, and the key is fixed.
+  assert (np.abs(got - want) < 5 * np.sqrt(want / group) + 1e-3).all()
+
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('temperature', [0.0, 1.0, 4.0])
+def test_a_constrained_answer_is_a_permutation_whatever_the_weights(
+  sample, remake, fmt, lists, seed, temperature
+):
+  samples = sample(seed, temperature, params=remake(seed))
+  positions, valid = parse.parse_ranking(
+    samples.tokens, lists[0][:, None], fmt, samples.mask, lists[1][:, None]
+  )
+  assert bool(valid.all())
+  assert np.asarray(samples.mask).any(-1).all()
+  assert (np.sort(np.asarray(positions)[0], -1) == np.arange(3)[None]).all()
+
+
+def test_allowed_sets_hold_what_was_drawn(sample):
+  samples = sample(5)
+  tokens, allowed = np.asarray(samples.tokens), np.asarray(samples.allowed)
+  bound = (allowed >= 0).any(-1)
+  assert (allowed == tokens[..., None]).any(-1)[bound].all()
+  forced = (allowed >= 0).sum(-1) == 1
+  assert not np.asarray(samples.logps)[forced].any()
+
+
+def test_keys_make_the_difference(sample):
+  one, same, other = sample(7), sample(7), sample(8)
+  np.testing.assert_array_equal(one.tokens, same.tokens)
+  assert (np.asarray(one.tokens) != np.asarray(other.tokens)).any()
+  rows = np.asarray(one.tokens)
+  assert (rows[:, :1] != rows[:, 1:]).any(), 'rollouts differ from each other'
+
+
+def test_an_empty_prompt_pads_the_batch(tiny, fmt, prompts, lists, sample):
+  valid = prompts[1].at[1].set(False)
+  samples = sampler.sample(
+    tiny.config,
+    tiny.params,
+    prompts[0],
+    valid,
+    jax.random.key(0),
+    num_samples=G,
+    max_new_tokens=S,
+    temperature=jnp.float32(1.0),
+    fmt=fmt,
+    candidate_sids=lists[0],
+    candidate_mask=lists[1],
+    constrain=True,
+    explanation_tokens=EXPLANATION,
+  )
+  assert not samples.mask[1].any()
+  whole = sample(0)
+  np.testing.assert_array_equal(samples.tokens[0], whole.tokens[0])
+
+
+def test_it_stops_when_all_have_ended(tiny, fmt, prompts, lists, monkeypatch):
+  """The number of steps, counted at run time."""
+  steps = []
+  step = sampler._Run.step
+
+  def counted(self, loop):
+    jax.debug.callback(lambda: steps.append(1))
+    return step(self, loop)
+
+  monkeypatch.setattr(sampler._Run, 'step', counted)
+  # A shape of its own, so that the program is traced with the counter in it.
+  samples = sampler.sample(
+    tiny.config,
+    tiny.params,
+    *prompts,
+    jax.random.key(0),
+    num_samples=2,
+    max_new_tokens=100,
+    temperature=jnp.float32(1.0),
+    fmt=fmt,
+    candidate_sids=lists[0],
+    candidate_mask=lists[1],
+    constrain=True,
+    explanation_tokens=EXPLANATION,
+  )
+  jax.effects_barrier()
+  longest = int(samples.mask.sum(-1).max())
+  assert longest <= 19
+  assert len(steps) == longest - 1
+
+
+def test_one_compilation_a_bucket(tiny, fmt, lists):
+  traces = 0
+
+  def count(*args, **kwargs):
+    nonlocal traces
+    traces += 1
+    return sampler.sample.__wrapped__(*args, **kwargs)
+
+  run = jax.jit(count, static_argnums=(0, 5, 6, 8, 11, 12))
+  rng = np.random.default_rng(0)
+  for length in (6, 8, 6, 8):
+    for temperature in (0.0, 0.5, 1.0):
+      run(
+        tiny.config,
+        tiny.params,
+        jnp.asarray(rng.integers(3, 60, (4, length)), jnp.int32),
+        jnp.ones((4, length), bool),
+        jax.random.key(length),
+        2,
+        16,
+        jnp.float32(temperature),
+        fmt,
+        *lists,
+        True,
+        0,
+      )
+  assert traces == 2
+
+
+@pytest.mark.parametrize('constrain', [True, False])
+def test_eight_devices_sample_what_one_does(
+  tiny, fmt, prompts, lists, sample, mesh8, constrain
+):
+  one = sample(4, constrain=constrain)
+  _, shardings = sharding.param_shardings(
+    decoder.init_fn(tiny.config),
+    mesh8,
+    sharding.DECODE_RULES,
+    jax.random.key(0),
+  )
+  params = sharding.reshard(tiny.params, shardings)
+  tokens, valid, sids, mask = sharding.shard_batch(mesh8, (*prompts, *lists))
+  with sharding.use(mesh8, sharding.DECODE_RULES):
+    eight = sampler.sample(
+      tiny.config,
+      params,
+      tokens,
+      valid,
+      jax.random.key(4),
+      num_samples=G,
+      max_new_tokens=S,
+      temperature=jnp.float32(1.0),
+      fmt=fmt,
+      candidate_sids=sids,
+      candidate_mask=mask,
+      constrain=constrain,
+      explanation_tokens=EXPLANATION,
+    )
+  np.testing.assert_array_equal(one.tokens, eight.tokens)
+  np.testing.assert_array_equal(one.mask, eight.mask)
+  # float32 sums in another order, logits of the size of 10.
+  np.testing.assert_allclose(one.logps, eight.logps, atol=2e-4)
+
+
+def test_an_answer_that_does_not_fit_is_an_error(sample):
+  with pytest.raises(ValueError, match='takes up to 19 tokens.*=18'):
+    sample(slots=18)
