@@ -78,6 +78,7 @@ def fit(
   desc: str = 'train',
   evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
   rules: sharding.Rules = sharding.TRAIN_RULES,
+  show: str = 'loss',
 ) -> TrainState:
   """Trains until `num_steps`, from the latest checkpoint if there is one.
 
@@ -98,6 +99,7 @@ def fit(
     desc: what the progress bar says.
     evaluate: numbers to record beside the means, at every checkpoint.
     rules: the rule table.
+    show: which metric stands beside the progress bar.
 
   Returns:
     The state after `num_steps`.
@@ -133,7 +135,8 @@ def fit(
         record = {}
         if done % log_every == 0 or done == num_steps:
           record.update(window.take())
-          bar.set_postfix_str(f'loss {record["loss"]:.4f}', refresh=False)
+          if show in record:
+            bar.set_postfix_str(f'{show} {record[show]:.4f}', refresh=False)
         if save:
           window.flush()
           record.update(evaluate(state) if evaluate else {})
