@@ -1,0 +1,200 @@
+"""Codebooks: k-means++ level by level on residuals, EMA, and their use.
+
+Letters: B vectors, L levels, C codes a level, D width of the codes.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Distances decide which code an item gets: never in a reduced precision.
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def nearest(book: jax.Array, x: jax.Array) -> jax.Array:
+  """Returns the nearest code (the first of equals) of each vector.
+
+  Args:
+    book: float32 [C, D].
+    x: float32 [B, D].
+
+  Returns:
+    int32 [B].
+  """
+  products = jnp.einsum('bd,cd->bc', x, book, precision=_EXACT)
+  distance = (book**2).sum(-1)[None, :] - 2 * products
+  return jnp.argmin(distance, axis=-1).astype(jnp.int32)
+
+
+def quantise(
+  books: jax.Array, z: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Quantises vectors level by level; each level codes what is left over.
+
+  r_1 = z, z_k = argmin_j |r_k - e_j|, r_(k+1) = r_k - e_(z_k) (GR2.md, stage
+  1a).
+
+  Args:
+    books: float32 [L, C, D].
+    z: float32 [B, D].
+
+  Returns:
+    (codes int32 [B, L], chosen code vectors [B, L, D], residuals r_k
+    [B, L, D]). The quantised vector is the sum of the chosen over L.
+  """
+  codes, chosen, residuals = [], [], []
+  residual = z
+  for book in books:
+    code = nearest(book, residual)
+    codes.append(code)
+    chosen.append(book[code])
+    residuals.append(residual)
+    residual = residual - chosen[-1]
+  return tuple(jnp.stack(x, axis=1) for x in (codes, chosen, residuals))
+
+
+def _means(
+  x: jax.Array, code: jax.Array, codes: int
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the mean of each code's vectors [C, D] and their number [C, 1]."""
+  member = jax.nn.one_hot(code, codes)
+  total = jnp.einsum('bc,bd->cd', member, x, precision=_EXACT)
+  count = member.sum(0)[:, None]
+  return total / jnp.maximum(count, 1), count
+
+
+def ema_update(
+  book: jax.Array, x: jax.Array, code: jax.Array, decay: float
+) -> jax.Array:
+  """Moves each code towards the vectors assigned to it.
+
+  e <- g e + (1 - g) mean of the residuals assigned [P]; a code without any
+  stays.
+
+  Args:
+    book: float32 [C, D].
+    x: float32 [B, D], the residuals of the book's level.
+    code: int32 [B], the code of each.
+    decay: g.
+
+  Returns:
+    float32 [C, D].
+  """
+  mean, count = _means(x, code, book.shape[0])
+  return jnp.where(count > 0, decay * book + (1 - decay) * mean, book)
+
+
+def kmeans_plus_plus(key: jax.Array, x: jax.Array, codes: int) -> jax.Array:
+  """Draws start codes far from each other (Arthur and Vassilvitskii, 2007).
+
+  Each next code is one of the vectors, drawn with a probability proportional
+  to its squared distance from the codes so far.
+
+  Args:
+    key: of the draws.
+    x: float32 [B, D].
+    codes: C; where fewer vectors are distinct, codes repeat.
+
+  Returns:
+    float32 [C, D].
+  """
+  first_key, key = jax.random.split(key)
+  first = x[jax.random.randint(first_key, (), 0, x.shape[0])]
+  book = jnp.zeros((codes, x.shape[1]), x.dtype).at[0].set(first)
+
+  def squared(code):
+    return ((x - code[None, :]) ** 2).sum(-1)
+
+  def draw(index, carry):
+    book, distance = carry
+    # Inverse CDF: one uniform a draw, instead of noise for each vector.
+    cumulative = jnp.cumsum(distance)
+    point = jax.random.uniform(jax.random.fold_in(key, index))
+    chosen = jnp.searchsorted(cumulative, point * cumulative[-1], side='right')
+    code = x[jnp.minimum(chosen, x.shape[0] - 1)]
+    return book.at[index].set(code), jnp.minimum(distance, squared(code))
+
+  return jax.lax.fori_loop(1, codes, draw, (book, squared(first)))[0]
+
+
+def kmeans(
+  key: jax.Array, x: jax.Array, codes: int, iterations: int
+) -> jax.Array:
+  """Clusters vectors: k-means++, then Lloyd's algorithm.
+
+  Args:
+    key: of the start.
+    x: float32 [B, D].
+    codes: C.
+    iterations: of Lloyd's algorithm; a code without vectors stays.
+
+  Returns:
+    float32 [C, D].
+  """
+
+  def step(_, book):
+    mean, count = _means(x, nearest(book, x), codes)
+    return jnp.where(count > 0, mean, book)
+
+  start = kmeans_plus_plus(key, x, codes)
+  return jax.lax.fori_loop(0, iterations, step, start)
+
+
+@functools.partial(jax.jit, static_argnames=('levels', 'codes', 'iterations'))
+def residual_kmeans(
+  key: jax.Array, z: jax.Array, levels: int, codes: int, iterations: int
+) -> jax.Array:
+  """Starts the codebooks of all levels, each on the residuals of the former.
+
+  GR2's technique 1 [P].
+
+  Args:
+    key: of the starts.
+    z: float32 [B, D], latent vectors.
+    levels: L.
+    codes: C.
+    iterations: of Lloyd's algorithm, each level.
+
+  Returns:
+    float32 [L, C, D].
+  """
+
+  def level(residual, key):
+    book = kmeans(key, residual, codes, iterations)
+    return residual - book[nearest(book, residual)], book
+
+  return jax.lax.scan(level, z, jax.random.split(key, levels))[1]
+
+
+def usage(codes_of_items: np.ndarray, codes: int) -> np.ndarray:
+  """Counts the items on each code.
+
+  Args:
+    codes_of_items: int [I, L].
+    codes: C.
+
+  Returns:
+    int64 [L, C].
+  """
+  return np.stack(
+    [np.bincount(column, minlength=codes) for column in codes_of_items.T]
+  )
+
+
+def perplexity(counts: np.ndarray) -> list[float]:
+  """Returns exp(entropy) of the use of each level's codes, in 1..C.
+
+  Args:
+    counts: [L, C], not all 0 in any level.
+  """
+  share = np.asarray(counts, np.float64)
+  share = share / share.sum(-1, keepdims=True)
+  logs = np.log(share, where=share > 0, out=np.zeros_like(share))
+  return np.exp(-(share * logs).sum(-1)).tolist()
+
+
+def dead_codes(counts: np.ndarray) -> list[int]:
+  """Returns how many codes of each level no item has; counts are [L, C]."""
+  return (np.asarray(counts) == 0).sum(-1).tolist()
