@@ -64,7 +64,7 @@ class Dataset:
     offsets: int64 [U + 1], user u owns `flat[offsets[u]:offsets[u + 1]]`.
     timestamps: int64 [interactions], parallel to `flat`.
     slates: served lists, where the source has them.
-    counts: users, items and interactions, and what was dropped or mended.
+    counts: what was dropped or is remarkable; see `clean.clean`.
   """
 
   name: str
@@ -127,8 +127,6 @@ def from_sequences(
   items: Sequence[Item],
   sequences: Mapping[str, Sequence[int]],
   times: Mapping[str, Sequence[int]] | None = None,
-  slates: Sequence[Slate] = (),
-  counts: Mapping[str, int] | None = None,
 ) -> Dataset:
   """Builds a data set of sequences that are in order already.
 
@@ -137,9 +135,6 @@ def from_sequences(
     items: the catalogue.
     sequences: user id -> item indices, oldest first; users are sorted by id.
     times: user id -> timestamps; by default the place in the sequence.
-    slates: served lists; their users count in the order of the sorted ids.
-    counts: what was dropped on the way; users, items, interactions and slates
-      are added.
 
   Returns:
     The data set.
@@ -149,12 +144,10 @@ def from_sequences(
       as do not fit the sequence.
   """
   user_ids = sorted(sequences)
-  parts = [np.asarray(sequences[u], np.int32) for u in user_ids]
-  stamps = [
-    np.arange(len(part)) if times is None else np.asarray(times[u])
-    for u, part in zip(user_ids, parts, strict=True)
-  ]
-  for user, part, stamp in zip(user_ids, parts, stamps, strict=True):
+  flat, stamps = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+  for user in user_ids:
+    part = np.asarray(sequences[user], np.int32)
+    stamp = np.arange(len(part)) if times is None else np.asarray(times[user])
     if part.size and not 0 <= part.min() <= part.max() < len(items):
       raise ValueError(
         f'User {user!r} has an item index outside of 0..{len(items) - 1}: '
@@ -165,23 +158,15 @@ def from_sequences(
         f'User {user!r} has {len(part)} items and {len(stamp)} timestamps; '
         'give one timestamp an item.'
       )
-  lengths = [len(part) for part in parts]
-  flat = np.concatenate([np.zeros(0, np.int32), *parts])
-  sizes = {
-    'users': len(user_ids),
-    'items': len(items),
-    'interactions': len(flat),
-    'slates': len(slates),
-  }
+    flat.append(part)
+    stamps.append(stamp)
   return Dataset(
     name=name,
     items=list(items),
     user_ids=user_ids,
-    flat=flat,
-    offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    timestamps=np.concatenate([np.zeros(0, np.int64), *stamps]),
-    slates=list(slates),
-    counts={**sizes, **(counts or {})},
+    flat=np.concatenate(flat),
+    offsets=np.cumsum([0] + [len(part) for part in flat[1:]], dtype=np.int64),
+    timestamps=np.concatenate(stamps),
   )
 
 

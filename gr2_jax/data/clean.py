@@ -1,0 +1,148 @@
+"""From raw rows to a data set: duplicates, order, k-core, stable indices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import raw as raw_lib
+
+
+def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
+  """Filters, orders and indexes the rows of a source.
+
+  Indices depend on the ids alone, not on the order of the files: users and
+  items are sorted by id. A sequence is sorted by time; rows of the same time
+  keep the order of the file. Rows that repeat user, item and time are dropped;
+  a user who came back to an item later keeps both.
+
+  Args:
+    name: what to call the data set.
+    raw: the rows.
+    core: keep users and items with at least that many interactions each
+      (k-core, [P]: 5); 0 keeps everything, items without interactions too.
+
+  Returns:
+    The data set. Its `counts` say what was dropped: `duplicates`,
+    `below_core_users`, `below_core_items`, `below_core_interactions` and
+    `dropped_slates` (of users without interactions, or with a dropped item);
+    and what was kept but is good to know: `out_of_order` (rows older than the
+    user's row before them in the file), `repeats` (of an item by the same
+    user) and `untitled` items.
+
+  Raises:
+    ValueError: nothing is left.
+  """
+  if core < 0:
+    raise ValueError(f'core is {core}; give 0 (no filter) or more.')
+  items = sorted(raw.items, key=lambda item: item.item_id)
+  user_ids = sorted({row.user_id for row in raw.interactions})
+  rows = _indexed(raw.interactions, user_ids, items)
+  counts = {'out_of_order': _out_of_order(rows)}
+  unique = _without_duplicates(rows)
+  users_kept, items_kept = _core(unique, core, len(user_ids), len(items))
+  kept = unique[users_kept[unique[:, 0]] & items_kept[unique[:, 1]]]
+  if not len(kept):
+    raise ValueError(
+      f'Data set {name!r}: none of its {len(rows)} interactions are left with '
+      f'core={core}; lower config.data.core or bring more data.'
+    )
+  counts |= {
+    'duplicates': len(rows) - len(unique),
+    'below_core_users': int((~users_kept).sum()),
+    'below_core_items': int((~items_kept).sum()),
+    'below_core_interactions': len(unique) - len(kept),
+    'repeats': len(kept) - len(np.unique(kept[:, :2], axis=0)),
+  }
+  user_ids = [u for u, keep in zip(user_ids, users_kept, strict=True) if keep]
+  items = [i for i, keep in zip(items, items_kept, strict=True) if keep]
+  slates = _slates(raw.slates, user_ids, items)
+  counts['dropped_slates'] = len(raw.slates) - len(slates)
+  counts['untitled'] = sum(not item.title for item in items)
+  kept = kept[np.lexsort((kept[:, 2], kept[:, 0]))]
+  lengths = np.bincount(kept[:, 0], minlength=len(users_kept))[users_kept]
+  return dataset_lib.Dataset(
+    name=name,
+    items=items,
+    user_ids=user_ids,
+    flat=(np.cumsum(items_kept) - 1)[kept[:, 1]].astype(np.int32),
+    offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    timestamps=np.ascontiguousarray(kept[:, 2]),
+    slates=slates,
+    counts=counts,
+  )
+
+
+def _indexed(
+  interactions: Sequence[raw_lib.Interaction],
+  user_ids: Sequence[str],
+  items: Sequence[dataset_lib.Item],
+) -> np.ndarray:
+  """Returns rows of (user index, item index, timestamp), int64 [n, 3]."""
+  user_of = {user_id: u for u, user_id in enumerate(user_ids)}
+  item_of = {item.item_id: i for i, item in enumerate(items)}
+  rows = [
+    (user_of[row.user_id], item_of[row.item_id], row.timestamp)
+    for row in interactions
+  ]
+  return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _out_of_order(rows: np.ndarray) -> int:
+  """Counts rows that are older than the user's row before them in the file."""
+  rows = rows[np.argsort(rows[:, 0], kind='stable')]
+  same_user = rows[1:, 0] == rows[:-1, 0]
+  return int((same_user & (rows[1:, 2] < rows[:-1, 2])).sum())
+
+
+def _without_duplicates(rows: np.ndarray) -> np.ndarray:
+  """Keeps the first of equal rows, in the order of the file."""
+  _, first = np.unique(rows, axis=0, return_index=True)
+  return rows[np.sort(first)]
+
+
+def _core(
+  rows: np.ndarray, core: int, num_users: int, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the largest set in which users and items have `core` rows each.
+
+  Args:
+    rows: int64 [n, 3], user and item in the first two columns.
+    core: the least number of rows.
+    num_users: U.
+    num_items: I.
+
+  Returns:
+    (bool [U], bool [I]): who is kept.
+  """
+  users = np.ones(num_users, bool)
+  items = np.ones(num_items, bool)
+  while core:
+    inside = rows[users[rows[:, 0]] & items[rows[:, 1]]]
+    enough_users = np.bincount(inside[:, 0], minlength=num_users) >= core
+    enough_items = np.bincount(inside[:, 1], minlength=num_items) >= core
+    if (enough_users == users).all() and (enough_items == items).all():
+      break
+    users, items = enough_users, enough_items
+  return users, items
+
+
+def _slates(
+  slates: Sequence[raw_lib.RawSlate],
+  user_ids: Sequence[str],
+  items: Sequence[dataset_lib.Item],
+) -> list[dataset_lib.Slate]:
+  """Indexes the slates whose user and items are kept, by user and time."""
+  user_of = {user_id: u for u, user_id in enumerate(user_ids)}
+  item_of = {item.item_id: i for i, item in enumerate(items)}
+  found = [
+    dataset_lib.Slate(
+      user_of[slate.user_id],
+      slate.timestamp,
+      tuple(item_of[item_id] for item_id in slate.item_ids),
+      slate.labels,
+    )
+    for slate in slates
+    if slate.user_id in user_of and item_of.keys() >= set(slate.item_ids)
+  ]
+  return sorted(found, key=lambda slate: (slate.user, slate.timestamp))

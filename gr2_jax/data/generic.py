@@ -1,0 +1,150 @@
+"""Reads a data set of your own: items, interactions, optionally slates.
+
+A folder holds `items` and `interactions`, and perhaps `slates`, each as
+`.jsonl`, `.csv` (both also `.gz`) or `.parquet`. Other columns are ignored.
+
+items.jsonl: `item_id` and `title`, `categories` from root to leaf, and where
+known `brand`, `price`, `description` (in CSV: categories with `|` between):
+
+    {"item_id": "A1", "title": "Rose soap", "categories": ["Beauty", "Bath"]}
+    {"item_id": "A2", "title": "Mint balm", "categories": ["Beauty", "Lips"]}
+    {"item_id": "A3", "title": "Nail file", "categories": ["Tools"], "price": 2}
+    {"item_id": "A4", "title": "Red paint", "categories": ["Beauty", "Nails"]}
+    {"item_id": "A5", "title": "Hair clip", "categories": [], "brand": "Clipp"}
+
+interactions.csv: `timestamp` is a whole number in any unit (seconds, or a
+place in the sequence); rows may stand in any order, and rows of the same time
+keep the order of the file:
+
+    user_id,item_id,timestamp
+    ann,A1,1700000000
+    ann,A4,1700000060
+    bob,A2,1700000030
+    bob,A3,1700000090
+    bob,A5,1700000200
+
+slates.jsonl: a list that was served, with a grade for each item (0: nothing):
+
+    {"user_id": "ann", "timestamp": 9, "item_ids": ["A2"], "labels": [1]}
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import fields, raw, tables
+
+_ENDINGS = ('.jsonl', '.csv', '.parquet', '.jsonl.gz', '.csv.gz')
+
+
+def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Finds the files of a folder.
+
+  Args:
+    folder: where they are.
+
+  Returns:
+    'items', 'interactions' and perhaps 'slates' -> file.
+
+  Raises:
+    FileNotFoundError: no such folder, or no file of items or interactions.
+    ValueError: two files for one table.
+  """
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f'{folder}: no such folder; set config.data.dir to the one with the data.'
+    )
+  found = {}
+  for name in ('items', 'interactions', 'slates'):
+    candidates = [
+      folder / f'{name}{ending}'
+      for ending in _ENDINGS
+      if (folder / f'{name}{ending}').exists()
+    ]
+    if len(candidates) > 1:
+      raise ValueError(
+        f'{folder}: {[path.name for path in candidates]} both hold {name}; '
+        'leave one of them.'
+      )
+    if candidates:
+      found[name] = candidates[0]
+    elif name != 'slates':
+      raise FileNotFoundError(
+        f'{folder}: no file of {name}; add one of '
+        f'{[name + ending for ending in _ENDINGS]}.'
+      )
+  return found
+
+
+def read(folder: pathlib.Path) -> raw.Raw:
+  """Reads the files of a folder.
+
+  Args:
+    folder: where they are.
+
+  Returns:
+    Their content, checked.
+
+  Raises:
+    FileNotFoundError: a missing file.
+    ValueError: bad input, with file, line and remedy.
+  """
+  files = paths(folder)
+  items = raw.unique_items(_items(files['items']))
+  file = files['items'].name
+  interactions = [
+    raw.Interaction(
+      fields.identifier(row['user_id'], 'user_id', where),
+      raw.known_item(
+        fields.identifier(row['item_id'], 'item_id', where), items, where, file
+      ),
+      fields.timestamp(row['timestamp'], where),
+    )
+    for where, row in tables.rows(
+      files['interactions'], ('user_id', 'item_id', 'timestamp')
+    )
+  ]
+  slates = _slates(files['slates'], items, file) if 'slates' in files else ()
+  return raw.Raw(tuple(items.values()), interactions, tuple(slates))
+
+
+def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
+  for where, row in tables.rows(path, ('item_id', 'title', 'categories')):
+    yield (
+      where,
+      dataset_lib.Item(
+        item_id=fields.identifier(row['item_id'], 'item_id', where),
+        title=fields.text(row['title'], 'title', where),
+        categories=fields.strings(row['categories'], 'categories', where),
+        brand=fields.text(row.get('brand'), 'brand', where),
+        price=fields.price(row.get('price'), where),
+        description=fields.text(row.get('description'), 'description', where),
+      ),
+    )
+
+
+def _slates(
+  path: pathlib.Path, items: dict[str, dataset_lib.Item], file: str
+) -> Iterator[raw.RawSlate]:
+  columns = ('user_id', 'timestamp', 'item_ids', 'labels')
+  for where, row in tables.rows(path, columns):
+    item_ids = fields.strings(row['item_ids'], 'item_ids', where)
+    labels = fields.integers(row['labels'], 'labels', where)
+    for item_id in item_ids:
+      raw.known_item(item_id, items, where, file)
+    if not item_ids or len(set(item_ids)) < len(item_ids):
+      raise ValueError(
+        f'{where}: the slate {list(item_ids)} is empty or names an item twice; '
+        'give each served item once.'
+      )
+    if len(labels) != len(item_ids):
+      raise ValueError(
+        f'{where}: {len(labels)} labels for {len(item_ids)} items; give one '
+        'label an item.'
+      )
+    yield raw.RawSlate(
+      fields.identifier(row['user_id'], 'user_id', where),
+      fields.timestamp(row['timestamp'], where),
+      item_ids,
+      labels,
+    )

@@ -1,0 +1,91 @@
+"""What a reader makes of raw files, before anything is filtered or ordered."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from gr2_jax.data import dataset as dataset_lib
+
+
+class Interaction(NamedTuple):
+  """One row of the interactions: who, what and when, in the source's words."""
+
+  user_id: str
+  item_id: str
+  timestamp: int
+
+
+class RawSlate(NamedTuple):
+  """One served list; see `dataset.Slate`, with names instead of indices."""
+
+  user_id: str
+  timestamp: int
+  item_ids: tuple[str, ...]
+  labels: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+  """A data set as it stands in its files.
+
+  Attributes:
+    items: one record an item, ids unique.
+    interactions: rows in the order of the file, all of known items.
+    slates: served lists, all of known items.
+  """
+
+  items: Sequence[dataset_lib.Item]
+  interactions: Sequence[Interaction]
+  slates: Sequence[RawSlate] = ()
+
+
+def unique_items(
+  found: Iterable[tuple[str, dataset_lib.Item]],
+) -> dict[str, dataset_lib.Item]:
+  """Collects items by id.
+
+  Args:
+    found: (file and line, item).
+
+  Returns:
+    Item by id.
+
+  Raises:
+    ValueError: an id that stands twice, with both places.
+  """
+  items: dict[str, dataset_lib.Item] = {}
+  places: dict[str, str] = {}
+  for where, item in found:
+    if item.item_id in items:
+      raise ValueError(
+        f'{where}: the item {item.item_id!r} stands at {places[item.item_id]} '
+        'already; keep one record an item.'
+      )
+    items[item.item_id] = item
+    places[item.item_id] = where
+  return items
+
+
+def known_item(
+  item_id: str, items: dict[str, dataset_lib.Item], where: str, file: str
+) -> str:
+  """Returns the id, or raises if no item has it.
+
+  Args:
+    item_id: the id that a row names.
+    items: the items there are.
+    where: file and line of the row.
+    file: name of the file with the items.
+
+  Returns:
+    `item_id`.
+
+  Raises:
+    ValueError: no item has it.
+  """
+  if item_id not in items:
+    raise ValueError(
+      f'{where}: the item {item_id!r} has no record in {file}; add one there, '
+      'or remove the row.'
+    )
+  return item_id
