@@ -1,0 +1,138 @@
+"""The lists that RL trains on, as batches of few shapes."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gr2_jax.data import pipeline
+from gr2_jax.rl.rollout import Lists
+from gr2_jax.text import prompts as prompts_lib
+
+ROUND = 32  # Our choice: the one bucket's length is a multiple of it.
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSet:
+  """Candidate lists that hold their target, with their prompts.
+
+  Attributes:
+    prompts: N token lists.
+    candidates: int32 [N, K] item indices in pre-rank order, -1 pads at the end.
+    sids: int32 [I, L], of the catalogue.
+    target: int32 [N], 0-based place of the true item.
+    pad: id that fills prompts up.
+    buckets: lengths that prompts are padded to, rising; empty for one bucket,
+      the longest prompt rounded up to 32.
+  """
+
+  prompts: Sequence[Sequence[int]]
+  candidates: np.ndarray
+  sids: np.ndarray
+  target: np.ndarray
+  pad: int
+  buckets: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    """Checks that there are lists, with targets, that fit the buckets."""
+    if not len(self.prompts):
+      raise ValueError(
+        'No candidate list holds its target: RL has nothing to train on. '
+        'Improve the retriever or raise candidates.k.'
+      )
+    if self.target.min() < 0:
+      raise ValueError(
+        'A list does not hold its target (target < 0): pass `lists.hits()`.'
+      )
+    longest = max(map(len, self.prompts))
+    if not self.buckets:
+      object.__setattr__(self, 'buckets', (-(-longest // ROUND) * ROUND,))
+    if self.buckets[-1] < longest:
+      raise ValueError(
+        f'The longest prompt has {longest} tokens, the last bucket '
+        f'{self.buckets[-1]}: add a bucket to rl.prompt_buckets.'
+      )
+
+  def __len__(self) -> int:
+    """Returns the number of lists N."""
+    return len(self.prompts)
+
+  def bucket(self, length: int) -> int:
+    """Returns the smallest bucket that holds `length` tokens."""
+    return next(size for size in self.buckets if size >= length)
+
+  def batch(self, rows: np.ndarray, mine: slice = slice(None)) -> Lists:
+    """Gathers lists, their prompts padded to the bucket of the longest.
+
+    Args:
+      rows: int [Q], which lists, of all processes together.
+      mine: those that this process holds; the bucket is that of all.
+
+    Returns:
+      Lists of NumPy arrays.
+    """
+    length = self.bucket(max(len(self.prompts[row]) for row in rows))
+    rows = np.asarray(rows)[mine]
+    chosen = [self.prompts[row] for row in rows]
+    prompt, valid = prompts_lib.batch(chosen, length, self.pad)
+    candidates = self.candidates[rows]
+    return Lists(
+      prompt=prompt,
+      prompt_valid=valid,
+      candidate_sids=self.sids[np.maximum(candidates, 0)].astype(np.int32),
+      candidate_mask=candidates >= 0,
+      target=self.target[rows].astype(np.int32),
+      row=rows.astype(np.int32),
+    )
+
+
+class RoundIterator:
+  """Endless batches for RL steps: the lists of each possible round.
+
+  A step that is satisfied earlier leaves its last rounds unused, so that the
+  place in the data depends on the step alone.
+  """
+
+  def __init__(
+    self, prompts: PromptSet, per_round: int, rounds: int, seed: int
+  ):
+    """Starts at the first step.
+
+    Args:
+      prompts: the lists.
+      per_round: Q, of all processes together.
+      rounds: how many rounds a step may take.
+      seed: of the order.
+
+    Raises:
+      ValueError: Q does not divide by the number of processes.
+    """
+    count, index = jax.process_count(), jax.process_index()
+    if per_round % count:
+      raise ValueError(
+        f'rl.prompts_per_step = {per_round} does not divide by the {count} '
+        'processes: make it a multiple.'
+      )
+    share = per_round // count
+    self._mine = slice(index * share, (index + 1) * share)
+    self._prompts = prompts
+    self._rounds = rounds
+    self._rows = pipeline.index_iterator(len(prompts), per_round * rounds, seed)
+
+  def __iter__(self) -> 'RoundIterator':
+    return self
+
+  def __next__(self) -> tuple[Lists, ...]:
+    """Returns the lists of each round of the next step."""
+    parts = np.split(next(self._rows), self._rounds)
+    return tuple(self._prompts.batch(rows, self._mine) for rows in parts)
+
+  def get_state(self) -> Any:
+    """Returns the place in the data, JSON-able."""
+    return self._rows.get_state()
+
+  def set_state(self, state: Any) -> None:
+    """Goes back to a state of `get_state`."""
+    self._rows.set_state(state)

@@ -1,0 +1,239 @@
+"""Samples, parses and rewards the answers to a batch of prompts in one jit."""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gr2_jax.decode import sampler
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.rl import advantage, groups, parse, rewards
+from gr2_jax.rl.config import RLConfig
+from gr2_jax.text.answer import AnswerFormat
+
+
+@flax.struct.dataclass
+class Lists:
+  """Prompts and what their answers are measured by.
+
+  Attributes:
+    prompt: int32 [Q, P], right-padded.
+    prompt_valid: bool [Q, P].
+    candidate_sids: int32 [Q, K, L] codes, in pre-rank order.
+    candidate_mask: bool [Q, K], False for the padding of short lists.
+    target: int32 [Q], 0-based place of the true item among the candidates.
+    row: int32 [Q], which list of the data it is.
+  """
+
+  prompt: jax.Array
+  prompt_valid: jax.Array
+  candidate_sids: jax.Array
+  candidate_mask: jax.Array
+  target: jax.Array
+  row: jax.Array
+
+
+@flax.struct.dataclass
+class Rollouts:
+  """Answers with their rewards.
+
+  Attributes:
+    groups: what the update reads; weight 1 where the rank rewards differ.
+    rewards: float32 [Q, G], shaped: what the advantages come from.
+    rank_rewards: float32 [Q, G], promotion only, -1 where invalid.
+    rank_after: int32 [Q, G], 1-based; K + 1 where the true item is missing.
+    valid: bool [Q, G], the answer parses and is a permutation.
+    identity: bool [Q, G], it is valid and keeps the pre-rank order.
+  """
+
+  groups: groups.Groups
+  rewards: jax.Array
+  rank_rewards: jax.Array
+  rank_after: jax.Array
+  valid: jax.Array
+  identity: jax.Array
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'config', 'fmt', 'num_samples')
+)
+def roll_out(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  lists: Lists,
+  key: jax.Array,
+  temperature: jax.Array,
+  num_samples: int,
+) -> Rollouts:
+  """Samples `num_samples` answers a prompt and rewards them.
+
+  Args:
+    model: shape of the LM.
+    config: settings of the reward and the sampler.
+    fmt: the answer format.
+    params: parameters of the LM, sharded for decoding.
+    lists: the prompts.
+    key: of this round; two steps never share one.
+    temperature: float32 scalar, traced; 0 is greedy.
+    num_samples: G, at least 2.
+
+  Returns:
+    The rollouts.
+  """
+  samples = _sample(
+    model, config, fmt, params, lists, key, temperature, num_samples
+  )
+  return reward(config, fmt, lists, samples)
+
+
+def reward(
+  config: RLConfig, fmt: AnswerFormat, lists: Lists, samples: sampler.Samples
+) -> Rollouts:
+  """Parses and rewards answers.
+
+  Args:
+    config: settings of the reward.
+    fmt: the answer format.
+    lists: the prompts.
+    samples: G answers to each.
+
+  Returns:
+    The rollouts.
+  """
+  rank_after, valid, identity = read_ranks(samples, lists, fmt)
+  before = (lists.target + 1)[:, None]
+  count = lists.candidate_mask.sum(-1)[:, None]
+  ranks = (before, rank_after, valid, count)
+  rank_rewards = rewards.rank_promotion(*ranks, alpha=0.0)
+  shape = rewards.conditional if config.conditional else rewards.rank_promotion
+  shaped = shape(*ranks, alpha=config.alpha) + rewards.overlong(
+    samples.mask.sum(-1), config.max_new_tokens, config.overlong_buffer
+  )
+  return Rollouts(
+    groups=groups.Groups(
+      prompt=lists.prompt,
+      prompt_valid=lists.prompt_valid,
+      tokens=samples.tokens,
+      old_logps=samples.logps,
+      mask=samples.mask,
+      allowed=samples.allowed,
+      advantages=advantage.group_advantage(shaped, config.advantage_norm),
+      weight=groups.has_variance(rank_rewards).astype(jnp.float32),
+    ),
+    rewards=shaped,
+    rank_rewards=rank_rewards,
+    rank_after=rank_after,
+    valid=valid,
+    identity=identity,
+  )
+
+
+@jax.jit
+def summarise(rollouts: Rollouts) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Returns what a round says about the policy, as (sum, count) over answers.
+
+  All groups count, those without variance too: `reward` (shaped),
+  `rank_reward`, `valid_rate`, `identity_rate`, `answer_tokens`; and
+  `kept_rate`, the share of groups with variance.
+  """
+  count = jnp.float32(rollouts.rewards.size)
+  values = {
+    'reward': rollouts.rewards,
+    'rank_reward': rollouts.rank_rewards,
+    'valid_rate': rollouts.valid,
+    'identity_rate': rollouts.identity,
+    'answer_tokens': rollouts.groups.mask,
+  }
+  pairs = {k: (v.sum(dtype=jnp.float32), count) for k, v in values.items()}
+  weight = rollouts.groups.weight
+  return {**pairs, 'kept_rate': (weight.sum(), jnp.float32(weight.size))}
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'config', 'fmt'))
+def greedy_ranks(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  lists: Lists,
+) -> tuple[jax.Array, jax.Array]:
+  """Decodes one answer a prompt without sampling (validation).
+
+  Args:
+    model: shape of the LM.
+    config: settings of the sampler.
+    fmt: the answer format.
+    params: parameters of the LM, sharded for decoding.
+    lists: the prompts.
+
+  Returns:
+    rank_after int32 [Q], 1-based, the pre-rank one where the answer is invalid
+    (what serving falls back to); valid bool [Q].
+  """
+  key = jax.random.key(0)  # Greedy decoding draws nothing.
+  samples = _sample(
+    model, config, fmt, params, lists, key, jnp.float32(0), num_samples=1
+  )
+  rank_after, valid, _ = read_ranks(samples, lists, fmt)
+  rank_after = jnp.where(valid[:, 0], rank_after[:, 0], lists.target + 1)
+  return rank_after, valid[:, 0]
+
+
+def read_ranks(
+  samples: sampler.Samples, lists: Lists, fmt: AnswerFormat
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Reads where answers put the true item.
+
+  Args:
+    samples: answers of [Q, G] rollouts.
+    lists: the prompts.
+    fmt: the answer format.
+
+  Returns:
+    rank_after int32 [Q, G] (1-based), valid bool [Q, G], identity bool [Q, G].
+  """
+  positions, valid = parse.parse_ranking(
+    samples.tokens,
+    lists.candidate_sids[:, None],
+    fmt,
+    samples.mask,
+    lists.candidate_mask[:, None],
+  )
+  target = jnp.broadcast_to(
+    lists.target[:, None, None], (*positions.shape[:2], 1)
+  )
+  rank_after = jnp.take_along_axis(positions, target, axis=-1)[..., 0] + 1
+  places = jnp.arange(positions.shape[-1])[None, None]
+  same = (positions == places) | ~lists.candidate_mask[:, None]
+  return rank_after, valid, valid & same.all(-1)
+
+
+def _sample(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  lists: Lists,
+  key: jax.Array,
+  temperature: jax.Array,
+  num_samples: int,
+) -> sampler.Samples:
+  return sampler.sample(
+    model,
+    params,
+    lists.prompt,
+    lists.prompt_valid,
+    key,
+    num_samples=num_samples,
+    max_new_tokens=config.max_new_tokens,
+    temperature=temperature,
+    fmt=fmt,
+    candidate_sids=lists.candidate_sids,
+    candidate_mask=lists.candidate_mask,
+    constrain=config.constrain,
+    explanation_tokens=config.explanation_tokens,
+  )
