@@ -1,0 +1,103 @@
+"""Semantic IDs: item texts to vectors to codes to distinct SIDs.
+
+Writes `workdir/sid/`: `embeddings.npy` float32 [I, W], the RQ-VAE's
+`checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L] and
+`raw` (before conflicts are resolved).
+"""
+
+import hashlib
+import pathlib
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from gr2_jax import assets, files, sharding
+from gr2_jax import config as config_lib
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.sid import assign, codebook, rqvae, train
+from gr2_jax.sid.config import SidConfig
+from gr2_jax.stages import runner
+from gr2_jax.text import encoder
+
+
+def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
+  """Hashes the file of precomputed vectors, if there is one."""
+  path = config.sid.get('embeddings', '')
+  if not path:
+    return ''
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(
+      f'sid.embeddings = {path!r} is no file: correct the path, or leave it '
+      'empty to embed the item texts.'
+    )
+  with open(path, 'rb') as stream:
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+def _read_embeddings(path: str, items: int) -> np.ndarray:
+  """Reads precomputed vectors and checks that they fit the catalogue."""
+  vectors = np.load(path, allow_pickle=False)
+  if vectors.ndim != 2 or len(vectors) != items:
+    raise ValueError(
+      f'{path} has the shape {vectors.shape}; the catalogue needs one row for '
+      f'each of its {items} items, in the order of the data set.'
+    )
+  return vectors.astype(np.float32)
+
+
+def _embeddings(
+  config: SidConfig, context: runner.Context, dataset: dataset_lib.Dataset
+) -> np.ndarray:
+  """Returns float32 [I, W], from an interrupted run where that has them."""
+  path = context.directory / 'embeddings.npy'
+  if not path.exists():
+    if config.embeddings:
+      vectors = _read_embeddings(config.embeddings, dataset.num_items)
+    else:
+      bert, params, tokenizer = encoder.load(
+        assets.fetch('minilm'), config.bf16_matmul
+      )
+      vectors = encoder.embed(
+        [encoder.item_text(item) for item in dataset.items],
+        bert,
+        params,
+        tokenizer,
+        context.mesh,
+        config.max_length,
+        config.embed_tokens,
+      )
+    files.atomic_save(path, vectors)
+  return np.load(path, allow_pickle=False)
+
+
+@runner.stage(
+  'sid', sections=('sid',), inputs=('data',), external=_hash_embeddings
+)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Makes the SIDs; `mse` is per component, 1 = the mean vector alone."""
+  cfg = config_lib.build(SidConfig, config.sid)
+  dataset = dataset_lib.load(context.input('data'))
+  vectors = rqvae.standardise(_embeddings(cfg, context, dataset))
+  trained = train.fit(
+    vectors, cfg, context.mesh, context.directory, context.seed
+  )
+  nearest, mse = train.infer(
+    trained, cfg, sharding.replicate(context.mesh, vectors)
+  )
+  raw, sids = assign.assign(
+    nearest, cfg.codes, context.seed, cfg.random_last_level
+  )
+  files.atomic_savez(context.directory / 'sids.npz', sids=sids, raw=raw)
+  counts = codebook.usage(nearest, cfg.codes)
+  summary = {
+    'uniqueness': assign.uniqueness(raw),
+    'collisions': assign.collisions(sids),
+    'perplexity': [round(x, 2) for x in codebook.perplexity(counts)],
+    'dead_codes': codebook.dead_codes(counts),
+    'mse': mse,
+    'uniqueness_nearest': assign.uniqueness(nearest),
+    'moved': int((raw != sids).any(1).sum()),
+  }
+  logging.info('Semantic IDs: %s', summary)
+  return summary
