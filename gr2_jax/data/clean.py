@@ -23,7 +23,8 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
       (k-core, [P]: 5); 0 keeps everything, items without interactions too.
 
   Returns:
-    The data set. Its `counts` say what was dropped: `duplicates`,
+    The data set. Its `counts` say, beside the sizes, what was dropped:
+    `duplicates`,
     `below_core_users`, `below_core_items`, `below_core_interactions` and
     `dropped_slates` (of users without interactions, or with a dropped item);
     and what was kept but is good to know: `out_of_order` (rows older than the
@@ -38,7 +39,6 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
   items = sorted(raw.items, key=lambda item: item.item_id)
   user_ids = sorted({row.user_id for row in raw.interactions})
   rows = _indexed(raw.interactions, user_ids, items)
-  counts = {'out_of_order': _out_of_order(rows)}
   unique = _without_duplicates(rows)
   users_kept, items_kept = _core(unique, core, len(user_ids), len(items))
   kept = unique[users_kept[unique[:, 0]] & items_kept[unique[:, 1]]]
@@ -47,7 +47,11 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
       f'Data set {name!r}: none of its {len(rows)} interactions are left with '
       f'core={core}; lower config.data.core or bring more data.'
     )
-  counts |= {
+  counts = {
+    'users': int(users_kept.sum()),
+    'items': int(items_kept.sum()),
+    'interactions': len(kept),
+    'out_of_order': _out_of_order(rows),
     'duplicates': len(rows) - len(unique),
     'below_core_users': int((~users_kept).sum()),
     'below_core_items': int((~items_kept).sum()),

@@ -64,7 +64,8 @@ class Dataset:
     offsets: int64 [U + 1], user u owns `flat[offsets[u]:offsets[u + 1]]`.
     timestamps: int64 [interactions], parallel to `flat`.
     slates: served lists, where the source has them.
-    counts: what was dropped or is remarkable; see `clean.clean`.
+    counts: users, items and interactions, and what was dropped on the way or
+      is remarkable (`clean.clean`).
   """
 
   name: str
@@ -167,6 +168,11 @@ def from_sequences(
     flat=np.concatenate(flat),
     offsets=np.cumsum([0] + [len(part) for part in flat[1:]], dtype=np.int64),
     timestamps=np.concatenate(stamps),
+    counts={
+      'users': len(user_ids),
+      'items': len(items),
+      'interactions': sum(len(part) for part in flat),
+    },
   )
 
 

@@ -1,0 +1,221 @@
+"""The data set on disk: a TFDS data set in ArrayRecord, without TensorFlow.
+
+Three TFDS splits hold three tables: `items`, `users` (one record a user, with
+the sequence and where its held-out parts begin) and `slates`. TFDS knows one
+record type a builder, so a table leaves the fields it has no use for empty.
+Records stand in the order of their indices.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from gr2_jax import progress
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import sources, splits
+
+_FOLDER = 'interactions'
+_EMPTY = {
+  'id': '',
+  'title': '',
+  'categories': (),
+  'brand': '',
+  'price': '',
+  'description': '',
+  'items': (),
+  'timestamps': (),
+  'labels': (),
+  'bounds': (),
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+  """A data set and how it is split.
+
+  Attributes:
+    source: the raw data; its name is the config's name.
+    split: what is held out.
+  """
+
+  source: sources.SourceConfig | None = None
+  split: splits.SplitConfig | None = None
+
+
+class Interactions(tfds.core.GeneratorBasedBuilder):
+  """Items, users' sequences and slates of one source."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text()
+    integers = lambda dtype: tfds.features.Tensor(shape=(None,), dtype=dtype)
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=__doc__,
+      features=tfds.features.FeaturesDict(
+        {
+          'id': text,
+          'title': text,
+          'categories': tfds.features.Sequence(text),
+          'brand': text,
+          # As text: the format stores floats in 32 bits.
+          'price': text,
+          'description': text,
+          'items': integers(np.int32),
+          'timestamps': integers(np.int64),
+          'labels': integers(np.int32),
+          # Begin of train, valid and test in the sequence, and its end.
+          'bounds': integers(np.int64),
+        }
+      ),
+      metadata=tfds.core.MetadataDict(),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    """Reads the source; see `sources.read` for what it raises."""
+    cfg = self.builder_config
+    dataset = sources.read(cfg.source)
+    bounds = splits.bounds(dataset.lengths, cfg.split)
+    self.info.metadata['name'] = dataset.name
+    self.info.metadata['sha256'] = dataset.sha256
+    self.info.metadata['counts'] = dict(dataset.counts)
+    tables = {
+      'items': [_item_record(item) for item in dataset.items],
+      'users': [
+        _user_record(dataset, user, bounds[user])
+        for user in range(dataset.num_users)
+      ],
+      'slates': [_slate_record(slate, dataset) for slate in dataset.slates],
+    }
+    return {
+      name: self._generate_examples(name, records)
+      for name, records in tables.items()
+      if records
+    }
+
+  def _generate_examples(self, name, records) -> Iterator:
+    bar = progress.bar(records, desc=f'write {name}', unit='record')
+    for index, record in enumerate(bar):
+      yield index, {**_EMPTY, **record}
+
+
+def _item_record(item: dataset_lib.Item) -> dict[str, Any]:
+  record = dataclasses.asdict(item)
+  record['id'] = record.pop('item_id')
+  record['price'] = '' if item.price is None else repr(item.price)
+  return record
+
+
+def _user_record(
+  dataset: dataset_lib.Dataset, user: int, bounds: np.ndarray
+) -> dict[str, Any]:
+  return {
+    'id': dataset.user_ids[user],
+    'items': dataset.sequence(user),
+    'timestamps': dataset.times(user),
+    'bounds': bounds,
+  }
+
+
+def _slate_record(
+  slate: dataset_lib.Slate, dataset: dataset_lib.Dataset
+) -> dict[str, Any]:
+  return {
+    'id': dataset.user_ids[slate.user],
+    'items': np.array(slate.items, np.int32),
+    'timestamps': np.array([slate.timestamp], np.int64),
+    'labels': np.array(slate.labels, np.int32),
+  }
+
+
+def write(
+  directory: pathlib.Path,
+  source: sources.SourceConfig,
+  split: splits.SplitConfig,
+) -> None:
+  """Reads a source and writes it as a TFDS data set.
+
+  TFDS writes to a folder of another name and moves it when it is complete, so
+  a process that is killed leaves no half data set behind.
+
+  Args:
+    directory: where to; a data set that is there already must be of the same
+      source and split, and is kept.
+    source: the raw data.
+    split: what is held out.
+
+  Raises:
+    FileNotFoundError: a missing file or folder.
+    ValueError: bad input, with file, line and remedy.
+  """
+  tfds.disable_progress_bar()
+  config = Config(name=source.name, source=source, split=split)
+  Interactions(
+    config=config, data_dir=directory, file_format='array_record'
+  ).download_and_prepare()
+
+
+def read(directory: pathlib.Path) -> dataset_lib.Dataset:
+  """Reads the data set that `write` left; see `dataset.load`."""
+  found = sorted(directory.glob(f'{_FOLDER}/*/*/dataset_info.json'))
+  if len(found) != 1:
+    raise FileNotFoundError(
+      f'{directory} holds {len(found)} data sets, not one; run the stage data '
+      'for this workdir (again).'
+    )
+  builder = tfds.builder_from_directory(found[0].parent)
+  users = _records(builder, 'users')
+  user_ids = [user['id'].decode() for user in users]
+  user_of = {user_id: index for index, user_id in enumerate(user_ids)}
+  dataset = dataset_lib.Dataset(
+    name=builder.info.metadata['name'],
+    items=[_item(record) for record in _records(builder, 'items')],
+    user_ids=user_ids,
+    flat=np.concatenate([user['items'] for user in users]),
+    offsets=np.cumsum([0, *(len(user['items']) for user in users)]),
+    timestamps=np.concatenate([user['timestamps'] for user in users]),
+    slates=[_slate(r, user_of) for r in _records(builder, 'slates')],
+    counts=builder.info.metadata['counts'],
+  )
+  if dataset.sha256 != builder.info.metadata['sha256']:
+    raise ValueError(
+      f'The data set in {found[0].parent} was changed after it was written '
+      '(another hash); delete the folder and run the stage data again.'
+    )
+  return dataset
+
+
+def _records(builder: tfds.core.DatasetBuilder, table: str) -> list[dict]:
+  if table not in builder.info.splits:
+    return []
+  source = builder.as_data_source(table)
+  return list(source.__getitems__(range(len(source))))
+
+
+def _item(record: dict[str, Any]) -> dataset_lib.Item:
+  price = record['price'].decode()
+  return dataset_lib.Item(
+    item_id=record['id'].decode(),
+    title=record['title'].decode(),
+    categories=tuple(part.decode() for part in record['categories']),
+    brand=record['brand'].decode(),
+    price=float(price) if price else None,
+    description=record['description'].decode(),
+  )
+
+
+def _slate(
+  record: dict[str, Any], user_of: dict[str, int]
+) -> dataset_lib.Slate:
+  return dataset_lib.Slate(
+    user=user_of[record['id'].decode()],
+    timestamp=int(record['timestamps'][0]),
+    items=tuple(record['items'].tolist()),
+    labels=tuple(record['labels'].tolist()),
+  )

@@ -1,0 +1,95 @@
+"""Which data set a run is about: where it is, how it is read and filtered."""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+
+from gr2_jax import assets
+from gr2_jax.data import amazon, clean, generic, movielens
+from gr2_jax.data import dataset as dataset_lib
+
+KINDS = ('ml-100k', 'amazon2014', 'generic')
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+  """The raw data of a run.
+
+  Attributes:
+    name: what reports call the data set; letters, digits, `.`, `_` and `-`.
+    kind: how it is read: 'ml-100k' (`movielens.py`), 'amazon2014'
+      (`amazon.py`) or 'generic' (`generic.py`).
+    dir: folder with the raw files; empty for the asset of that name, which
+      only 'ml-100k' has.
+    core: users and items need so many interactions each; 5 for Amazon [P].
+      0 keeps everything, our choice for MovieLens.
+  """
+
+  name: str
+  kind: str
+  dir: str = ''
+  core: int = 0
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ValueError(f'data.kind is {self.kind!r}; use one of {KINDS}.')
+    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', self.name):
+      raise ValueError(
+        f'data.name is {self.name!r}; use letters, digits, ".", "_" and "-".'
+      )
+    if not self.dir and self.kind not in assets.ASSETS:
+      raise ValueError(
+        f'data.dir is empty, but data of kind {self.kind!r} does not come with '
+        'this package; pass --config.data.dir=FOLDER.'
+      )
+
+
+def read(cfg: SourceConfig) -> dataset_lib.Dataset:
+  """Reads, checks, filters and orders the raw files.
+
+  Args:
+    cfg: where they are and what to keep.
+
+  Returns:
+    The data set.
+
+  Raises:
+    FileNotFoundError: a missing file or folder.
+    ValueError: bad input, with file, line and remedy.
+  """
+  readers = {
+    'ml-100k': movielens.read,
+    'amazon2014': amazon.read,
+    'generic': generic.read,
+  }
+  folder = pathlib.Path(cfg.dir) if cfg.dir else assets.fetch(cfg.kind)
+  return clean.clean(cfg.name, readers[cfg.kind](folder), cfg.core)
+
+
+def fingerprint(cfg: SourceConfig) -> str:
+  """Returns a hash of the raw files' names and content; reads nothing else.
+
+  Args:
+    cfg: where they are.
+
+  Returns:
+    64 hex digits; for an asset those that the package knows.
+
+  Raises:
+    FileNotFoundError: a missing file or folder.
+  """
+  if not cfg.dir:
+    return assets.ASSETS[cfg.kind].sha256
+  folder = pathlib.Path(cfg.dir)
+  if cfg.kind == 'ml-100k':
+    files = [folder / name for name in movielens.FILES]
+  else:
+    paths = amazon.paths if cfg.kind == 'amazon2014' else generic.paths
+    files = list(paths(folder).values())
+  digest = hashlib.sha256()
+  for file in files:
+    if not file.exists():
+      raise FileNotFoundError(f'{file}: no such file; check config.data.dir.')
+    digest.update(f'{file.name} {assets.file_hash(file)}\n'.encode())
+  return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""Stage data: raw files to catalogue, sequences and splits.
+
+Writes `workdir/data/interactions/...`, a TFDS data set in ArrayRecord; later
+stages read it by `gr2_jax.data.dataset.load`.
+"""
+
+import shutil
+
+import ml_collections
+
+from gr2_jax import config as config_lib
+from gr2_jax.data import builder, sources, splits
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.stages import runner
+
+
+def _configs(
+  config: ml_collections.ConfigDict,
+) -> tuple[sources.SourceConfig, splits.SplitConfig]:
+  section = config_lib.to_dict(config.data)
+  split = config_lib.build(splits.SplitConfig, section.pop('split', {}))
+  return config_lib.build(sources.SourceConfig, section), split
+
+
+def _external(config: ml_collections.ConfigDict) -> str:
+  return sources.fingerprint(_configs(config)[0])
+
+
+@runner.stage('data', sections=('data',), external=_external)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Reads the raw data of `config.data` and writes the data set.
+
+  Args:
+    config: `config.data` has the fields of `sources.SourceConfig`, and `split`
+      those of `splits.SplitConfig`.
+    context: where to write.
+
+  Returns:
+    name, the counts of `clean.clean` (users, items, interactions, what was
+    dropped), slates, sha256, and the number of examples by split.
+
+  Raises:
+    FileNotFoundError: a missing file or folder.
+    ValueError: bad input, with file, line and remedy.
+  """
+  source, split = _configs(config)
+  # What a killed run left: nothing in it is worth resuming.
+  for leftover in context.directory.glob('*/*/incomplete.*'):
+    shutil.rmtree(leftover)
+  builder.write(context.directory, source, split)
+  dataset = dataset_lib.load(context.directory)
+  examples = splits.make(dataset, split).examples
+  return {
+    'name': dataset.name,
+    **dataset.counts,
+    'slates': len(dataset.slates),
+    'sha256': dataset.sha256,
+    'examples': {name: len(users) for name, (users, _) in examples.items()},
+  }
