@@ -47,6 +47,18 @@ def _optimiser(config: SidConfig, items: int) -> optimiser.Optimiser:
   )
 
 
+@functools.partial(jax.jit, static_argnames=('config', 'items', 'width'))
+def _create(key, config, items, width):
+  model = rqvae.Autoencoder(config, width)
+  params = model.init(key, jnp.zeros((1, width)))['params']
+  return RqvaeState(
+    state.TrainState(
+      jnp.zeros((), jnp.int32), params, _optimiser(config, items).init(params)
+    ),
+    jnp.zeros((config.levels, config.codes, config.latent)),
+  )
+
+
 def create(
   config: SidConfig, items: int, width: int, mesh: Mesh, seed: int
 ) -> RqvaeState:
@@ -62,18 +74,8 @@ def create(
   Returns:
     The state.
   """
-  model = rqvae.Autoencoder(config, width)
-  params, _ = sharding.init(
-    lambda key: model.init(key, jnp.zeros((1, width)))['params'],
-    mesh,
-    sharding.TRAIN_RULES,
-    jax.random.key(seed),
-  )
-  books = jnp.zeros((config.levels, config.codes, config.latent))
-  return RqvaeState(
-    state.create(params, _optimiser(config, items), mesh),
-    sharding.replicate(mesh, books),
-  )
+  key = jax.random.key(seed)
+  return sharding.replicate(mesh, _create(key, config, items, width))
 
 
 @functools.partial(jax.jit, static_argnames='config')

@@ -1,0 +1,112 @@
+"""Training: it learns, on eight devices as on one, and resumes bit for bit."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gr2_jax import files, sharding
+from gr2_jax.sid import assign, codebook, rqvae, train
+from gr2_jax.sid.config import SidConfig
+
+CONFIG = SidConfig(
+  levels=3,
+  codes=8,
+  hidden=(16,),
+  latent=8,
+  epochs=8,
+  batch_size=32,
+  lr=1e-2,
+  warmup_epochs=2,
+  check_every=3,
+)
+
+
+@pytest.fixture(scope='module')
+def vectors():
+  """90 items: 6 topics of 3 dimensions in 12, with noise."""
+  rng = np.random.default_rng(0)
+  topics = rng.normal(size=(6, 3)) @ rng.normal(size=(3, 12))
+  noise = 0.3 * rng.normal(size=(90, 12))
+  return rqvae.standardise(np.repeat(topics, 15, 0) + noise)
+
+
+@pytest.fixture(scope='module')
+def run(vectors, mesh1, tmp_path_factory):
+  directory = tmp_path_factory.mktemp('run')
+  return train.fit(vectors, CONFIG, mesh1, directory, seed=0), directory
+
+
+def test_it_learns_and_uses_its_codes(run, vectors):
+  state, directory = run
+  codes, mse = train.infer(state, CONFIG, jnp.asarray(vectors))
+  # The mean vector alone reaches 1, by construction; three dimensions of
+  # signal carry nearly everything.
+  assert mse < 0.3
+  assert min(codebook.perplexity(codebook.usage(codes, 8))) > 4
+  assert assign.uniqueness(codes) > 0.5
+  lines = list(files.read_jsonl(directory / 'metrics.jsonl'))
+  assert [line['step'] for line in lines] == list(range(1, 9))
+  assert lines[-1]['mse'] < lines[0]['mse']
+  assert 'perplexity_2' in lines[2] and 'perplexity_2' not in lines[1]
+  assert [x['step'] for x in lines if 'uniqueness' in x] == [3, 6, 8]
+
+
+def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
+  """Crashes: before any checkpoint, one epoch after the first, two after."""
+  whole = train.epoch
+  for cut in (1, 4, 2):
+    left = cut
+
+    def crash(*args):
+      nonlocal left
+      left -= 1
+      if left < 0:
+        raise KeyboardInterrupt
+      return whole(*args)
+
+    monkeypatch.setattr(train, 'epoch', crash)
+    with pytest.raises(KeyboardInterrupt):
+      train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
+  monkeypatch.setattr(train, 'epoch', whole)
+  state = train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
+  for one, other in zip(
+    jax.tree.leaves(run[0]), jax.tree.leaves(state), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+  assert (tmp_path / 'metrics.jsonl').read_text() == (
+    run[1] / 'metrics.jsonl'
+  ).read_text()
+
+
+def test_finished_training_is_only_read(run, vectors, mesh1, monkeypatch):
+  monkeypatch.setattr(train, 'epoch', None)
+  state = train.fit(vectors, CONFIG, mesh1, run[1], seed=0)
+  np.testing.assert_array_equal(state.books, run[0].books)
+
+
+def test_eight_devices_equal_one(run, vectors, mesh1, mesh8):
+  """One epoch from the same state; sums in another order: 1e-5."""
+  results = []
+  for mesh in (mesh1, mesh8):
+    start = sharding.replicate(mesh, jax.tree.map(np.asarray, run[0]))
+    data = sharding.replicate(mesh, vectors)
+    with jax.set_mesh(mesh):
+      results.append(
+        train.epoch(
+          start, CONFIG, mesh, data, jax.random.key(5), jnp.array(True)
+        )
+      )
+  (one, numbers), (eight, numbers8) = results
+  np.testing.assert_array_equal(numbers['counts'], numbers8['counts'])
+  assert float(numbers['counts'].sum()) == 3 * 32 * 3
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_batch_size_must_divide_by_the_devices(vectors, mesh8, tmp_path):
+  config = dataclasses.replace(CONFIG, batch_size=30)
+  with pytest.raises(ValueError, match='batch_size = 30 .* by the 4 devices'):
+    train.fit(vectors, config, mesh8, tmp_path, seed=0)
