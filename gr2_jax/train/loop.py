@@ -79,6 +79,7 @@ def fit(
   evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
   rules: sharding.Rules = sharding.TRAIN_RULES,
   show: str = 'loss',
+  stop: Callable[[], bool] | None = None,
 ) -> TrainState:
   """Trains until `num_steps`, from the latest checkpoint if there is one.
 
@@ -100,9 +101,12 @@ def fit(
     evaluate: numbers to record beside the means, at every checkpoint.
     rules: the rule table.
     show: which metric stands beside the progress bar.
+    stop: asked after every checkpoint, and before the first step, whether to
+      end early. It must decide by what is on disk (`metrics.jsonl`), so that a
+      resumed run decides alike.
 
   Returns:
-    The state after `num_steps`.
+    The state after `num_steps`, or where `stop` ended the run.
 
   Raises:
     FloatingPointError: a metric became NaN or infinite; names the step.
@@ -119,11 +123,12 @@ def fit(
     if found is not None:
       state, iterator_state, meta = found
       start = int(state.step)
-      if start >= num_steps:
+    writer.truncate(start)
+    if found is not None:
+      if start >= num_steps or (stop and stop()):
         return state
       iterator.set_state(iterator_state)
       window = _Window(meta['window'], directory)
-    writer.truncate(start)
     bar = progress.bar(total=num_steps, desc=desc, unit='step', initial=start)
     with bar:
       for step in range(start, num_steps):
@@ -146,4 +151,6 @@ def fit(
           meta = {'window': window.pairs}
           checkpointer.save(done, state, iterator.get_state(), meta)
         bar.update()
+        if save and stop and stop():
+          break
   return state

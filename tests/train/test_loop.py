@@ -108,6 +108,17 @@ def test_a_finished_run_returns_at_once(tmp_path, mesh1):
   assert int(again.step) == STEPS and _same_bits(first, again)
 
 
+def test_stop_ends_after_a_checkpoint_and_stays_ended(tmp_path, mesh1):
+  def stop():
+    return '"score"' in (tmp_path / 'metrics.jsonl').read_text()
+
+  options = {'evaluate': lambda s: {'score': 1.0}, 'stop': stop}
+  first = _fit(mesh1, tmp_path, Batches(), **options)
+  again = _fit(mesh1, tmp_path, None, step_fn=None, **options)
+  assert int(first.step) == int(again.step) == 2
+  assert _same_bits(first, again)
+
+
 def test_records_are_means_over_the_steps_since_the_last(tmp_path, mesh1):
   _fit(mesh1, tmp_path / 'each', Batches(), log_every=1)
   _fit(mesh1, tmp_path / 'third', Batches(), log_every=3)
