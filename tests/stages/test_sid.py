@@ -1,0 +1,110 @@
+"""The SID stage on made-up items with precomputed vectors."""
+
+import ml_collections
+import numpy as np
+import pytest
+
+from gr2_jax import files
+from gr2_jax.data import dataset
+from gr2_jax.sid import assign, index, train
+from gr2_jax.stages import sid
+
+ITEMS = 40
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+  """A finished data stage, and vectors with twins among them."""
+  items = [dataset.Item(f'i{i}', f'title {i}') for i in range(ITEMS)]
+  made = dataset.Dataset(
+    name='made-up',
+    items=items,
+    user_ids=['u'],
+    flat=np.zeros(1, np.int32),
+    offsets=np.array([0, 1]),
+    timestamps=np.zeros(1, np.int64),
+  )
+  monkeypatch.setattr(dataset, 'load', lambda directory: made)
+  vectors = np.random.default_rng(0).normal(size=(ITEMS, 12))
+  # Five items with one vector: no quantiser can tell them apart.
+  vectors[10:15] = vectors[10]
+  np.save(tmp_path / 'vectors.npy', vectors.astype(np.float32))
+  for name in ('one', 'two'):
+    (tmp_path / name / 'data').mkdir(parents=True)
+    files.write_json(tmp_path / name / 'data' / 'DONE', {'fingerprint': 'data'})
+  config = ml_collections.ConfigDict(
+    {
+      'seed': 0,
+      'mesh': {'data': -1, 'fsdp': 2, 'tensor': 1},
+      'sid': {
+        'levels': 3,
+        'codes': 8,
+        'embeddings': str(tmp_path / 'vectors.npy'),
+        'hidden': [16],
+        'latent': 8,
+        'epochs': 6,
+        'batch_size': 16,
+        'warmup_epochs': 1,
+        'check_every': 2,
+      },
+    }
+  )
+  return tmp_path, config
+
+
+def test_artifacts_resume_and_redo(world, monkeypatch):
+  path, config = world
+  summary = sid.run(config, path / 'one')
+  with np.load(path / 'one' / 'sid' / 'sids.npz') as stored:
+    raw, sids = stored['raw'], stored['sids']
+  assert sids.shape == (ITEMS, 3) and sids.dtype == np.int32
+  assert summary['uniqueness'] == assign.uniqueness(raw)
+  assert summary['uniqueness'] > summary['uniqueness_nearest']
+  assert summary['collisions'] == assign.collisions(sids) == 0
+  for name in ('perplexity', 'dead_codes'):
+    assert len(summary[name]) == 3
+  # Noise in twelve dimensions: little is learned in six epochs.
+  assert 0 < summary['mse'] < 1.5
+  found = index.build(sids, 8)
+  assert [found.lookup(row) for row in sids] == list(range(ITEMS))
+  np.testing.assert_array_equal(
+    np.load(path / 'one' / 'sid' / 'embeddings.npy'),
+    np.load(path / 'vectors.npy'),
+  )
+
+  whole, left = train.epoch, 3
+
+  def crash(*args):
+    nonlocal left
+    left -= 1
+    if left < 0:
+      raise KeyboardInterrupt
+    return whole(*args)
+
+  monkeypatch.setattr(train, 'epoch', crash)
+  with pytest.raises(KeyboardInterrupt):
+    sid.run(config, path / 'two')
+  monkeypatch.setattr(train, 'epoch', whole)
+  again = sid.run(config, path / 'two')
+  assert again | {'seconds': 0} == summary | {'seconds': 0}
+  for name in ('sids.npz', 'metrics.jsonl', 'embeddings.npy'):
+    one, two = (path / run / 'sid' / name for run in ('one', 'two'))
+    assert one.read_bytes() == two.read_bytes(), name
+
+  # Other content under the same path: the stage is done anew.
+  vectors = np.load(path / 'vectors.npy')[::-1]
+  np.save(path / 'vectors.npy', vectors)
+  sid.run(config, path / 'one')
+  np.testing.assert_array_equal(
+    np.load(path / 'one' / 'sid' / 'embeddings.npy'), vectors
+  )
+
+
+def test_vectors_that_do_not_fit(world):
+  path, config = world
+  np.save(path / 'vectors.npy', np.zeros((3, 12), np.float32))
+  with pytest.raises(ValueError, match=r'\(3, 12\).*each of its 40 items'):
+    sid.run(config, path / 'one')
+  config.sid.embeddings = str(path / 'absent.npy')
+  with pytest.raises(FileNotFoundError, match=r'absent.npy.* is no file'):
+    sid.run(config, path / 'one')
