@@ -1,0 +1,97 @@
+import gzip
+import json
+
+import pytest
+
+from gr2_jax.data import amazon, raw
+from gr2_jax.data import dataset as dataset_lib
+
+META = """\
+{'asin': 'B1', 'title': "Rose &amp; Co's soap", 'price': 5.04, \
+'categories': [['Beauty'], ['Beauty', 'Bath', 'Soap']], 'brand': 'Rose'}
+{'asin': 'B9', 'title': 'nobody reviewed it', 'categories': [['Beauty']]
+{'asin': 'B2', 'categories': [['Beauty', 'Tools']], 'description': 'A "file"'}
+"""
+
+
+def _reviews(*rows):
+  return ''.join(
+    json.dumps(
+      {'reviewerID': user, 'asin': item, 'unixReviewTime': time, 'overall': 5.0}
+    )
+    + '\n'
+    for user, item, time in rows
+  )
+
+
+def _write(folder, reviews, meta=META):
+  for name, text in (
+    ('reviews_Beauty_5.json.gz', reviews),
+    ('meta_Beauty.json.gz', meta),
+  ):
+    (folder / name).write_bytes(gzip.compress(text.encode()))
+
+
+def test_reviews_and_python_literals(tmp_path):
+  _write(tmp_path, _reviews(('u', 'B2', 7), ('v', 'B1', 3)))
+  read = amazon.read(tmp_path)
+  assert read.interactions == [
+    raw.Interaction('u', 'B2', 7),
+    raw.Interaction('v', 'B1', 3),
+  ]
+  assert read.items == (
+    dataset_lib.Item(
+      'B1', "Rose & Co's soap", ('Beauty', 'Bath', 'Soap'), 'Rose', 5.04
+    ),
+    dataset_lib.Item('B2', '', ('Beauty', 'Tools'), description='A "file"'),
+  )
+
+
+@pytest.mark.parametrize(
+  ('reviews', 'meta', 'message'),
+  [
+    (
+      _reviews(('u', 'B7', 1)),
+      META,
+      "reviews_Beauty_5.json.gz:1: the item 'B7' has no record in meta_Beauty",
+    ),
+    (
+      _reviews(('u', 'B9', 1)),
+      META,
+      'meta_Beauty.json.gz:2: not a Python literal .*mend or remove',
+    ),
+    (
+      _reviews(('u', 'B1', 1)),
+      '{"title": "no asin"}\n',
+      'meta_Beauty.json.gz:1: not a Python literal with an asin',
+    ),
+    (
+      _reviews(('u', 'B1', 1)),
+      "{'asin': 'B1', 'categories': 'Beauty'}\n",
+      'meta_Beauty.json.gz:1: categories is .*list of paths',
+    ),
+    ('{"asin": "B1"}\n', META, r"reviews_.*:1: no column \['reviewerID'"),
+    ('', META, 'reviews_Beauty_5.json.gz: the file is empty'),
+  ],
+)
+def test_bad_input(tmp_path, reviews, meta, message):
+  _write(tmp_path, reviews, meta)
+  with pytest.raises(ValueError, match=message):
+    amazon.read(tmp_path)
+
+
+def test_a_cut_off_archive(tmp_path):
+  _write(tmp_path, _reviews(*(('u', f'B{i}', i) for i in range(1000))))
+  path = tmp_path / 'reviews_Beauty_5.json.gz'
+  path.write_bytes(path.read_bytes()[:-200])
+  with pytest.raises(ValueError, match='reviews_.*fetch it again'):
+    amazon.read(tmp_path)
+
+
+def test_exactly_one_pair_of_files(tmp_path):
+  with pytest.raises(FileNotFoundError, match='0 files match reviews_'):
+    amazon.read(tmp_path)
+  _write(tmp_path, _reviews(('u', 'B1', 1)))
+  (tmp_path / 'meta_Toys.json').write_text('')
+  with pytest.raises(FileNotFoundError, match='2 files match meta_'):
+    amazon.read(tmp_path)

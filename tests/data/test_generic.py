@@ -1,0 +1,191 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import generic, raw
+
+
+def _example(title):
+  """Returns the lines of an example in the module's documentation."""
+  text = generic.__doc__.split(f'{title}:')[1].split('\n\n')[1]
+  return [line.strip() for line in text.splitlines()]
+
+
+def _write(folder, name, lines):
+  (folder / name).write_text(''.join(f'{line}\n' for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path):
+  _write(tmp_path, 'items.jsonl', _example('items.jsonl'))
+  _write(tmp_path, 'interactions.csv', _example('interactions.csv'))
+  _write(tmp_path, 'slates.jsonl', _example('slates.jsonl'))
+  return tmp_path
+
+
+def test_the_documented_example_reads(folder):
+  read = generic.read(folder)
+  assert [item.item_id for item in read.items] == ['A1', 'A2', 'A3', 'A4', 'A5']
+  assert read.items[0] == dataset_lib.Item(
+    'A1', 'Rose soap', ('Beauty', 'Bath')
+  )
+  assert read.items[2].price == 2.0
+  assert read.items[4] == dataset_lib.Item('A5', 'Hair clip', (), 'Clipp')
+  assert len(read.interactions) == 5
+  assert read.interactions[1] == raw.Interaction('ann', 'A4', 1700000060)
+  assert read.slates == (raw.RawSlate('ann', 9, ('A2',), (1,)),)
+
+
+def test_all_formats_give_the_same(folder, tmp_path_factory):
+  expected = generic.read(folder)
+  other = tmp_path_factory.mktemp('other')
+  items = [json.loads(line) for line in _example('items.jsonl')]
+  header = ['item_id', 'title', 'categories', 'brand', 'price', 'description']
+  rows = [
+    ','.join(
+      [
+        item['item_id'],
+        f'"{item["title"]}"',
+        '|'.join(item['categories']),
+        item.get('brand', ''),
+        str(item.get('price', '')),
+        '',
+      ]
+    )
+    for item in items
+  ]
+  _write(other, 'items.csv', [','.join(header), *rows])
+  head, *lines = (line.split(',') for line in _example('interactions.csv'))
+  table = {
+    name: [line[i] if i < 2 else int(line[i]) for line in lines]
+    for i, name in enumerate(head)
+  }
+  pyarrow.parquet.write_table(pa.table(table), other / 'interactions.parquet')
+  _write(
+    other, 'slates.csv', ['user_id,timestamp,item_ids,labels', 'ann,9,A2,1']
+  )
+  assert generic.read(other) == expected
+
+
+BAD = {
+  'missing column': (
+    'interactions.csv',
+    ['user_id,item,timestamp', 'ann,A1,1'],
+    r"interactions.csv:1: no column \['item_id'\] among .*rename",
+  ),
+  'missing key': (
+    'items.jsonl',
+    ['{"item_id": "A1", "title": "x", "categories": []}', '{"item_id": "A2"}'],
+    r"items.jsonl:2: no column \['title', 'categories'\]",
+  ),
+  'unknown item': (
+    'interactions.csv',
+    ['user_id,item_id,timestamp', 'ann,A1,1', 'ann,A9,2'],
+    r"interactions.csv:3: the item 'A9' has no record in items.jsonl; add",
+  ),
+  'empty file': ('items.jsonl', [], 'items.jsonl: the file is empty; give'),
+  'no rows': (
+    'interactions.csv',
+    ['user_id,item_id,timestamp'],
+    'interactions.csv: no rows; give',
+  ),
+  'not JSON': (
+    'items.jsonl',
+    ['{"item_id": '],
+    'items.jsonl:1: not JSON .*mend',
+  ),
+  'no object': ('items.jsonl', ['[1, 2]'], 'items.jsonl:1: .*no JSON object'),
+  'too few fields': (
+    'interactions.csv',
+    ['user_id,item_id,timestamp', 'ann,A1'],
+    'interactions.csv:2: 2 fields where the header names 3',
+  ),
+  'open quote': (
+    'interactions.csv',
+    ['user_id,item_id,timestamp', 'ann,A1,1', '"ann,A2,2'],
+    'interactions.csv:3: not CSV',
+  ),
+  'fraction of a second': (
+    'interactions.csv',
+    ['user_id,item_id,timestamp', 'ann,A1,1.5'],
+    "interactions.csv:2: timestamp is '1.5'; give a whole number",
+  ),
+  'empty id': (
+    'interactions.csv',
+    ['user_id,item_id,timestamp', ',A1,1'],
+    "interactions.csv:2: user_id is ''; give a text",
+  ),
+  'item twice': (
+    'items.jsonl',
+    ['{"item_id": "A1", "title": "x", "categories": []}'] * 2,
+    "items.jsonl:2: the item 'A1' stands at .*items.jsonl:1 already",
+  ),
+  'categories': (
+    'items.jsonl',
+    ['{"item_id": "A1", "title": "x", "categories": 3}'],
+    'items.jsonl:1: categories is 3; give a list',
+  ),
+  'price': (
+    'items.jsonl',
+    ['{"item_id": "A1", "title": "x", "categories": [], "price": "$5"}'],
+    r"items.jsonl:1: price is '\$5'; give a number",
+  ),
+  'labels': (
+    'slates.jsonl',
+    ['{"user_id": "u", "timestamp": 1, "item_ids": ["A1"], "labels": [1, 0]}'],
+    'slates.jsonl:1: 2 labels for 1 items',
+  ),
+  'negative label': (
+    'slates.jsonl',
+    ['{"user_id": "u", "timestamp": 1, "item_ids": ["A1"], "labels": [-1]}'],
+    r'slates.jsonl:1: labels is \[-1\]; give',
+  ),
+  'slate with an item twice': (
+    'slates.jsonl',
+    [
+      '{"user_id": "u", "timestamp": 1, "item_ids": ["A1", "A1"],'
+      ' "labels": [1, 0]}'
+    ],
+    'slates.jsonl:1: .*names an item twice',
+  ),
+  'slate of unknown item': (
+    'slates.jsonl',
+    ['{"user_id": "u", "timestamp": 1, "item_ids": ["A7"], "labels": [0]}'],
+    "slates.jsonl:1: the item 'A7' has no record",
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_is_reported_with_file_line_and_remedy(folder, case):
+  name, lines, message = BAD[case]
+  _write(folder, name, lines)
+  with pytest.raises(ValueError, match=message):
+    generic.read(folder)
+
+
+def test_bad_bytes_are_reported(folder):
+  (folder / 'items.jsonl').write_bytes(b'{"item_id": "\xff"}\n')
+  with pytest.raises(ValueError, match='items.jsonl:1: .*UTF-8'):
+    generic.read(folder)
+  (folder / 'items.jsonl').rename(folder / 'items.jsonl.gz')
+  with pytest.raises(ValueError, match='items.jsonl.gz:1: .*gzip'):
+    generic.read(folder)
+  (folder / 'items.jsonl.gz').rename(folder / 'items.parquet')
+  with pytest.raises(ValueError, match='items.parquet: not a Parquet file'):
+    generic.read(folder)
+
+
+def test_missing_and_doubled_files_are_named(folder):
+  _write(folder, 'items.csv', ['item_id,title,categories'])
+  with pytest.raises(ValueError, match='items.jsonl.*items.csv.*leave one'):
+    generic.read(folder)
+  (folder / 'interactions.csv').unlink()
+  (folder / 'items.csv').unlink()
+  with pytest.raises(FileNotFoundError, match='no file of interactions'):
+    generic.read(folder)
+  with pytest.raises(FileNotFoundError, match='no such folder'):
+    generic.read(folder / 'absent')
