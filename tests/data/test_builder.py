@@ -1,0 +1,118 @@
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from gr2_jax.data import builder, sources, splits
+from gr2_jax.data import dataset as dataset_lib
+
+ITEMS = """\
+{"item_id": "A1", "title": "Röse \\"soap\\"", "categories": ["Beauty", "Bath"]}
+{"item_id": "A2", "title": "", "categories": [], "brand": "b", "price": 5.04}
+{"item_id": "A3", "title": "Nail file", "categories": ["x"], "description": "d"}
+"""
+ROWS = """\
+user_id,item_id,timestamp
+bob,A2,1700000000000000000
+ann,A1,3
+ann,A3,2
+ann,A2,9
+ann,A1,7
+"""
+SLATES = """\
+{"user_id": "bob", "timestamp": 4, "item_ids": ["A3", "A1"], "labels": [0, 2]}
+"""
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SPLIT = splits.SplitConfig()
+
+
+@pytest.fixture
+def source(tmp_path):
+  folder = tmp_path / 'raw'
+  folder.mkdir()
+  (folder / 'items.jsonl').write_text(ITEMS)
+  (folder / 'interactions.csv').write_text(ROWS)
+  (folder / 'slates.jsonl').write_text(SLATES)
+  return sources.SourceConfig('test', 'generic', str(folder))
+
+
+def _assert_same(left, right):
+  for field in dataclasses.fields(dataset_lib.Dataset):
+    one, other = getattr(left, field.name), getattr(right, field.name)
+    if isinstance(one, np.ndarray):
+      assert one.dtype == other.dtype
+      np.testing.assert_array_equal(one, other)
+    else:
+      assert one == other
+  assert left.sha256 == right.sha256
+
+
+def test_what_is_written_is_read_back(tmp_path, source):
+  builder.write(tmp_path / 'data', source, SPLIT)
+  read = dataset_lib.load(tmp_path / 'data')
+  _assert_same(read, sources.read(source))
+  assert read.items[1].price == 5.04
+  assert read.slates == [dataset_lib.Slate(1, 4, (2, 0), (0, 2))]
+  assert read.timestamps[-1] == 1700000000000000000
+
+
+def test_any_tfds_reader_finds_tables_and_splits(tmp_path, source):
+  builder.write(tmp_path / 'data', source, SPLIT)
+  found = tfds.builder_from_directory(
+    tmp_path / 'data' / 'interactions' / 'test' / '1.0.0'
+  )
+  assert found.info.file_format.value == 'array_record'
+  users = found.as_data_source('users')
+  assert [user['id'] for user in users] == [b'ann', b'bob']
+  np.testing.assert_array_equal(users[0]['items'], [2, 0, 0, 1])
+  read = dataset_lib.load(tmp_path / 'data')
+  made = splits.make(read, SPLIT)
+  for index, user in enumerate(users):
+    assert user['bounds'][0] == made.train_end[index]
+    for part, name in enumerate(splits.NAMES):
+      owner, position = made.examples[name]
+      np.testing.assert_array_equal(
+        np.arange(user['bounds'][part], user['bounds'][part + 1]),
+        position[owner == index],
+      )
+
+
+def test_a_changed_data_set_is_an_error(tmp_path, source):
+  builder.write(tmp_path / 'data', source, SPLIT)
+  metadata = next((tmp_path / 'data').rglob('1.0.0/metadata.json'))
+  sha256 = dataset_lib.load(tmp_path / 'data').sha256
+  metadata.write_text(metadata.read_text().replace(sha256, '0' * 64))
+  with pytest.raises(ValueError, match='was changed after it was written'):
+    dataset_lib.load(tmp_path / 'data')
+
+
+def test_bad_input_comes_through_unchanged(tmp_path, source):
+  with open(f'{source.dir}/interactions.csv', 'a') as file:
+    file.write('ann,A9,5\n')
+  with pytest.raises(
+    ValueError, match=r"^\S*interactions.csv:7: the item 'A9'"
+  ):
+    builder.write(tmp_path / 'data', source, SPLIT)
+  with pytest.raises(FileNotFoundError, match='0 data sets'):
+    dataset_lib.load(tmp_path / 'data')
+
+
+def test_tensorflow_stays_out(tmp_path, source):
+  code = (
+    'import sys\n'
+    'from gr2_jax.data import builder, dataset, sources, splits\n'
+    f'builder.write({str(tmp_path / "data")!r},'
+    f' sources.SourceConfig("test", "generic", {source.dir!r}),'
+    ' splits.SplitConfig())\n'
+    f'print(dataset.load({str(tmp_path / "data")!r}).num_users)\n'
+    'print("tensorflow" in sys.modules)\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.split()[-2:] == ['2', 'False']

@@ -1,0 +1,52 @@
+import pathlib
+
+import pytest
+
+from gr2_jax import assets
+from gr2_jax.data import clean, generic, sources
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'kind': 'movies'}, "data.kind is 'movies'; use one of"),
+    ({'kind': 'generic', 'name': 'a/b', 'dir': 'x'}, "data.name is 'a/b'"),
+    ({'kind': 'generic'}, 'pass --config.data.dir=FOLDER'),
+    ({'kind': 'amazon2014'}, 'pass --config.data.dir=FOLDER'),
+  ],
+)
+def test_bad_configs_are_named(fields, message):
+  with pytest.raises(ValueError, match=message):
+    sources.SourceConfig(**{'name': 'test', **fields})
+
+
+def test_the_fingerprint_is_of_the_raw_files(tmp_path):
+  cfg = sources.SourceConfig('test', 'generic', str(tmp_path))
+  (tmp_path / 'items.jsonl').write_text('{}\n')
+  with pytest.raises(FileNotFoundError, match='no file of interactions'):
+    sources.fingerprint(cfg)
+  (tmp_path / 'interactions.csv').write_text('a\n')
+  (tmp_path / 'notes.txt').write_text('a\n')
+  before = sources.fingerprint(cfg)
+  (tmp_path / 'notes.txt').write_text('b\n')
+  assert sources.fingerprint(cfg) == before
+  (tmp_path / 'interactions.csv').write_text('b\n')
+  assert sources.fingerprint(cfg) != before
+
+
+def test_the_fingerprint_of_an_asset_needs_no_download():
+  cfg = sources.SourceConfig('ml', 'ml-100k')
+  assert sources.fingerprint(cfg) == assets.ASSETS['ml-100k'].sha256
+  with pytest.raises(FileNotFoundError, match='absent/ml-100k.item'):
+    sources.fingerprint(sources.SourceConfig('ml', 'ml-100k', 'absent'))
+
+
+@pytest.mark.slow
+def test_beauty_has_the_counts_of_the_literature():
+  root = pathlib.Path(__file__).resolve().parents[3]
+  folder = root / 'shared' / 'data' / 'amazon_beauty_2014'
+  dataset = clean.clean('beauty', generic.read(folder), 5)
+  assert (dataset.num_users, dataset.num_items) == (22_363, 12_101)
+  assert len(dataset.flat) == 198_502
+  assert dataset.lengths.min() == 5
+  assert dataset.counts['below_core_interactions'] == 0
