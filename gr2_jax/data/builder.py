@@ -6,7 +6,9 @@ record type a builder, so a table leaves the fields it has no use for empty.
 Records stand in the order of their indices.
 """
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -160,9 +162,12 @@ def write(
   """
   tfds.disable_progress_bar()
   config = Config(name=source.name, source=source, split=split)
-  Interactions(
+  builder = Interactions(
     config=config, data_dir=directory, file_format='array_record'
-  ).download_and_prepare()
+  )
+  # TFDS prints that it downloads something of unknown size, which is not so.
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare()
 
 
 def read(directory: pathlib.Path) -> dataset_lib.Dataset:

@@ -23,19 +23,15 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
       (k-core, [P]: 5); 0 keeps everything, items without interactions too.
 
   Returns:
-    The data set. Its `counts` say, beside the sizes, what was dropped:
-    `duplicates`,
-    `below_core_users`, `below_core_items`, `below_core_interactions` and
-    `dropped_slates` (of users without interactions, or with a dropped item);
-    and what was kept but is good to know: `out_of_order` (rows older than the
-    user's row before them in the file), `repeats` (of an item by the same
-    user) and `untitled` items.
+    The data set. Its `counts` say, beside the sizes, what was dropped
+    (`duplicates`, `below_core_*`; `dropped_slates`: of users without
+    interactions, or with a dropped item), and what was kept but is good to
+    know: `out_of_order` (rows older than the user's row before them in the
+    file), `repeats` (of an item by the same user), `untitled` items.
 
   Raises:
     ValueError: nothing is left.
   """
-  if core < 0:
-    raise ValueError(f'core is {core}; give 0 (no filter) or more.')
   items = sorted(raw.items, key=lambda item: item.item_id)
   user_ids = sorted({row.user_id for row in raw.interactions})
   rows = _indexed(raw.interactions, user_ids, items)
@@ -44,36 +40,32 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
   kept = unique[users_kept[unique[:, 0]] & items_kept[unique[:, 1]]]
   if not len(kept):
     raise ValueError(
-      f'Data set {name!r}: none of its {len(rows)} interactions are left with '
+      f'Data set {name!r}: of {len(rows)} interactions none is left with '
       f'core={core}; lower config.data.core or bring more data.'
     )
-  counts = {
-    'users': int(users_kept.sum()),
-    'items': int(items_kept.sum()),
-    'interactions': len(kept),
-    'out_of_order': _out_of_order(rows),
-    'duplicates': len(rows) - len(unique),
-    'below_core_users': int((~users_kept).sum()),
-    'below_core_items': int((~items_kept).sum()),
-    'below_core_interactions': len(unique) - len(kept),
-    'repeats': len(kept) - len(np.unique(kept[:, :2], axis=0)),
-  }
   user_ids = [u for u, keep in zip(user_ids, users_kept, strict=True) if keep]
   items = [i for i, keep in zip(items, items_kept, strict=True) if keep]
   slates = _slates(raw.slates, user_ids, items)
-  counts['dropped_slates'] = len(raw.slates) - len(slates)
-  counts['untitled'] = sum(not item.title for item in items)
-  kept = kept[np.lexsort((kept[:, 2], kept[:, 0]))]
-  lengths = np.bincount(kept[:, 0], minlength=len(users_kept))[users_kept]
+  counts = {
+    'users': len(user_ids),
+    'items': len(items),
+    'interactions': len(kept),
+    'out_of_order': _out_of_order(rows),
+    'duplicates': len(rows) - len(unique),
+    'below_core_users': len(users_kept) - len(user_ids),
+    'below_core_items': len(items_kept) - len(items),
+    'below_core_interactions': len(unique) - len(kept),
+    'repeats': len(kept) - len(np.unique(kept[:, :2], axis=0)),
+    'dropped_slates': len(raw.slates) - len(slates),
+    'untitled': sum(not item.title for item in items),
+  }
   return dataset_lib.Dataset(
     name=name,
     items=items,
     user_ids=user_ids,
-    flat=(np.cumsum(items_kept) - 1)[kept[:, 1]].astype(np.int32),
-    offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    timestamps=np.ascontiguousarray(kept[:, 2]),
     slates=slates,
     counts=counts,
+    **_sequences(kept, users_kept, items_kept),
   )
 
 
@@ -129,6 +121,19 @@ def _core(
       break
     users, items = enough_users, enough_items
   return users, items
+
+
+def _sequences(
+  rows: np.ndarray, users_kept: np.ndarray, items_kept: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Orders rows by user and time, and gives the kept ones new indices."""
+  rows = rows[np.lexsort((rows[:, 2], rows[:, 0]))]
+  lengths = np.bincount(rows[:, 0], minlength=len(users_kept))[users_kept]
+  return {
+    'flat': (np.cumsum(items_kept) - 1)[rows[:, 1]].astype(np.int32),
+    'offsets': np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    'timestamps': np.ascontiguousarray(rows[:, 2]),
+  }
 
 
 def _slates(

@@ -38,6 +38,8 @@ class SourceConfig:
       raise ValueError(
         f'data.name is {self.name!r}; use letters, digits, ".", "_" and "-".'
       )
+    if self.core < 0:
+      raise ValueError(f'data.core is {self.core}; give 0 (no filter) or more.')
     if not self.dir and self.kind not in assets.ASSETS:
       raise ValueError(
         f'data.dir is empty, but data of kind {self.kind!r} does not come with '

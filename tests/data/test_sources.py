@@ -11,6 +11,7 @@ from gr2_jax.data import clean, generic, sources
   [
     ({'kind': 'movies'}, "data.kind is 'movies'; use one of"),
     ({'kind': 'generic', 'name': 'a/b', 'dir': 'x'}, "data.name is 'a/b'"),
+    ({'kind': 'ml-100k', 'core': -1}, 'data.core is -1'),
     ({'kind': 'generic'}, 'pass --config.data.dir=FOLDER'),
     ({'kind': 'amazon2014'}, 'pass --config.data.dir=FOLDER'),
   ],
