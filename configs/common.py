@@ -38,3 +38,99 @@ def parse_switches(arg: str, **defaults) -> ml_collections.ConfigDict:
       ) from error
     switches[name] = value
   return switches
+
+
+def base() -> ml_collections.ConfigDict:
+  """Returns every setting of the road; a config changes what it must.
+
+  Settings that are absent here keep the defaults of their dataclass, whose
+  docstring says where each default comes from. The sizes are for a decoder of
+  about two million parameters that is trained from scratch on a CPU.
+  """
+  return ml_collections.ConfigDict(
+    {
+      'seed': 0,
+      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+      'data': {
+        'name': '',
+        'kind': 'generic',
+        'dir': '',
+        'core': 5,
+        'split': {
+          'kind': 'leave_one_out',
+          'n_test': 1,
+          'n_valid': 1,
+          'n_train': 1,
+        },
+      },
+      'sid': {'levels': 4, 'codes': 256, 'embeddings': '', 'epochs': 120},
+      'text': {
+        'pieces': 3000,
+        'prompt': {
+          'history_items': 6,
+          'max_candidates': 10,
+          'max_tokens': 288,
+          'retrieval_items': 10,
+        },
+      },
+      'lm': {
+        'width': 160,
+        'layers': 4,
+        'heads': 4,
+        'kv_heads': 2,
+        'head_dim': 40,
+        'mlp_dim': 480,
+        'bf16_matmul': True,
+        'scan': False,
+        'remat': False,
+      },
+      'midtrain': {
+        'weights': {
+          'next_item': 0.66,
+          'persona': 0.14,
+          'item_text': 0.15,
+          'general_text': 0.05,
+        },
+        'new_rows': {
+          'steps': 0,
+          'batch_size': 8,
+          'length': 256,
+          'lr': 1e-3,
+          'schedule': 'constant',
+        },
+        'all': {
+          'steps': 1500,
+          'batch_size': 8,
+          'length': 256,
+          'lr': 2e-3,
+          'ckpt_every': 250,
+        },
+        'tasks': {'stride': 5, 'persona_items': 6},
+      },
+      'candidates': {'source': 'lm', 'k': 10},
+      'traces': {'mode': 'rejection'},
+      'sft': {
+        'train': {
+          'steps': 300,
+          'batch_size': 8,
+          'length': 384,
+          'lr': 1e-3,
+          'ckpt_every': 100,
+        },
+        'lambda_r': 0.5,
+        'lambda_o': 1.0,
+      },
+      'rl': {
+        'steps': 80,
+        'lr': 1e-4,
+        'prompts_per_step': 8,
+        'group_size': 8,
+        'max_new_tokens': 96,
+        'explanation_tokens': 40,
+        'constrain': True,
+        'conditional': True,
+        'alpha': 0.2,
+      },
+      'evaluate': {},
+    }
+  )

@@ -16,8 +16,10 @@ os.environ.setdefault(
   'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
 )
 
-from absl import app, flags, logging  # noqa: E402
+from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
+
+from launch import logs  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with switches after a colon.', lock_config=True
@@ -37,7 +39,7 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}; use --stages=a,b.')
   from gr2_jax.stages import road
 
-  logging.set_verbosity(logging.INFO)
+  logs.set_up()
   workdir = pathlib.Path(_WORKDIR.value).absolute()
   road.run(_CONFIG.value, workdir, _STAGES.value)
 

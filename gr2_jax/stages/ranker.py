@@ -28,7 +28,7 @@ _BUCKET = 32
 
 @dataclasses.dataclass(frozen=True)
 class AnswerConfig:
-  """How answers are decoded, in RL as in serving; all sizes our choice.
+  """How answers are decoded: the fields of the same names in `config.rl`.
 
   Attributes:
     max_new_tokens: the longest answer.
@@ -231,5 +231,6 @@ def load(
     mesh = sharding.make_mesh(**config.mesh)
   store = artifacts.Artifacts(config, workdir)
   shape, params = io.load(store.model(stage), mesh, sharding.DECODE_RULES)
-  answer = config_lib.build(AnswerConfig, config.answer)
+  names = [field.name for field in dataclasses.fields(AnswerConfig)]
+  answer = AnswerConfig(**{name: config.rl[name] for name in names})
   return Ranker(shape, params, mesh, store, answer)

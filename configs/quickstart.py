@@ -1,0 +1,34 @@
+"""MovieLens-100K on a CPU of two cores, from nothing, in about ten minutes.
+
+    bash launch/quickstart.sh [WORKDIR]
+    python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
+
+Switches: `seed=0`; `alpha=0.2`, weight of the format reward; `conditional=true`
+(false pays the format for copying the input order); `mode=rejection` or
+`targeted` traces.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ''):
+  """Returns the config; `arg` are the switches after the colon."""
+  switches = common.parse_switches(
+    arg, seed=0, alpha=0.2, conditional=True, mode='rejection'
+  )
+  config = common.base()
+  config.seed = switches.seed
+  config.rl.alpha = switches.alpha
+  config.rl.conditional = switches.conditional
+  config.traces.mode = switches.mode
+  config.data.name = 'ml-100k'
+  config.data.kind = 'ml-100k'
+  # Few users with long histories: several held-out positions each.
+  config.data.split = {
+    'kind': 'last_n',
+    'n_test': 10,
+    'n_valid': 2,
+    'n_train': 20,
+  }
+  config.sid.codes = 64
+  return config
