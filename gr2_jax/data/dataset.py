@@ -117,10 +117,10 @@ class Dataset:
 
 def _text_records(dataset: Dataset) -> Iterator:
   for item in dataset.items:
-    yield dataclasses.astuple(item)
+    yield list(vars(item).values())
   yield dataset.user_ids
   for slate in dataset.slates:
-    yield dataclasses.astuple(slate)
+    yield list(vars(slate).values())
 
 
 def from_sequences(

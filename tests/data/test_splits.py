@@ -62,6 +62,7 @@ _CONFIGS = st.one_of(
 )
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
   st.lists(st.integers(0, 30), min_size=1, max_size=8), _CONFIGS
 )
@@ -88,6 +89,7 @@ def test_no_held_out_interaction_is_in_what_the_retriever_sees(lengths, cfg):
   assert set().union(*parts) == everything
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
   st.lists(st.integers(0, 30), min_size=1, max_size=8), _CONFIGS
 )
