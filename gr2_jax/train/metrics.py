@@ -32,12 +32,21 @@ def combine(left: Pairs, right: Pairs, xp: Any = jnp) -> Pairs:
   for name, (total, count) in left.items():
     more, n = right[name]
     if name.endswith('_min'):
-      out[name] = (xp.minimum(total, more), count)
+      out[name] = (xp.minimum(total, more), n)
     elif name.endswith('_max'):
-      out[name] = (xp.maximum(total, more), count)
+      out[name] = (xp.maximum(total, more), n)
     else:
       out[name] = (total + more, count + n)
   return out
+
+
+def neutral(zeros: Pairs) -> Pairs:
+  """Makes pairs of zeros such that `combine` with others gives the others."""
+  extreme = {'_min': jnp.inf, '_max': -jnp.inf}
+  return {
+    name: (total + extreme.get(name[-4:], 0.0), count)
+    for name, (total, count) in zeros.items()
+  }
 
 
 def means(pairs: Pairs) -> dict[str, float]:

@@ -60,7 +60,9 @@ def accumulate(
   if microbatches == 1:
     return one(batch)
   parts = _split(batch, microbatches)
-  first = one(jax.tree.map(lambda x: x[0], parts))
+  shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
+  *zeros, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  start = (*zeros, metrics_lib.neutral(metrics))
 
   def body(carry: tuple, part: Any) -> tuple:
     *sums, metrics = carry
@@ -68,8 +70,7 @@ def accumulate(
     sums = jax.tree.map(jnp.add, sums, more)
     return (*sums, metrics_lib.combine(metrics, new)), None
 
-  rest = jax.tree.map(lambda x: x[1:], parts)
-  return jax.lax.scan(body, first, rest)[0]
+  return jax.lax.scan(body, start, parts)[0]
 
 
 class TrainStep:

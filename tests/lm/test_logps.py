@@ -1,0 +1,94 @@
+"""Log-probabilities: hand-computed, constrained, tempered, chunked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gr2_jax.lm import logps
+
+SCORE = jax.jit(logps.token_logps)
+
+
+def test_hand_computed():
+  logits = np.log(np.array([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]], np.float32))
+  allowed = np.array([[-1, -1], [2, 0]])
+  got, entropy = SCORE(logits, np.array([1, 2]), 1.0, allowed)
+  np.testing.assert_allclose(got, np.log([2 / 8, 5 / 6]), rtol=1e-5)
+  free = -sum(p * np.log(p) for p in (1 / 8, 2 / 8, 5 / 8))
+  bound = -sum(p * np.log(p) for p in (1 / 6, 5 / 6))
+  np.testing.assert_allclose(entropy, [free, bound], rtol=1e-5)
+
+
+def test_temperature_two_takes_square_roots():
+  logits = np.log(np.array([[1.0, 4.0, 16.0]], np.float32))
+  got, _ = SCORE(logits, np.array([2]), 2.0)
+  np.testing.assert_allclose(got, np.log([4 / 7]), rtol=1e-5)
+
+
+def test_a_token_outside_its_set_is_impossible_but_finite():
+  logits = np.zeros((1, 3), np.float32)
+  score = lambda x: logps.token_logps(
+    x, np.array([0]), 1.0, np.array([[1, -1]])
+  )
+  got, entropy = jax.jit(score)(logits)
+  assert float(got[0]) == logps.IMPOSSIBLE and float(entropy[0]) == 0
+  grad = jax.jit(jax.grad(lambda x: score(x)[0].sum()))(logits)
+  np.testing.assert_array_equal(grad, 0)
+
+
+def test_no_gradient_is_nan_where_logits_are_banned():
+  logits = np.array([[0.0, -1e30, 1.0]], np.float32)
+  total = lambda x, allowed: sum(
+    y.sum() for y in logps.token_logps(x, np.array([0]), 0.7, allowed)
+  )
+  for allowed in (None, np.array([[-1, -1]]), np.array([[0, 1]])):
+    grad = jax.jit(jax.grad(total))(logits, allowed)
+    assert np.isfinite(grad).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+  hnp.arrays(np.float32, (4, 7), elements=st.floats(-20, 20, width=32)),
+  st.floats(0.2, 5),
+)
+def test_probabilities_sum_to_one(logits, temperature):
+  """Over the vocabulary, and over the allowed set."""
+  every = np.broadcast_to(np.arange(7)[:, None], (7, 4))
+  tiled = np.broadcast_to(logits[None], (7, 4, 7))
+  allowed = np.array([[1, 4, -1], [-1, -1, -1], [6, -1, -1], [0, 2, 5]])
+  for limit in (None, np.broadcast_to(allowed[None], (7, 4, 3))):
+    got, entropy = SCORE(tiled, every, temperature, limit)
+    # Seven float32 exponentials.
+    np.testing.assert_allclose(np.exp(got).sum(0), 1, rtol=1e-5)
+    assert (np.asarray(entropy) > -1e-4).all()
+    assert (np.asarray(entropy) <= np.log(7) + 1e-4).all()
+
+
+@pytest.mark.parametrize('constrained', [False, True])
+def test_chunks_change_nothing(constrained):
+  rng = np.random.default_rng(0)
+  table = rng.normal(size=(9, 4)).astype(np.float32)
+  hidden = rng.normal(size=(2, 3, 7, 4)).astype(np.float32)
+  tokens = rng.integers(0, 9, (2, 3, 7))
+  allowed = rng.integers(-1, 9, (2, 3, 7, 2)) if constrained else None
+
+  def score(table, chunk):
+    unembed = lambda h: jnp.einsum('...d,vd->...v', h, table)
+    if chunk is None:
+      return logps.token_logps(unembed(hidden), tokens, 0.8, allowed)
+    return logps.chunked_logps(unembed, hidden, tokens, 0.8, allowed, chunk)
+
+  def both(chunk):
+    def total(table):
+      values = score(table, chunk)
+      return sum(jnp.clip(y, -100, None).sum() for y in values), values
+
+    grad, values = jax.jit(jax.grad(total, has_aux=True))(table)
+    return *values, grad
+
+  for got, want in zip(both(3), both(None), strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
