@@ -179,8 +179,14 @@ def greedy_ranks(
     model, config, fmt, params, lists, key, jnp.float32(0), num_samples=1
   )
   rank_after, valid, _ = read_ranks(samples, lists, fmt)
-  rank_after = jnp.where(valid[:, 0], rank_after[:, 0], lists.target + 1)
-  return rank_after, valid[:, 0]
+  return served_rank(rank_after[:, 0], valid[:, 0], lists.target), valid[:, 0]
+
+
+def served_rank(
+  rank_after: jax.Array, valid: jax.Array, target: jax.Array
+) -> jax.Array:
+  """Returns 1-based ranks as served: the pre-rank one where not valid."""
+  return jnp.where(valid, rank_after, target + 1)
 
 
 def read_ranks(

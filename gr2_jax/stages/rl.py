@@ -4,6 +4,7 @@ Reads the lists that hold their target and the SFT model; writes checkpoints,
 `metrics.jsonl`, sampled groups in `rollouts.jsonl`, and the model.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -172,7 +173,7 @@ def _validation(
 ) -> tuple[Callable[[Any], Mapping[str, float]] | None, dict]:
   """Returns the greedy validation, and the same numbers of the given order."""
   lists = store.lists('valid').hits()
-  parts = sharding.batch_parts(mesh) * jax.process_count()
+  parts = math.lcm(sharding.batch_parts(mesh), jax.process_count())
   size = min(cfg.valid_lists, len(lists)) // parts * parts
   if not size:
     return None, {}

@@ -1,0 +1,41 @@
+"""Settings under which training would silently do nothing are refused."""
+
+import dataclasses
+
+import pytest
+import tiny
+
+from gr2_jax.rl import config as rl_config
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'match'),
+  [
+    ('updates_per_rollout', 1, 'clip never acts'),
+    ('group_size', 1, 'at least 2'),
+    ('overlong_buffer', 0, 'max_new_tokens'),
+    ('overlong_buffer', 18, 'max_new_tokens'),
+    ('prompts_per_step', 7, 'multiple'),
+    ('temperature', 0.0, 'above 0'),
+    ('max_rounds', 0, 'at least 1'),
+    ('advantage_norm', 'var', "'std' or 'none'"),
+    ('prompt_buckets', (64, 32), 'rising'),
+  ],
+)
+def test_refused(name, value, match):
+  with pytest.raises(ValueError, match=f'rl.{name}.*{match}'):
+    dataclasses.replace(tiny.CONFIG, **{name: value})
+
+
+def test_answers_must_fit():
+  rl_config.check_answers_fit(tiny.CONFIG, tiny.FMT, tiny.K)
+  # open, 4, mid, 3 * (2 + 1) - 1, close, eos: 16 tokens.
+  short = dataclasses.replace(tiny.CONFIG, max_new_tokens=15)
+  with pytest.raises(ValueError, match='take 16'):
+    rl_config.check_answers_fit(short, tiny.FMT, tiny.K)
+
+
+def test_groups_must_divide_by_the_devices():
+  rl_config.check_mesh(tiny.CONFIG, 4)
+  with pytest.raises(ValueError, match='multiple of 16'):
+    rl_config.check_mesh(tiny.CONFIG, 8)

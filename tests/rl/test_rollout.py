@@ -1,0 +1,162 @@
+"""Rollouts on a tiny LM: rewards, RNG, meshes, compilations."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gr2_jax import sharding
+from gr2_jax.decode import sampler
+from gr2_jax.rl import rewards, rollout
+
+
+def _roll(mesh, config=tiny.CONFIG, key=0, seed=0):
+  params = tiny.params(mesh, sharding.DECODE_RULES, seed)
+  lists = tiny.lists(mesh)
+  with sharding.use(mesh, sharding.DECODE_RULES):
+    return jax.device_get(
+      rollout.roll_out(
+        tiny.MODEL,
+        config,
+        tiny.FMT,
+        params,
+        lists,
+        jax.random.key(key),
+        tiny.TEMPERATURE,
+        tiny.G,
+      )
+    )
+
+
+@pytest.fixture(scope='module')
+def rolled(mesh1):
+  return _roll(mesh1)
+
+
+def _read(tokens, candidates, mask):
+  """The ranked candidates of one valid answer, read in Python."""
+  tokens = tokens[mask].tolist()
+  entries = tokens[tokens.index(tiny.FMT.mid) + 1 : -2]
+  names = [
+    [tiny.FMT.sid_offset + i * tiny.C + c for i, c in enumerate(sid)]
+    for sid in candidates
+  ]
+  width = tiny.L + 1
+  return [
+    names.index(entries[i : i + tiny.L]) for i in range(0, len(entries), width)
+  ]
+
+
+def test_rewards_are_those_of_the_answers_read_in_python(rolled):
+  lists = tiny.prompt_set(buckets=(16,)).batch(np.arange(tiny.Q))
+  assert rolled.valid.all()
+  for q in range(tiny.Q):
+    count = int(lists.candidate_mask[q].sum())
+    for g in range(tiny.G):
+      mask = rolled.groups.mask[q, g]
+      order = _read(
+        rolled.groups.tokens[q, g], lists.candidate_sids[q][:count], mask
+      )
+      after = order.index(lists.target[q]) + 1
+      assert after == rolled.rank_after[q, g]
+      assert rolled.identity[q, g] == (order == list(range(count)))
+      ranks = (lists.target[q] + 1, after, True, count)
+      expected = rewards.conditional(*ranks, 0.2) + rewards.overlong(
+        mask.sum(), 18, 2
+      )
+      np.testing.assert_allclose(rolled.rewards[q, g], expected, atol=1e-6)
+
+
+def test_groups_are_kept_by_the_rank_reward(rolled):
+  spread = np.ptp(rolled.rank_rewards, axis=1)
+  np.testing.assert_array_equal(rolled.groups.weight, spread > 0)
+
+
+def test_overlong_alone_keeps_no_group():
+  """Answers of one rank but two lengths: the shaped rewards differ alone."""
+  lists = tiny.prompt_set(buckets=(16,)).batch(np.arange(1, 2))
+  names = [
+    [tiny.FMT.sid_offset + i * tiny.C + c for i, c in enumerate(sid)]
+    for sid in lists.candidate_sids[0]
+  ]
+  tokens = np.zeros((1, 2, 18), np.int32)
+  mask = np.zeros((1, 2, 18), bool)
+  for g, words in enumerate(([20], [20, 21, 22, 23])):
+    row = [tiny.FMT.open, *words, tiny.FMT.mid]
+    for place, name in enumerate(names):
+      row += [tiny.FMT.sep, *name] if place else name
+    row += [tiny.FMT.close, tiny.FMT.eos]
+    tokens[0, g, : len(row)], mask[0, g, : len(row)] = row, True
+  samples = sampler.Samples(
+    jnp.array(tokens), jnp.zeros(tokens.shape), jnp.array(mask),
+    jnp.full((*tokens.shape, tiny.K), -1),
+  )  # fmt: skip
+  config = dataclasses.replace(tiny.CONFIG, overlong_buffer=8)
+  reward = jax.jit(rollout.reward, static_argnums=(0, 1))
+  rolled = reward(config, tiny.FMT, lists, samples)
+  assert rolled.valid.all() and rolled.identity.all()
+  # 13 and 16 tokens of 18: 3/8 and 6/8 of the penalty.
+  spread = rolled.rewards[0, 0] - rolled.rewards[0, 1]
+  np.testing.assert_allclose(spread, 3 / 8, atol=1e-6)
+  np.testing.assert_array_equal(rolled.groups.weight, [0])
+
+
+def test_two_steps_differ_and_a_step_repeats(mesh1, rolled):
+  compiled = rollout.roll_out._cache_size()
+  again = _roll(mesh1)
+  other = _roll(mesh1, key=1)
+  np.testing.assert_array_equal(again.groups.tokens, rolled.groups.tokens)
+  assert (other.groups.tokens != rolled.groups.tokens).any()
+  # Parameters are an argument: others give others without compiling.
+  trained = _roll(mesh1, seed=1)
+  assert (trained.groups.tokens != rolled.groups.tokens).any()
+  assert rollout.roll_out._cache_size() == compiled
+
+
+def test_masks_come_from_the_sampler_and_hold_the_eos(mesh1):
+  config = dataclasses.replace(tiny.CONFIG, constrain=False)
+  rolled = _roll(mesh1, config)
+  tokens, mask = rolled.groups.tokens, rolled.groups.mask
+  assert mask.dtype == bool
+  for row, kept in zip(
+    tokens.reshape(-1, 18), mask.reshape(-1, 18), strict=True
+  ):
+    length = kept.sum()
+    ended = np.flatnonzero(row == tiny.FMT.eos)
+    assert length == (ended[0] + 1 if len(ended) else 18)
+  # A free model writes `pad` as a token: `token != pad` would lose it.
+  assert (tokens[mask] == tiny.FMT.pad).any()
+
+
+def test_one_compilation_a_bucket_and_none_a_temperature(mesh1):
+  params = tiny.params(mesh1, sharding.DECODE_RULES)
+  prompts = tiny.prompt_set()
+  lengths = np.array([len(p) for p in prompts.prompts])
+  short = np.flatnonzero(lengths <= 12)[: tiny.Q]
+  before = rollout.roll_out._cache_size()
+  with sharding.use(mesh1, sharding.DECODE_RULES):
+    for rows in (short, np.arange(tiny.Q), short[::-1], np.arange(8, 16)):
+      lists = sharding.shard_batch(mesh1, prompts.batch(rows))
+      for temperature in (0.5, 1.0):
+        rollout.roll_out(
+          tiny.MODEL,
+          tiny.CONFIG,
+          tiny.FMT,
+          params,
+          lists,
+          jax.random.key(0),
+          jnp.float32(temperature),
+          tiny.G,
+        )
+  # The bucket of 16 may have been compiled by an earlier test.
+  assert 1 <= rollout.roll_out._cache_size() - before <= 2
+
+
+def test_invalid_answers_are_served_in_the_pre_rank_order():
+  served = rollout.served_rank(
+    jnp.array([1, 4, 2]), jnp.array([True, False, True]), jnp.array([2, 2, 0])
+  )
+  np.testing.assert_array_equal(served, [1, 3, 2])
