@@ -5,6 +5,7 @@ and, of the phase that trains new rows only, `new_rows/`.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -17,6 +18,7 @@ from gr2_jax import sharding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.stages import artifacts, runner, training
+from gr2_jax.teacher import rationale
 from gr2_jax.text import prompts, tasks, wording
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.train import optimiser
@@ -64,7 +66,7 @@ def _vocab(
   """Trains the vocabulary, or reads the one of an interrupted run."""
   if not (directory / 'vocab.json').exists():
     vocab = vocab_lib.Vocab.train(
-      wording.corpus(store.dataset.items),
+      itertools.chain(wording.corpus(store.dataset.items), rationale.corpus()),
       config.text.pieces,
       store.sids.shape[1],
       config.sid.codes,

@@ -54,7 +54,9 @@ class PromptConfig:
   def __post_init__(self):
     for name in ('history_items', 'max_candidates', 'retrieval_items'):
       if getattr(self, name) < 1:
-        raise ValueError(f'text.{name} is {getattr(self, name)}; give 1 or up.')
+        raise ValueError(
+          f'text.prompt.{name} is {getattr(self, name)}; give 1 or more.'
+        )
 
 
 class Prompter:
@@ -144,7 +146,7 @@ class Prompter:
     if not 1 <= len(candidates) <= self.cfg.max_candidates:
       raise ValueError(
         f'{len(candidates)} candidates; a prompt takes 1 to '
-        f'{self.cfg.max_candidates} (text.max_candidates).'
+        f'{self.cfg.max_candidates} (text.prompt.max_candidates).'
       )
     tail = [self._candidates]
     for item in candidates:
@@ -211,8 +213,8 @@ class Prompter:
     if worst > self.cfg.max_tokens:
       raise ValueError(
         f'{self.cfg.max_candidates} long candidates alone take {worst} tokens, '
-        f'but text.max_tokens is {self.cfg.max_tokens}: raise it, or lower '
-        'title_tokens or category_tokens.'
+        f'but text.prompt.max_tokens is {self.cfg.max_tokens}: raise it, or '
+        'lower title_tokens or category_tokens.'
       )
 
 
@@ -245,7 +247,8 @@ def batch(
   if lengths.size and lengths.max() > length:
     raise ValueError(
       f'Prompt {int(lengths.argmax())} has {lengths.max()} tokens, more than '
-      f'the {length} of the batch: raise the length or lower text.max_tokens.'
+      f'the {length} of the batch: raise the length or lower '
+      'text.prompt.max_tokens.'
     )
   valid = np.arange(length)[None, :] < lengths[:, None]
   tokens = np.full((len(prompts), length), pad, np.int32)

@@ -99,7 +99,7 @@ def make(
   if cfg.length < needed:
     raise ValueError(
       f'An example needs up to {needed} tokens, but length is {cfg.length}: '
-      'raise it, or lower text.retrieval_items or description_tokens.'
+      'raise it, or lower text.prompt.retrieval_items or description_tokens.'
     )
   if not 1 <= cfg.stride <= window or cfg.persona_items < 1:
     raise ValueError(

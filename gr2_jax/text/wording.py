@@ -28,6 +28,7 @@ def corpus(items: Sequence[dataset_lib.Item]) -> Iterator[str]:
     yield f' {item.title} | {path}'
     for category in item.categories:
       yield f' {category}.'
+      yield f' {category},'
     if item.brand:
       yield f' {item.brand}.'
     if item.description:

@@ -1,0 +1,186 @@
+"""What items share and which follow which: the rules teacher's knowledge.
+
+Features are categories, brands and title words, weighted by how rare they are;
+the order of buying is counted in what a retriever may train on. All of it is our
+choice.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+
+from gr2_jax.data import dataset as dataset_lib
+
+CATEGORY, BRAND, WORD = 'category', 'brand', 'word'
+_WEIGHTS = {CATEGORY: 1.0, BRAND: 1.0, WORD: 0.5}
+_WORD = re.compile(r'[^\W\d_]{3,}')
+# Title words that more of the items have say nothing ("the", "oz").
+_COMMON_WORD = 0.02
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+  """Features of I items that at least two of them have.
+
+  Attributes:
+    matrix: float32 CSR [I, F], rows of length 1 (or 0).
+    kinds: F of CATEGORY, BRAND and WORD.
+    names: F texts as they stand in the catalogue (words: in the first title).
+    rarity: float32 [F], weight of a feature: log of I over its frequency,
+      times the weight of its kind.
+  """
+
+  matrix: scipy.sparse.csr_matrix
+  kinds: list[str]
+  names: list[str]
+  rarity: np.ndarray
+
+  def of(self, item: int) -> np.ndarray:
+    """Returns the features of an item, int [n]."""
+    rows = self.matrix.indptr
+    return self.matrix.indices[rows[item] : rows[item + 1]]
+
+
+def features(items: Sequence[dataset_lib.Item]) -> Features:
+  """Reads the features of a catalogue of I items."""
+  owners = collections.defaultdict(list)
+  written = {}
+  for index, item in enumerate(items):
+    for feature, name in _features_of(item).items():
+      owners[feature].append(index)
+      written.setdefault(feature, name)
+  most = {CATEGORY: len(items) - 1, BRAND: len(items) - 1}
+  most[WORD] = max(2, _COMMON_WORD * len(items))
+  shared = {k: v for k, v in owners.items() if 1 < len(v) <= most[k[0]]}
+  rarity = np.array(
+    [
+      _WEIGHTS[kind] * np.log(len(items) / len(owner))
+      for (kind, _), owner in shared.items()
+    ],
+    np.float32,
+  )
+  columns = np.repeat(np.arange(len(shared)), [len(v) for v in shared.values()])
+  rows = np.array([i for owner in shared.values() for i in owner], np.int64)
+  matrix = scipy.sparse.csr_matrix(
+    (rarity[columns], (rows, columns)),
+    shape=(len(items), len(shared)),
+    dtype=np.float32,
+  )
+  norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+  scale = scipy.sparse.diags_array(1 / np.maximum(norm, 1e-6))
+  return Features(
+    matrix=scipy.sparse.csr_matrix(scale @ matrix),
+    kinds=[kind for kind, _ in shared],
+    names=[written[feature] for feature in shared],
+    rarity=rarity,
+  )
+
+
+def _features_of(item: dataset_lib.Item) -> dict[tuple[str, str], str]:
+  """Features of one item, each once, in a fixed order, as they are written."""
+  found = {(CATEGORY, name): name for name in item.categories}
+  if item.brand:
+    found[BRAND, item.brand] = item.brand
+  for word in _WORD.findall(item.title):
+    found.setdefault((WORD, word.lower()), word)
+  return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Order:
+  """Which of I items comes after which.
+
+  Attributes:
+    counts: float32 CSC [I, I]: row = the earlier item, column = the later one.
+    matrix: float32 CSR [I, I]: counts over the square root of both items' sums.
+    before: float32 [I], sum of each row of counts.
+    after: float32 [I], sum of each column.
+  """
+
+  counts: scipy.sparse.csc_matrix
+  matrix: scipy.sparse.csr_matrix
+  before: np.ndarray
+  after: np.ndarray
+
+  def information(self, history: np.ndarray, item: int) -> np.ndarray:
+    """How much more often `item` follows than by chance.
+
+    Args:
+      history: earlier items, int [h].
+      item: the later item.
+
+    Returns:
+      float [h], pointwise mutual information in nats; 0 for pairs that were not
+      seen twice.
+    """
+    begin, end = self.counts.indptr[item : item + 2]
+    seen = self.counts.indices[begin:end]
+    place = np.minimum(np.searchsorted(seen, history), max(len(seen) - 1, 0))
+    found = np.zeros(len(history))
+    if len(seen):
+      known = seen[place] == history
+      found[known] = self.counts.data[begin:end][place[known]]
+    chance = self.before[history] * self.after[item] / self.before.sum()
+    enough = found >= 2
+    return np.log(np.where(enough, found / np.maximum(chance, 1e-9), 1.0))
+
+
+def order(
+  sequences: Sequence[np.ndarray], num_items: int, window: int
+) -> Order:
+  """Counts which item comes after which.
+
+  Args:
+    sequences: item indices by user, oldest first; only what may be trained on.
+    num_items: I.
+    window: how far apart two items may stand; a pair at distance d counts 1/d.
+
+  Returns:
+    The counts.
+  """
+  rows, columns = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+  weight = [np.zeros(0, np.float32)]
+  for sequence in sequences:
+    for distance in range(1, window + 1):
+      rows.append(sequence[:-distance])
+      columns.append(sequence[distance:])
+      weight.append(np.full(len(columns[-1]), 1 / distance, np.float32))
+  pairs = (np.concatenate(rows), np.concatenate(columns))
+  counts = scipy.sparse.csc_matrix(
+    (np.concatenate(weight), pairs), shape=(num_items, num_items)
+  )
+  counts.sort_indices()
+  before = np.asarray(counts.sum(axis=1)).ravel()
+  after = np.asarray(counts.sum(axis=0)).ravel()
+  left, right = (
+    scipy.sparse.diags_array(1 / np.sqrt(np.maximum(total, 1)))
+    for total in (before, after)
+  )
+  matrix = scipy.sparse.csr_matrix(left @ counts @ right, dtype=np.float32)
+  return Order(counts, matrix, before, after)
+
+
+def gather(
+  profiles: scipy.sparse.csr_matrix,
+  items: scipy.sparse.csr_matrix,
+  candidates: np.ndarray,
+) -> np.ndarray:
+  """Scores candidates against profiles.
+
+  Args:
+    profiles: [N, F].
+    items: [I, F].
+    candidates: item indices, int [N, K].
+
+  Returns:
+    float32 [N, K]: dot products of row n and of the candidates' rows.
+  """
+  count, width = candidates.shape
+  rows = items[candidates.ravel()]
+  repeated = profiles[np.repeat(np.arange(count), width)]
+  products = np.asarray(rows.multiply(repeated).sum(axis=1))
+  return products.reshape(count, width).astype(np.float32)

@@ -1,0 +1,277 @@
+"""A teacher of rules: ranks by what items share, and says so in three steps.
+
+It stands in for a large language model where there is none: a teacher behind
+the same interface, named `rules` in every report. It sees what a request shows
+and what a retriever may train on, never a target that it was not told.
+"""
+
+import dataclasses
+import string
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import splits as splits_lib
+from gr2_jax.teacher import base, evidence, rationale
+from gr2_jax.text import vocab as vocab_lib
+
+_CHUNK = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class RulesConfig:
+  """Weights of the rules; all are our choice.
+
+  The three scores are standardised within each list before they are weighted.
+
+  Attributes:
+    recency: weight of a history item over that of the next younger one.
+    content: weight of shared categories, brand and words.
+    follow: weight of the order of buying.
+    window: how far apart two items may stand to count as following.
+    prior: weight of the incoming order (minus the log of the rank).
+    noise: standard deviation of the noise, times the number of the attempt.
+    name_tokens: a longer category, brand or word is not named.
+  """
+
+  recency: float = 0.8
+  content: float = 0.5
+  follow: float = 0.5
+  window: int = 3
+  prior: float = 1.5
+  noise: float = 0.5
+  name_tokens: int = 4
+
+
+class RulesTeacher:
+  """The rules over one catalogue; see `base.Teacher`."""
+
+  name = 'rules'
+
+  def __init__(
+    self,
+    dataset: dataset_lib.Dataset,
+    splits: splits_lib.Splits,
+    sids: np.ndarray,
+    vocab: vocab_lib.Vocab,
+    history_items: int,
+    explanation_tokens: int,
+    cfg: RulesConfig,
+  ):
+    """Counts what items share and what follows what.
+
+    Args:
+      dataset: items and sequences; of these only `[:splits.train_end]` is read.
+      splits: says how much of each sequence may be seen.
+      sids: semantic IDs, int [I, L].
+      vocab: measures and writes explanations.
+      history_items: how many of the last items prompts show.
+      explanation_tokens: budget of an explanation.
+      cfg: the weights.
+
+    Raises:
+      ValueError: even the shortest rationale exceeds the budget. Longer ones may
+        exceed it too and are then turned down by `sampling.collect`.
+    """
+    self._cfg = cfg
+    self._vocab = vocab
+    self._sids = sids
+    self._history_items = history_items
+    self._features = evidence.features(dataset.items)
+    self._order = evidence.order(
+      [dataset.sequence(u)[:end] for u, end in enumerate(splits.train_end)],
+      dataset.num_items,
+      cfg.window,
+    )
+    self._short = [
+      len(vocab.encode(f' {name},')) <= cfg.name_tokens
+      for name in self._features.names
+    ]
+    self._check_budget(explanation_tokens)
+
+  def answer(
+    self,
+    requests: Sequence[base.Request],
+    attempt: int,
+    rng: np.random.Generator,
+  ) -> list[base.Answer]:
+    """Ranks and explains; see `base.Teacher.answer`.
+
+    Without a hint the ranking is by score. With one the hint comes first and is
+    what the explanation is about.
+    """
+    answers = []
+    for start in range(0, len(requests), _CHUNK):
+      chunk = requests[start : start + _CHUNK]
+      orders = self._rank(chunk, attempt, rng)
+      styles = rationale.draw_styles(rng, len(chunk))
+      for request, order, style in zip(chunk, orders, styles, strict=True):
+        ranking = [int(i) for i in np.asarray(request.candidates)[order]]
+        if request.hint is not None:
+          ranking.remove(request.hint)
+          ranking.insert(0, request.hint)
+        facts = self._facts(request, ranking[0], int(style[3]))
+        answers.append(base.Answer(ranking, rationale.write(facts, style[:3])))
+    return answers
+
+  def scores(self, requests: Sequence[base.Request]) -> np.ndarray:
+    """Scores candidates without noise.
+
+    Args:
+      requests: N lists; the hint is not read.
+
+    Returns:
+      float32 [N, K]; -inf beyond the end of a shorter list.
+    """
+    history = _pad([r.history[-self._history_items :] for r in requests])
+    candidates = _pad([r.candidates for r in requests])
+    real = candidates >= 0
+    profile = self._profile(history)
+    shared = evidence.gather(
+      scipy.sparse.csr_matrix(profile @ self._features.matrix),
+      self._features.matrix,
+      np.maximum(candidates, 0),
+    )
+    after = scipy.sparse.csr_matrix(profile @ self._order.matrix)
+    rows = np.repeat(np.arange(len(requests)), candidates.shape[1])
+    follow = np.asarray(after[rows, np.maximum(candidates, 0).ravel()])
+    prior = -np.log(1 + np.arange(candidates.shape[1], dtype=np.float32))
+    cfg = self._cfg
+    total = (
+      cfg.content * _standardise(shared, real)
+      + cfg.follow * _standardise(follow.reshape(candidates.shape), real)
+      + cfg.prior * _standardise(np.broadcast_to(prior, real.shape), real)
+    )
+    return np.where(real, total, -np.inf).astype(np.float32)
+
+  def _rank(
+    self,
+    requests: Sequence[base.Request],
+    attempt: int,
+    rng: np.random.Generator,
+  ) -> list[np.ndarray]:
+    """Places of the candidates in each list, best first."""
+    scores = self.scores(requests)
+    noise = rng.standard_normal(scores.shape) * self._cfg.noise * attempt
+    orders = np.argsort(-(scores + noise), axis=1, kind='stable')
+    return [
+      order[: len(request.candidates)]
+      for order, request in zip(orders, requests, strict=True)
+    ]
+
+  def _profile(self, history: np.ndarray) -> scipy.sparse.csr_matrix:
+    """Recency weights of the history items, [N, I]; padding is at the end."""
+    real = history >= 0
+    age = real.sum(axis=1, keepdims=True) - 1 - np.arange(history.shape[1])
+    rows, columns = np.nonzero(real)
+    weights = self._cfg.recency ** age[rows, columns]
+    return scipy.sparse.csr_matrix(
+      (weights.astype(np.float32), (rows, history[rows, columns])),
+      shape=(len(history), self._features.matrix.shape[0]),
+    )
+
+  def _facts(
+    self, request: base.Request, chosen: int, pick: int
+  ) -> rationale.Facts:
+    """Finds the history's themes and one of the two strongest relations."""
+    # The youngest first.
+    history = np.asarray(request.history[-self._history_items :][::-1], int)
+    relations = sorted(self._relations(history, chosen), key=lambda r: -r[0])
+    last = int(history[0]) if len(history) else chosen
+    found = relations[:2] or [(0.0, rationale.NONE, '', last)]
+    _, relation, name, cited = found[pick % len(found)]
+    return rationale.Facts(
+      themes=self._themes(history),
+      relation=relation,
+      name=name,
+      cited=self._cite(cited),
+      chosen=self._cite(chosen),
+    )
+
+  def _themes(self, history: np.ndarray) -> list[str]:
+    """Names the two categories that the history is most about."""
+    gains: dict[int, float] = {}
+    for age, item in enumerate(history.tolist()):
+      for feature in self._features.of(item).tolist():
+        if self._short[feature] and self._is_category(feature):
+          # Rare categories say more, but a single one is no theme.
+          gain = float(self._features.rarity[feature]) ** 0.5
+          gains[feature] = (
+            gains.get(feature, 0.0) + self._cfg.recency**age * gain
+          )
+    best = sorted(gains, key=lambda feature: -gains[feature])[:2]
+    return [self._features.names[feature] for feature in best]
+
+  def _relations(
+    self, history: np.ndarray, chosen: int
+  ) -> list[tuple[float, str, str, int]]:
+    """Lists (nats, relation, name, history item) of what ties an item in."""
+    latest: dict[int, int] = {}
+    for item in history.tolist():
+      for feature in self._features.of(item).tolist():
+        latest.setdefault(feature, item)
+    found = [
+      (
+        float(self._features.rarity[feature]),
+        self._features.kinds[feature],
+        self._features.names[feature],
+        latest[feature],
+      )
+      for feature in self._features.of(chosen).tolist()
+      if feature in latest and self._short[feature]
+    ]
+    information = self._order.information(history, chosen)
+    if len(history) and information.max() > 0:
+      item = int(history[information.argmax()])
+      found.append((float(information.max()), rationale.FOLLOWS, '', item))
+    return found
+
+  def _is_category(self, feature: int) -> bool:
+    return self._features.kinds[feature] == evidence.CATEGORY
+
+  def _cite(self, item: int) -> str:
+    return self._vocab.sid_text(self._sids[item], wrapped=True)
+
+  def _cost(self, template: str) -> int:
+    """Counts the tokens that a wording takes at most."""
+    cost = 0
+    for text, field, _, _ in string.Formatter().parse(template):
+      cost += len(self._vocab.encode(text))
+      if field in ('cited', 'chosen'):
+        cost += self._vocab.levels + 2
+      elif field is not None:
+        cost += self._cfg.name_tokens
+    return cost
+
+  def _check_budget(self, budget: int) -> None:
+    """Refuses a budget that every rationale might exceed."""
+    least = sum(
+      min(self._cost(text) for text in step)
+      for step in rationale.templates().values()
+    )
+    if least > budget:
+      raise ValueError(
+        f'The shortest rationale takes {least} tokens, but explanation_tokens '
+        f'is {budget}: raise it.'
+      )
+
+
+def _pad(rows: Sequence[np.ndarray]) -> np.ndarray:
+  """Stacks lists of items into int64 [N, longest], filled up with -1."""
+  longest = max(len(row) for row in rows)
+  padded = np.full((len(rows), max(longest, 1)), -1, np.int64)
+  for target, row in zip(padded, rows, strict=True):
+    target[: len(row)] = row
+  return padded
+
+
+def _standardise(scores: np.ndarray, real: np.ndarray) -> np.ndarray:
+  """Brings each row's real entries to mean 0 and deviation 1; else 0."""
+  count = np.maximum(real.sum(axis=1, keepdims=True), 1)
+  scores = np.where(real, scores, 0.0)
+  centred = scores - scores.sum(axis=1, keepdims=True) / count
+  centred = np.where(real, centred, 0.0)
+  deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+  return centred / np.maximum(deviation, 1e-6)
