@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr2_jax import sharding
+from gr2_jax.decode import cache
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder
 from gr2_jax.sid import index as sid_index
@@ -60,46 +60,40 @@ def beam_search(
   Raises:
     ValueError: the index and the format disagree on levels or codes.
   """
-  if (index.levels, index.codes) != (fmt.levels, fmt.codes):
-    raise ValueError(
-      f'The index has {index.levels} levels of {index.codes} codes and the '
-      f'vocabulary {fmt.levels} of {fmt.codes}: both must come from one run of '
-      'the sid stage.'
-    )
+  _check(index, fmt)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
-  hidden, prompt_kv = model(prompts, valid, method='prefill')
-  lengths = valid.sum(-1, dtype=jnp.int32)
-  last = jnp.maximum(lengths - 1, 0)[:, None, None]
-  hidden = jnp.take_along_axis(hidden, last, axis=1)
-  queries = prompts.shape[0]
+  read = cache.read(model, prompts, valid)
+  queries, hidden, tail = len(prompts), read.last, None
   scores = jnp.zeros((queries, 1), jnp.float32)
   lo, hi = (jnp.broadcast_to(x, (queries, 1)) for x in index.root())
   dead, rows = _dead_prefixes(index, exclude)
-  tail = None
   for level in range(fmt.levels):
     logits = _level_logits(config, params, hidden, fmt, level)
     legal = index.children(lo, hi, level)
     legal &= ~_dead_children(index, lo, hi, dead[level], rows, level)
     total = scores[..., None] + jax.nn.log_softmax(logits, axis=-1)
     total = jnp.where(legal, total, -jnp.inf)
-    scores, parents, codes = _best(total, width, level == fmt.levels - 1)
+    final = level == fmt.levels - 1
+    scores, parents, codes = _best(total, width, final)
     lo, hi = (jnp.take_along_axis(x, parents, axis=1) for x in (lo, hi))
     lo, hi = index.narrow(lo, hi, level, codes)
-    if level < fmt.levels - 1:
-      tail = _next_tail(config, tail, parents, fmt.levels - 1)
+    if not final:
+      if level == 0:
+        tail = cache.empty_tail(config, queries, width, fmt.levels - 1)
+      else:
+        tail = decoder.reorder_tail(tail, parents)
       tokens = fmt.sid_offset + level * fmt.codes + codes
-      positions = jnp.broadcast_to(lengths[:, None] + level, tokens.shape)
-      hidden, tail = model(
-        tokens[..., None],
-        positions[..., None],
-        prompt_kv,
-        valid,
-        tail,
-        level,
-        method='extend',
-      )
-      hidden = hidden[:, :, 0]
+      hidden, tail = cache.extend(model, read, tokens, tail, level)
   return jnp.where(jnp.isfinite(scores), index.item(lo), -1), scores
+
+
+def _check(index: sid_index.PrefixIndex, fmt: answer.AnswerFormat) -> None:
+  if (index.levels, index.codes) != (fmt.levels, fmt.codes):
+    raise ValueError(
+      f'The index has {index.levels} levels of {index.codes} codes and the '
+      f'vocabulary {fmt.levels} of {fmt.codes}: both must come from one run of '
+      'the sid stage.'
+    )
 
 
 def _level_logits(
@@ -139,20 +133,6 @@ def _best(
     scores = jnp.take_along_axis(flat, place, axis=1)
   parents = jnp.minimum(place // codes, beams - 1)
   return scores, parents, place % codes
-
-
-def _next_tail(
-  config: lm_config.LMConfig, tail: Any, parents: jax.Array, slots: int
-) -> Any:
-  if tail is not None:
-    return decoder.reorder_tail(tail, parents)
-  tail = decoder.init_tail(config, *parents.shape, slots)
-  return jax.tree.map(
-    lambda x: sharding.constrain(
-      x, *(None,) * (x.ndim - 5), 'batch', *(None,) * 4
-    ),
-    tail,
-  )
 
 
 def _dead_prefixes(

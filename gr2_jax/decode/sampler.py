@@ -16,8 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gr2_jax import sharding
-from gr2_jax.decode import categorical
+from gr2_jax.decode import cache, categorical
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, logps
@@ -106,8 +105,7 @@ def sample(
     candidate_sids: int32 [Q, K, L] codes in pre-rank order.
     candidate_mask: bool [Q, K], False for the padding of short lists.
     constrain: whether the list can only become a permutation of the candidates.
-    explanation_tokens: most tokens of an explanation; of no effect without the
-      constraint.
+    explanation_tokens: most tokens of an explanation where `constrain` holds.
 
   Returns:
     The samples.
@@ -120,13 +118,9 @@ def sample(
       fmt, candidate_sids.shape[1], max_new_tokens, explanation_tokens
     )
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
-  hidden, prompt_kv = model(prompts, valid, method='prefill')
-  lengths = valid.sum(-1, dtype=jnp.int32)
-  last = jnp.maximum(lengths - 1, 0)[:, None, None]
-  hidden = jnp.take_along_axis(hidden, last, axis=1)
   run = _Run(
     model=model,
-    prompt=(prompt_kv, valid, lengths),
+    prompts=cache.read(model, prompts, valid),
     shape=(prompts.shape[0], num_samples, max_new_tokens),
     key=key,
     temperature=jnp.asarray(temperature, jnp.float32),
@@ -135,7 +129,8 @@ def sample(
     constrain=constrain,
     explanation_tokens=explanation_tokens,
   )
-  loop = run.write(run.start(_empty_tail(config, *run.shape)), hidden)
+  start = run.start(cache.empty_tail(config, *run.shape))
+  loop = run.write(start, run.prompts.last)
   return jax.lax.while_loop(run.unfinished, run.step, loop).samples
 
 
@@ -161,25 +156,13 @@ def _check_length(
     )
 
 
-def _empty_tail(
-  config: lm_config.LMConfig, queries: int, group: int, slots: int
-) -> Any:
-  tail = decoder.init_tail(config, queries, group, slots)
-  return jax.tree.map(
-    lambda x: sharding.constrain(
-      x, *(None,) * (x.ndim - 5), 'batch', *(None,) * 4
-    ),
-    tail,
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class _Run:
   """What stays the same while the loop runs; see `sample`.
 
   Attributes:
     model: `Decoder.apply` with the parameters.
-    prompt: cache, mask [Q, P] and lengths [Q] of the prompts.
+    prompts: that were read.
     shape: (Q, G, S).
     key: of this call.
     temperature: float32 scalar.
@@ -190,7 +173,7 @@ class _Run:
   """
 
   model: Any
-  prompt: tuple[Any, jax.Array, jax.Array]
+  prompts: cache.Prompts
   shape: tuple[int, int, int]
   key: jax.Array
   temperature: jax.Array
@@ -206,7 +189,7 @@ class _Run:
     ids = max(sids.shape[1], 1)
     return _Loop(
       step=jnp.int32(0),
-      done=jnp.broadcast_to(self.prompt[2][:, None] == 0, self.shape[:2]),
+      done=jnp.broadcast_to(self.prompts.lengths[:, None] == 0, self.shape[:2]),
       tail=tail,
       machine=constraints.start(mask, group),
       samples=Samples(
@@ -223,16 +206,14 @@ class _Run:
 
   def step(self, loop: _Loop) -> _Loop:
     """Reads the newest tokens and writes the next ones."""
-    prompt_kv, valid, lengths = self.prompt
     index = loop.step - 1
-    tokens = jax.lax.dynamic_slice_in_dim(loop.samples.tokens, index, 1, axis=2)
-    positions = jnp.broadcast_to(
-      lengths[:, None, None] + index, (*self.shape[:2], 1)
+    tokens = jax.lax.dynamic_index_in_dim(
+      loop.samples.tokens, index, axis=2, keepdims=False
     )
-    hidden, tail = self.model(
-      tokens, positions, prompt_kv, valid, loop.tail, index, method='extend'
+    hidden, tail = cache.extend(
+      self.model, self.prompts, tokens, loop.tail, index
     )
-    return self.write(loop.replace(tail=tail), hidden[:, :, 0])
+    return self.write(loop.replace(tail=tail), hidden)
 
   def write(self, loop: _Loop, hidden: jax.Array) -> _Loop:
     """Draws a token of each rollout from its state [Q, G or 1, D]."""

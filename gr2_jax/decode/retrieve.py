@@ -1,0 +1,153 @@
+"""The LM as a retriever: beam search over many prompts in few shapes.
+
+Prompts are sorted into buckets of their padded length and of the padded number
+of items to leave out, and searched a fixed number at a time: one compilation a
+bucket, and little padding.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gr2_jax import sharding
+from gr2_jax.decode import beam
+from gr2_jax.lm import config as lm_config
+from gr2_jax.sid import index as sid_index
+from gr2_jax.text import answer
+
+# Prompts are padded to a multiple of this, as a compromise between padding and
+# compilations (our choice).
+_TOKENS = 16
+# Results that may be under way on the device before the host waits for one.
+_AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Retriever:
+  """A decoder that finds items.
+
+  Attributes:
+    config: shape of the model.
+    params: its parameters, on `mesh`.
+    mesh: the mesh.
+    index: of the catalogue's SIDs, whole on every device of `mesh`.
+    fmt: the answer format, which says where the SID tokens lie.
+    width: W of the beam search.
+    batch_size: prompts searched at a time; divides by the mesh.
+  """
+
+  config: lm_config.LMConfig
+  params: Any
+  mesh: jax.sharding.Mesh
+  index: sid_index.PrefixIndex
+  fmt: answer.AnswerFormat
+  width: int
+  batch_size: int
+
+  def __post_init__(self):
+    parts = sharding.batch_parts(self.mesh)
+    if self.batch_size < 1 or self.batch_size % parts:
+      raise ValueError(
+        f'A retrieval batch of {self.batch_size} prompts does not divide by '
+        f'the {parts} devices that share it: change candidates.batch_size or '
+        'config.mesh.'
+      )
+
+  def top_k(
+    self,
+    prompts: Sequence[Sequence[int]],
+    k: int,
+    exclude: Sequence[np.ndarray],
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k best items for each prompt.
+
+    Args:
+      prompts: N lists of token ids, each ending where a SID begins.
+      k: length of each list, at most the width.
+      exclude: N arrays of items that may not be returned.
+
+    Returns:
+      items int32 [N, k], best first, and their log-probabilities float32
+      [N, k]; -1 and -inf where there are no more items.
+
+    Raises:
+      ValueError: k is above the width of the beam.
+    """
+    if k > self.width:
+      raise ValueError(
+        f'A beam of width {self.width} cannot give lists of {k} items: raise '
+        'candidates.width.'
+      )
+    items = np.full((len(prompts), k), -1, np.int32)
+    scores = np.full((len(prompts), k), -np.inf, np.float32)
+    waiting = collections.deque()
+
+    def collect() -> None:
+      rows, found = waiting.popleft()
+      found = jax.device_get(found)
+      items[rows], scores[rows] = (x[: len(rows), :k] for x in found)
+
+    for shape, rows in self._batches(prompts, exclude):
+      waiting.append((rows, self._search(prompts, exclude, rows, shape)))
+      if len(waiting) > _AHEAD:
+        collect()
+    while waiting:
+      collect()
+    return items, scores
+
+  def _batches(self, prompts: Sequence, exclude: Sequence):
+    """Yields (bucket, rows) with at most `batch_size` rows of one bucket."""
+    groups = collections.defaultdict(list)
+    for row, (prompt, items) in enumerate(zip(prompts, exclude, strict=True)):
+      groups[bucket(len(prompt), len(items))].append(row)
+    for shape in sorted(groups):
+      rows = np.array(groups[shape])
+      for start in range(0, len(rows), self.batch_size):
+        yield shape, rows[start : start + self.batch_size]
+
+  def _search(
+    self,
+    prompts: Sequence[Sequence[int]],
+    exclude: Sequence[np.ndarray],
+    rows: np.ndarray,
+    shape: tuple[int, int],
+  ) -> tuple[jax.Array, jax.Array]:
+    """Starts the search for one batch; rows that are missing are empty."""
+    seen, length = shape
+    tokens = np.full((self.batch_size, length), self.fmt.pad, np.int32)
+    lengths = np.zeros((self.batch_size, 1), np.int32)
+    left_out = np.full((self.batch_size, seen), -1, np.int32)
+    for place, row in enumerate(rows):
+      lengths[place] = len(prompts[row])
+      tokens[place, : len(prompts[row])] = prompts[row]
+      left_out[place, : len(exclude[row])] = exclude[row]
+    valid = np.arange(length)[None] < lengths
+    tokens, valid, left_out = sharding.shard_batch(
+      self.mesh, (tokens, valid, left_out)
+    )
+    with sharding.use(self.mesh, sharding.DECODE_RULES):
+      return beam.beam_search(
+        self.config,
+        self.params,
+        tokens,
+        valid,
+        self.index,
+        self.fmt,
+        self.width,
+        left_out,
+      )
+
+
+def bucket(prompt_length: int, num_excluded: int) -> tuple[int, int]:
+  """Returns the padded sizes (excluded items E, prompt tokens P) of a prompt.
+
+  E is 8, 32, 128, .. since its cost is small; sorting by bucket fills batches.
+  """
+  seen = 8
+  while seen < num_excluded:
+    seen *= 4
+  return seen, -(-prompt_length // _TOKENS) * _TOKENS

@@ -1,0 +1,290 @@
+"""Candidates: the lists that are re-ranked, and how well they were retrieved.
+
+Writes `workdir/candidates/{train,valid,test}.npz` with N lists each: `user` and
+`position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32
+[N, K], `target` int32 [N], place of the true item among the candidates or -1,
+and `rank` int32 [N], its place among the first max(K, 10), or this number.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+
+import ml_collections
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, progress, sharding
+from gr2_jax.data import splits as splits_lib
+from gr2_jax.decode import retrieve
+from gr2_jax.lm import io
+from gr2_jax.rank import popularity, sasrec, scores
+from gr2_jax.sid import index as sid_index
+from gr2_jax.stages import artifacts, runner
+
+SOURCES = ('lm', 'sasrec', 'popularity')
+BASELINES = ('popularity', 'sasrec')
+
+# (users [N], positions [N]) -> items and scores [N, n].
+TopK = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidatesConfig:
+  """Where candidate lists come from.
+
+  Attributes:
+    source: 'lm', the mid-trained model as a generative retriever [P]; 'sasrec'
+      or 'popularity' [G].
+    k: K, candidates a list [P: 10].
+    width: W of the beam search [G].
+    batch_size: prompts searched at a time [G].
+    chunk: lists between two points at which an interrupted run resumes [G].
+    exclude_seen: leaves out what the history holds [G]; nobody rates a film or
+      reviews a product twice in these data. Turn it off where people buy the
+      same again, or their targets cannot be found.
+    baselines: retrievers measured beside the source, of 'popularity' and
+      'sasrec'.
+    sasrec: fields of `rank.sasrec.SASRecConfig`.
+  """
+
+  source: str = 'lm'
+  k: int = 10
+  width: int = 20
+  batch_size: int = 64
+  chunk: int = 4096
+  exclude_seen: bool = True
+  baselines: tuple[str, ...] = BASELINES
+  sasrec: Mapping = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if self.source not in SOURCES:
+      raise ValueError(
+        f'candidates.source is {self.source!r}; it is one of {SOURCES}.'
+      )
+    unknown = sorted(set(self.baselines) - set(BASELINES))
+    if unknown:
+      raise ValueError(
+        f'candidates.baselines names {unknown}; they are {BASELINES}.'
+      )
+    for name in ('k', 'batch_size', 'chunk'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'candidates.{name} is {getattr(self, name)}; give 1 or more.'
+        )
+    if self.width < self.length:
+      raise ValueError(
+        f'candidates.width is {self.width}, but lists of {self.length} items '
+        'are searched (k, and 10 for the metrics): raise it.'
+      )
+
+  @property
+  def length(self) -> int:
+    """Items found for each prompt: K, and 10 for the metrics."""
+    return max(self.k, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sources:
+  """The retrievers, each made when it is first asked for.
+
+  Attributes:
+    cfg: of the stage.
+    store: what earlier stages wrote.
+    context: of the stage.
+    made: those that were asked for.
+  """
+
+  cfg: CandidatesConfig
+  store: artifacts.Artifacts
+  context: runner.Context
+  made: dict[str, TopK] = dataclasses.field(default_factory=dict)
+
+  def get(self, name: str) -> TopK:
+    """Returns the retriever `name`, trained."""
+    if name not in self.made:
+      self.made[name] = getattr(self, f'_{name}')()
+    return self.made[name]
+
+  def _histories(
+    self, users: np.ndarray, positions: np.ndarray
+  ) -> list[np.ndarray]:
+    pairs = zip(users, positions, strict=True)
+    return [self.store.history(user, position) for user, position in pairs]
+
+  def _lm(self) -> TopK:
+    mesh, store = self.context.mesh, self.store
+    shape, params = io.load(
+      store.model('midtrain'), mesh, sharding.DECODE_RULES
+    )
+    retriever = retrieve.Retriever(
+      config=shape,
+      params=params,
+      mesh=mesh,
+      index=sharding.replicate(
+        mesh, sid_index.build(store.sids, store.vocab.codes)
+      ),
+      fmt=store.vocab.answer_format(),
+      width=self.cfg.width,
+      batch_size=self.cfg.batch_size,
+    )
+
+    def top_k(users, positions):
+      histories = self._histories(users, positions)
+      prompts = [store.prompter.retrieval(history) for history in histories]
+      seen = [h if self.cfg.exclude_seen else h[:0] for h in histories]
+      return retriever.top_k(prompts, self.cfg.length, seen)
+
+    return top_k
+
+  def _popularity(self) -> TopK:
+    model = popularity.train(self.store.dataset, self.store.splits)
+    return lambda users, positions: popularity.top_k(
+      model,
+      self._histories(users, positions),
+      self.cfg.length,
+      self.cfg.exclude_seen,
+    )
+
+  def _sasrec(self) -> TopK:
+    model = sasrec.train(
+      self.store.dataset,
+      self.store.splits,
+      config_lib.build(sasrec.SASRecConfig, self.cfg.sasrec),
+      self.context.mesh,
+      self.context.directory / 'sasrec',
+      self.context.seed,
+    )
+    return lambda users, positions: sasrec.top_k(
+      model,
+      self._histories(users, positions),
+      self.cfg.length,
+      self.cfg.exclude_seen,
+    )
+
+
+def _retrieve(
+  sources: _Sources, name: str, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds lists for a split, a chunk at a time; a chunk on disk is kept.
+
+  Rows go by the length of their history, so that a chunk fills few buckets.
+
+  Args:
+    sources: the retrievers.
+    name: which of them.
+    split: 'train', 'valid' or 'test'.
+
+  Returns:
+    items int32 [N, n] and scores float32 [N, n], n = `cfg.length`.
+  """
+  cfg, parts = sources.cfg, sources.context.directory / 'parts'
+  parts.mkdir(exist_ok=True)
+  users, positions = sources.store.splits.examples[split]
+  order = np.lexsort((users, positions))
+  found = [
+    (
+      np.zeros((0, cfg.length), np.int32),
+      np.zeros((0, cfg.length), np.float32),
+    )
+  ]
+  desc = f'candidates, {name}, {split}'
+  with progress.bar(total=len(order), desc=desc, unit='list') as bar:
+    for start in range(0, len(order), cfg.chunk):
+      path = parts / f'{name}_{split}_{start:09d}.npz'
+      chosen = order[start : start + cfg.chunk]
+      if not path.exists():
+        top_k = sources.get(name)
+        items, values = top_k(users[chosen], positions[chosen])
+        files.atomic_savez(path, items=items, scores=values)
+      with np.load(path) as arrays:
+        found.append((arrays['items'], arrays['scores']))
+      bar.update(len(chosen))
+  back = np.argsort(order)
+  items, values = (np.concatenate(x)[back] for x in zip(*found, strict=True))
+  return items, values
+
+
+def _write(
+  sources: _Sources, split: str, items: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+  """Writes the lists of a split; returns the place of each target [N]."""
+  cfg, store = sources.cfg, sources.store
+  users, positions = store.splits.examples[split]
+  short = np.flatnonzero((items[:, : cfg.k] < 0).any(axis=1))
+  if len(short):
+    row = int(short[0])
+    raise ValueError(
+      f'User {store.dataset.user_ids[users[row]]!r} gets '
+      f'{int((items[row] >= 0).sum())} candidates at position '
+      f'{positions[row]}, fewer than candidates.k={cfg.k}: lower k, raise '
+      'candidates.width, or turn candidates.exclude_seen off.'
+    )
+  rank = scores.find_positions(items, _targets(sources, split))
+  files.atomic_savez(
+    sources.context.directory / f'{split}.npz',
+    user=users,
+    position=positions,
+    candidates=items[:, : cfg.k],
+    scores=values[:, : cfg.k],
+    target=np.where(rank < cfg.k, rank, -1).astype(np.int32),
+    rank=rank,
+  )
+  return rank
+
+
+def _targets(sources: _Sources, split: str) -> np.ndarray:
+  """Returns the true items of a split, int32 [N]."""
+  dataset = sources.store.dataset
+  users, positions = sources.store.splits.examples[split]
+  return dataset.flat[dataset.offsets[users] + positions]
+
+
+def _illegal_rate(sources: _Sources, items: np.ndarray) -> float:
+  """Share of the named items that do not exist or stand in a list twice."""
+  named = items >= 0
+  legal = items < sources.store.dataset.num_items
+  ordered = np.sort(np.where(named, items, -1), axis=1)
+  twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+  return float(((named & ~legal).sum() + twice.sum()) / max(named.sum(), 1))
+
+
+def _metrics(sources: _Sources, items: np.ndarray) -> dict:
+  """Full-catalogue metrics of the test lists."""
+  rank = scores.find_positions(items, _targets(sources, 'test'))
+  return {
+    **scores.retrieval_metrics(rank),
+    'illegal_rate': _illegal_rate(sources, items),
+  }
+
+
+@runner.stage(
+  'candidates',
+  sections=('candidates', 'text'),
+  inputs=('data', 'sid', 'midtrain'),
+)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Retrieves the lists of all splits and measures those of the test split."""
+  cfg = config_lib.build(CandidatesConfig, config.candidates)
+  store = artifacts.Artifacts(config, context.workdir)
+  sources = _Sources(cfg, store, context)
+  hit_rate, lists = {}, {}
+  for split in splits_lib.NAMES:
+    items, values = _retrieve(sources, cfg.source, split)
+    rank = _write(sources, split, items, values)
+    lists[split] = len(rank)
+    if len(rank):
+      hit_rate[split] = float((rank < cfg.k).mean())
+  measured = {cfg.source: _metrics(sources, items)}
+  for name in cfg.baselines:
+    if name not in measured:
+      measured[name] = _metrics(sources, _retrieve(sources, name, 'test')[0])
+  shutil.rmtree(context.directory / 'parts')
+  return {
+    'source': cfg.source,
+    'k': cfg.k,
+    'retrieval': measured[cfg.source],
+    'baselines': {name: measured[name] for name in cfg.baselines},
+    'hit_rate': hit_rate,
+    'lists': lists,
+  }
