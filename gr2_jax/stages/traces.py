@@ -115,7 +115,8 @@ def _ask(
 ) -> dict:
   """Returns the traces of some lists and their tally, as JSON."""
   requests = [
-    base.Request(store.history(user, position), candidates)
+    # A list shorter than K is filled up with -1.
+    base.Request(store.history(user, position), candidates[candidates >= 0])
     for user, position, candidates in zip(
       lists.user.tolist(),
       lists.position.tolist(),
@@ -137,7 +138,7 @@ def _ask(
     {
       'user': int(lists.user[trace.row]),
       'position': int(lists.position[trace.row]),
-      'candidates': lists.candidates[trace.row].tolist(),
+      'candidates': requests[trace.row].candidates.tolist(),
       'target': int(targets[trace.row]),
       'ranking': trace.ranking,
       'explanation': trace.explanation,

@@ -1,8 +1,8 @@
 """What items share and which follow which: the rules teacher's knowledge.
 
 Features are categories, brands and title words, weighted by how rare they are;
-the order of buying is counted in what a retriever may train on. All of it is our
-choice.
+the order of buying is counted in what a retriever may train on. All of it is
+our choice.
 """
 
 import collections
@@ -124,9 +124,11 @@ class Order:
     if len(seen):
       known = seen[place] == history
       found[known] = self.counts.data[begin:end][place[known]]
-    chance = self.before[history] * self.after[item] / self.before.sum()
-    enough = found >= 2
-    return np.log(np.where(enough, found / np.maximum(chance, 1e-9), 1.0))
+    twice = found >= 2
+    by_chance = self.before[history] * self.after[item]
+    lift = np.ones(len(history))
+    lift[twice] = found[twice] * self.before.sum() / by_chance[twice]
+    return np.log(lift)
 
 
 def order(

@@ -72,8 +72,8 @@ class RulesTeacher:
       cfg: the weights.
 
     Raises:
-      ValueError: even the shortest rationale exceeds the budget. Longer ones may
-        exceed it too and are then turned down by `sampling.collect`.
+      ValueError: even the shortest rationale exceeds the budget. Longer ones
+        that do are turned down by `sampling.collect`.
     """
     self._cfg = cfg
     self._vocab = vocab

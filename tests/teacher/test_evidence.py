@@ -1,0 +1,86 @@
+"""Shared features and the order of buying, by hand."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.teacher import evidence
+
+ITEMS = [
+  dataset_lib.Item('a', 'Star Wars of 1977', ('Film', 'Space'), 'Fox'),
+  dataset_lib.Item('b', 'A STAR is born', ('Film', 'Drama'), 'WB'),
+  dataset_lib.Item('c', 'Alien', ('Film', 'Space'), 'Fox'),
+  dataset_lib.Item('d', 'Heat', ('Film',)),
+]
+
+
+def test_features_are_what_at_least_two_items_share():
+  found = evidence.features(ITEMS)
+  # 'Film' is everywhere and says nothing; 'Drama' and 'WB' belong to one item.
+  names = set(zip(found.kinds, found.names, strict=True))
+  assert names == {('category', 'Space'), ('brand', 'Fox'), ('word', 'Star')}
+  # Each is on two of four items: log 2, halved for a word.
+  weight = dict(zip(found.names, found.rarity.tolist(), strict=True))
+  assert weight['Space'] == weight['Fox'] == pytest.approx(np.log(2))
+  assert weight['Star'] == pytest.approx(np.log(2) / 2)
+  assert sorted(found.names[f] for f in found.of(2)) == ['Fox', 'Space']
+  assert found.of(3).size == 0
+
+
+def test_rows_have_length_one_or_zero():
+  matrix = evidence.features(ITEMS).matrix
+  # float32 sums of three squares: a few units in the last place.
+  np.testing.assert_allclose(
+    (matrix.toarray() ** 2).sum(axis=1), [1, 1, 1, 0], atol=1e-6
+  )
+
+
+def test_order_by_hand():
+  sequences = [np.array([0, 1, 2]), np.array([0, 1]), np.array([3])]
+  order = evidence.order(sequences, 4, window=2)
+  expected = np.zeros((4, 4))
+  expected[0, 1] = 2
+  expected[1, 2] = 1
+  expected[0, 2] = 0.5
+  np.testing.assert_array_equal(order.counts.toarray(), expected)
+  # Rows sum to 2.5 and 1, columns to 2 and 1.5.
+  np.testing.assert_allclose(
+    order.matrix.toarray()[0],
+    [0, 2 / np.sqrt(2.5 * 2), 0.5 / np.sqrt(2.5 * 1.5), 0],
+    rtol=1e-6,
+  )
+
+
+def test_information_by_hand():
+  sequences = [np.array([0, 1, 2]), np.array([0, 1]), np.array([3])]
+  order = evidence.order(sequences, 4, window=2)
+  # Item 1 follows item 0 twice where chance gives 2.5 * 2 / 3.5; the pair
+  # (1, 2) was not seen twice; nothing comes before item 0.
+  np.testing.assert_allclose(
+    order.information(np.array([3, 0, 1]), 1),
+    [0, np.log(2 / (2.5 * 2 / 3.5)), 0],
+    rtol=1e-6,
+  )
+  np.testing.assert_array_equal(order.information(np.array([1]), 2), [0])
+  np.testing.assert_array_equal(order.information(np.array([1, 2]), 0), [0, 0])
+
+
+def test_an_empty_history_of_sales_is_no_error():
+  order = evidence.order([np.array([1])], 3, window=3)
+  assert order.counts.nnz == 0
+  np.testing.assert_array_equal(order.information(np.array([0, 1]), 2), [0, 0])
+
+
+def test_gather_is_the_dense_product():
+  rng = np.random.default_rng(0)
+  profiles = rng.random((5, 7)) * (rng.random((5, 7)) < 0.5)
+  items = rng.random((6, 7)) * (rng.random((6, 7)) < 0.5)
+  candidates = rng.integers(0, 6, (5, 3))
+  scores = evidence.gather(
+    scipy.sparse.csr_matrix(profiles),
+    scipy.sparse.csr_matrix(items),
+    candidates,
+  )
+  expected = np.einsum('nf,nkf->nk', profiles, items[candidates])
+  np.testing.assert_allclose(scores, expected, rtol=1e-6)

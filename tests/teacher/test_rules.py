@@ -1,0 +1,156 @@
+"""What the rules teacher sees, says and ranks."""
+
+import re
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from gr2_jax.teacher import base, rationale
+from gr2_jax.text import answer
+
+LISTS = st.tuples(
+  st.lists(st.integers(0, 23), max_size=7),
+  st.lists(st.integers(0, 23), min_size=1, max_size=6, unique=True),
+)
+
+
+def request(history, candidates, hint=None):
+  return base.Request(
+    np.array(history, np.int32), np.array(candidates, np.int32), hint
+  )
+
+
+def same(left, right):
+  return left.ranking == right.ranking and left.explanation == right.explanation
+
+
+def cited(explanation):
+  found = re.findall(
+    r'<\|sid_begin\|><s_a_(\d)><s_b_(\d)><\|sid_end\|>', explanation
+  )
+  return [5 * int(a) + int(b) for a, b in found]
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(lists=st.lists(LISTS, min_size=1, max_size=4))
+def test_every_answer_is_a_permutation_that_cites_and_fits(world, lists):
+  requests = [request(*each) for each in lists]
+  teacher = world.teacher()
+  for attempt in (0, 2):
+    answers = teacher.answer(requests, attempt, np.random.default_rng(1))
+    for (history, candidates), got in zip(lists, answers, strict=True):
+      assert sorted(got.ranking) == sorted(candidates)
+      assert answer.clean_explanation(got.explanation) == got.explanation
+      first, last = cited(got.explanation)
+      assert first in (history[-4:] or got.ranking[:1])
+      assert last == got.ranking[0]
+      tokens = world.vocab.encode(got.explanation, added='sids')
+      assert len(tokens) <= 60
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+  each=LISTS, seed=st.integers(0, 99), attempt=st.integers(0, 3)
+)
+def test_without_a_hint_the_held_out_items_change_nothing(
+  world, other_world, each, seed, attempt
+):
+  answers = [
+    w.teacher().answer(
+      [request(*each)], attempt, np.random.default_rng([seed])
+    )[0]
+    for w in (world, other_world)
+  ]
+  assert same(*answers)
+
+
+def test_answers_are_a_function_of_requests_attempt_and_seed(world):
+  requests = [request([1, 2, 3], [4, 5, 6]), request([], [7, 8])]
+  teacher = world.teacher()
+  first = teacher.answer(requests, 1, np.random.default_rng(5))
+  again = world.teacher().answer(requests, 1, np.random.default_rng(5))
+  assert all(map(same, first, again))
+
+
+def test_a_hint_comes_first_and_is_explained(world):
+  teacher = world.teacher()
+  plain = teacher.answer(
+    [request([1, 2], [4, 5, 6, 7])], 0, np.random.default_rng(0)
+  )[0]
+  hint = plain.ranking[-1]
+  told = teacher.answer(
+    [request([1, 2], [4, 5, 6, 7], hint)], 0, np.random.default_rng(0)
+  )[0]
+  assert told.ranking == [hint, *plain.ranking[:-1]]
+  assert cited(told.explanation)[1] == hint
+
+
+def test_scores_prefer_what_the_history_is_about(world):
+  # Items 1, 5, 9 and 13 are comedies, 2 and 6 horror; no prior, no order.
+  teacher = world.teacher(prior=0.0, follow=0.0)
+  scores = teacher.scores([request([1, 5, 9], [2, 13, 6])])
+  assert scores[0].argmax() == 1
+
+
+def test_scores_by_hand_of_the_prior_alone(world):
+  teacher = world.teacher(content=0.0, follow=0.0, prior=2.0)
+  scores = teacher.scores([request([1], [9, 3, 4]), request([1], [5])])
+  prior = -np.log([1.0, 2.0, 3.0])
+  expected = 2 * (prior - prior.mean()) / prior.std()
+  # float32 throughout.
+  np.testing.assert_allclose(scores[0], expected, rtol=1e-5)
+  np.testing.assert_array_equal(scores[1], [0, -np.inf, -np.inf])
+
+
+def test_scores_follow_the_order_of_buying(world):
+  teacher = world.teacher(prior=0.0, content=0.0)
+  sequence = world.dataset.sequence(0)
+  before, after = int(sequence[0]), int(sequence[1])
+  never = [
+    i for i in range(24) if i != after and teacher._order.matrix[before, i] == 0
+  ]
+  scores = teacher.scores([request([before], [*never[:3], after])])
+  assert scores[0].argmax() == 3
+
+
+def test_noise_grows_with_the_attempt(world):
+  teacher = world.teacher()
+  requests = [request([1, 2, 3], [4, 5, 6, 7, 8, 9])] * 300
+  moved = []
+  base_order = teacher.answer(requests[:1], 0, np.random.default_rng(0))
+  for attempt in (0, 1, 4):
+    answers = teacher.answer(requests, attempt, np.random.default_rng(3))
+    moved.append(np.mean([a.ranking != base_order[0].ranking for a in answers]))
+  assert moved[0] == 0 < moved[1] < moved[2]
+
+
+def test_wording_varies(world):
+  requests = [request([1, 5, 2], [9, 13, 6])] * 200
+  answers = world.teacher().answer(requests, 0, np.random.default_rng(0))
+  assert len({a.explanation for a in answers}) > 20
+  assert len({tuple(a.ranking) for a in answers}) == 1
+
+
+def test_a_rationale_by_hand():
+  facts = rationale.Facts(['Drama', 'War'], 'brand', 'Fox', '<h>', '<c>')
+  assert rationale.write(facts, (0, 2, 1)) == (
+    'Pattern: mostly Drama, also War. It shares the brand Fox with <h>. '
+    'So next is <c>.'
+  )
+  facts = rationale.Facts([], 'follows', '', '<h>', '<c>')
+  assert rationale.write(facts, (3, 5, 5)) == (
+    'Pattern: mixed. It often follows <h>. Best fit: <c>.'
+  )
+
+
+def test_names_with_braces_are_no_fields():
+  facts = rationale.Facts(['{first}', '{x}'], 'word', '{cited}', '<h>', '<c>')
+  text = rationale.write(facts, (0, 0, 0))
+  assert '{x}' in text and 'the word {cited}' in text
+
+
+def test_an_impossible_budget_is_refused_at_once(world):
+  with pytest.raises(ValueError, match='is 9: raise it'):
+    world.teacher(explanation_tokens=9)
