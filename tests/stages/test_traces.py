@@ -59,7 +59,7 @@ def world(tmp_path, monkeypatch):
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'split': {}},
       'text': {'prompt': {'max_candidates': 4}},
-      'traces': {'attempts': 3, 'chunk': 6},
+      'traces': {'attempts': 3, 'explanation_tokens': 60, 'chunk': 6},
     }
   )
   return tmp_path, config, np.array(place), goal
@@ -86,7 +86,7 @@ def test_lines_report_and_resume(world, monkeypatch):
     }
     assert line['target'] == goal[line['user']] == line['ranking'][0]
     assert sorted(line['ranking']) == sorted(line['candidates'])
-  assert summary['explanation_tokens']['max'] <= 40
+  assert summary['explanation_tokens']['max'] <= 60
   assert not (path / 'one' / 'traces' / 'parts').exists()
 
   whole, left = sampling.collect, 2
