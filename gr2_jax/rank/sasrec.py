@@ -19,13 +19,15 @@ from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import pipeline
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.rank import sasrec_data, sasrec_lists, scores
+from gr2_jax.rank import sasrec_data, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
+from gr2_jax.rank import scores as scores_lib
 from gr2_jax.train import checkpoint, loop, optimiser, state, step
 
 Model = sasrec_lists.Model
 top_k = sasrec_lists.top_k
 find_ranks = sasrec_lists.find_ranks
+scores = sasrec_lists.scores
 
 _METRIC = 'valid_ndcg@10'
 
@@ -145,6 +147,36 @@ def train(
   return Model(shape, params, mesh)
 
 
+def load(
+  num_items: int,
+  cfg: SASRecConfig,
+  mesh: jax.sharding.Mesh,
+  directory: pathlib.Path,
+) -> Model:
+  """Reads the model that `train` left in a directory.
+
+  Args:
+    num_items: I.
+    cfg: what it was trained with.
+    mesh: the mesh.
+    directory: of the training.
+
+  Returns:
+    The model.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  directory = pathlib.Path(directory)
+  if not (directory / 'best').exists():
+    raise FileNotFoundError(
+      f'No SASRec in {directory} (best/ is missing): train it first.'
+    )
+  shape = cfg.network(num_items)
+  with checkpoint.Checkpointer(directory / 'best', keep=1) as best:
+    return Model(shape, best.restore(_init(shape, mesh, seed=0))[0], mesh)
+
+
 @functools.lru_cache(maxsize=4)
 def _training(
   shape: network.NetworkConfig, config: optimiser.OptimiserConfig
@@ -176,8 +208,8 @@ def _validation(
   def evaluate(now: state.TrainState) -> dict[str, float]:
     ranks = find_ranks(Model(shape, now.params, mesh), histories, targets)
     found = {
-      'valid_recall@10': float(scores.recall_at_k(ranks, 10)),
-      _METRIC: float(scores.ndcg_at_k(ranks, 10)),
+      'valid_recall@10': float(scores_lib.recall_at_k(ranks, 10)),
+      _METRIC: float(scores_lib.ndcg_at_k(ranks, 10)),
     }
     done, latest = int(now.step), best.latest
     record = -1.0 if latest is None else best.restore(now.params)[2]

@@ -86,6 +86,24 @@ def find_ranks(
   return _in_batches(model, run, histories, exclude_seen, given)['ranks']
 
 
+def scores(
+  model: Model, histories: Sequence[np.ndarray], items: np.ndarray
+) -> np.ndarray:
+  """Scores given items as the next ones, seen or not.
+
+  Args:
+    model: the trained model.
+    histories: N arrays of item indices, oldest first, none empty.
+    items: int32 [N, K], item indices, none negative.
+
+  Returns:
+    float32 [N, K], the logits.
+  """
+  run = functools.partial(_chosen, model.config)
+  given = {'items': np.asarray(items, np.int32)}
+  return _in_batches(model, run, histories, False, given)['scores']
+
+
 def _scores(config: network.NetworkConfig, params: Any, batch: Any) -> Any:
   """Logits [B, rows] after each history; -inf for what was seen."""
   tokens, lengths = batch['tokens'], batch['lengths']
@@ -109,6 +127,14 @@ def _lists(
     'items': jnp.where(real, items, -1),
     'scores': jnp.where(real, values, -jnp.inf),
   }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _chosen(
+  config: network.NetworkConfig, params: Any, batch: Any
+) -> dict[str, jax.Array]:
+  values = _scores(config, params, batch)
+  return {'scores': jnp.take_along_axis(values, batch['items'], axis=1)}
 
 
 @functools.partial(jax.jit, static_argnums=0)

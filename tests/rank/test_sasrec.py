@@ -9,7 +9,8 @@ import pytest
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.rank import sasrec, scores
+from gr2_jax.rank import sasrec
+from gr2_jax.rank import scores as scores_lib
 from gr2_jax.train import checkpoint
 
 ITEMS = 20
@@ -95,6 +96,23 @@ def test_ranks_are_places_in_the_whole_ranking(trained):
     )
 
 
+def test_scores_are_those_of_the_lists(trained):
+  histories, _ = _test_histories()
+  items, expected = sasrec.top_k(trained[0], histories, 4)
+  # The same logits, in batches of the same shape.
+  np.testing.assert_allclose(
+    sasrec.scores(trained[0], histories, items), expected, atol=1e-5
+  )
+
+
+def test_load_reads_what_train_left(trained, tmp_path, mesh1):
+  model, directory = trained
+  again = sasrec.load(ITEMS, CFG, mesh1, directory)
+  jax.tree.map(np.testing.assert_array_equal, model.params, again.params)
+  with pytest.raises(FileNotFoundError, match='train it first'):
+    sasrec.load(ITEMS, CFG, mesh1, tmp_path)
+
+
 def test_a_list_does_not_depend_on_its_neighbours(trained):
   histories, _ = _test_histories()
   together, values = sasrec.top_k(trained[0], histories, 5)
@@ -155,7 +173,7 @@ def test_patience_ends_training_and_keeps_the_best(
   tmp_path, mesh1, monkeypatch
 ):
   values = iter([0.2, 0.3, 0.3, 0.1, 0.9])
-  monkeypatch.setattr(scores, 'ndcg_at_k', lambda ranks, k: next(values))
+  monkeypatch.setattr(scores_lib, 'ndcg_at_k', lambda ranks, k: next(values))
   cfg = dataclasses.replace(CFG, every=1, patience=2, max_epochs=9)
   sasrec.train(DATASET, SPLITS, cfg, mesh1, tmp_path, seed=0)
   found = [

@@ -1,0 +1,176 @@
+"""The report as one self-contained HTML page: tables, charts, ten lists.
+
+No script and no external resource; everything that comes from data is escaped.
+"""
+
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gr2_jax.report import charts, intervals, lists
+
+_STYLE = (pathlib.Path(__file__).parent / 'page.css').read_text()
+_METRICS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
+_RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10', 'illegal_rate')
+_RATES = ('valid_rate', 'identity_rate')
+_TITLES = {
+  'valid_rate': 'valid',
+  'identity_rate': 'identity',
+  'illegal_rate': 'illegal',
+}
+
+
+def _title(name: str) -> str:
+  return _TITLES.get(name, name.replace('recall', 'R').replace('ndcg', 'N'))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Makes a table of escaped cells."""
+  top = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
+  body = ''.join(
+    '<tr>' + ''.join(f'<td>{html.escape(c)}</td>' for c in row) + '</tr>'
+    for row in rows
+  )
+  return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+  cells = ''.join(
+    f'<div><dt>{html.escape(name)}</dt><dd>{html.escape(_short(value))}</dd>'
+    '</div>'
+    for name, value in facts.items()
+  )
+  return f'<dl class="facts">{cells}</dl>'
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, bool) or value is None:
+    return str(value).lower()
+  if isinstance(value, float):
+    return f'{value:.4g}'
+  if isinstance(value, int):
+    return f'{value:,}'
+  if isinstance(value, (list, tuple)):
+    return ', '.join(_short(part) for part in value)
+  if isinstance(value, Mapping):
+    return ', '.join(f'{name} {_short(part)}' for name, part in value.items())
+  return str(value)
+
+
+def _rerank(report: Mapping[str, Any]) -> str:
+  rerank = report['rerank']
+  systems = _table(
+    ['system', *map(_title, (*_METRICS, *_RATES))],
+    [
+      [name, *(f'{values[key]:.3f}' for key in (*_METRICS, *_RATES))]
+      for name, values in rerank['systems'].items()
+    ],
+  )
+  deltas = _table(
+    ['difference', *map(_title, _METRICS)],
+    [
+      [
+        name.replace('-', ' − '),
+        *(_interval(values[key]) for key in _METRICS),
+      ]
+      for name, values in rerank['deltas'].items()
+    ],
+  )
+  drawn = ''.join(
+    intervals.chart(
+      f'rerank/{name}',
+      name.replace('-', ' − '),
+      {_title(key): values[key] for key in _METRICS},
+    )
+    for name, values in rerank['deltas'].items()
+  )
+  return (
+    '<h2>Re-ranking</h2>'
+    f'<p>{rerank["n"]:,} test lists of {rerank["k"]} candidates hold their '
+    f'target (hit rate {rerank["hit_rate"]:.3f}); only these are re-ranked. '
+    'An answer that is no permutation of its list counts as the incoming '
+    'order, as in serving; <em>valid</em> is the share of answers that are '
+    'one, <em>identity</em> the share that repeat the incoming order.</p>'
+    f'{systems}<h3>Differences, with paired bootstrap intervals of 95 %</h3>'
+    f'{deltas}<div class="charts">{drawn}</div>'
+  )
+
+
+def _interval(triple: Sequence[float]) -> str:
+  delta, low, high = (f'{value:+.3f}'.replace('-', '−') for value in triple)
+  return f'{delta} [{low}, {high}]'
+
+
+def _retrieval(report: Mapping[str, Any]) -> str:
+  rows = {'candidates': report['retrieval'], **report['baselines']}
+  table = _table(
+    ['retriever', 'n', *map(_title, _RETRIEVAL)],
+    [
+      [name, f'{v["n"]:,}', *(f'{v[key]:.4f}' for key in _RETRIEVAL)]
+      for name, v in rows.items()
+    ],
+  )
+  return (
+    '<h2>Retrieval over the whole catalogue</h2><p>What makes the candidates '
+    f'({html.escape(report["source"])}), and the baselines, on all test '
+    f'targets.</p>{table}'
+  )
+
+
+def _learning(sections: Sequence[tuple[str, Sequence[str]]]) -> str:
+  return '<h2>Learning curves</h2>' + ''.join(
+    f'<h3>{html.escape(title)}</h3><div class="charts">{"".join(drawn)}</div>'
+    for title, drawn in sections
+  )
+
+
+def build(
+  report: Mapping[str, Any],
+  sections: Sequence[tuple[str, Sequence[str]]],
+  examples: Sequence[lists.Example],
+) -> str:
+  """Writes the page.
+
+  Args:
+    report: the content of `report.json`.
+    sections: (heading, charts) of the learning curves, from `curves.draw`.
+    examples: test lists to show.
+
+  Returns:
+    The HTML document.
+  """
+  dataset = report['dataset']
+  title = f'GR2 on {dataset["name"]}'
+  seconds = report['seconds']
+  facts = _facts(
+    {
+      **{key: dataset[key] for key in ('users', 'items', 'interactions')},
+      'teacher': report['teacher'],
+      'seed': report['seed'],
+      'commit': report['commit'][:12],
+      'data sha256': dataset['sha256'][:12],
+      'seconds': sum(seconds.values()),
+    }
+  )
+  stages = _table(list(seconds), [[f'{v:.0f} s' for v in seconds.values()]])
+  config = json.dumps(report['config'], indent=2, sort_keys=True)
+  return (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    '<link rel="icon" href="data:,">'
+    f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>'
+    f'<header><h1>{html.escape(title)}</h1>{facts}</header><main>'
+    f'{_rerank(report)}{_retrieval(report)}'
+    f'<h2>Semantic IDs</h2>{_facts(report["sid"])}'
+    f'<h2>Reasoning traces</h2>{_facts(report["traces"])}'
+    f'{_learning(sections)}{lists.section(examples)}'
+    f'<h2>Run</h2>{stages}<details><summary>Configuration</summary>'
+    f'<pre>{html.escape(config)}</pre></details></main></body></html>\n'
+  )
+
+
+def count_charts(page: str) -> int:
+  """Returns how many charts a page holds."""
+  return page.count(charts.MARK)

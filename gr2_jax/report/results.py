@@ -1,0 +1,120 @@
+"""From re-ranked lists to the numbers of the report."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gr2_jax.rank import bootstrap, scores
+
+# Metrics over the list, as the papers give them (GR2.md, "Metrics") [P].
+RECALL = (1, 3, 5)
+NDCG = (3, 5)
+DELTAS = (('rl', 'prerank'), ('rl', 'sft'), ('sft', 'prerank'))
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """What one system made of N lists of K candidates.
+
+  Attributes:
+    orders: int32 [N, K], item indices, best first, -1 at the end of shorter
+      lists; the incoming order where the answer was not valid, since that is
+      what serving falls back to.
+    valid: bool [N], whether the answer was a permutation of the candidates.
+  """
+
+  orders: np.ndarray
+  valid: np.ndarray
+
+
+def by_list(system: System, targets: np.ndarray) -> dict[str, np.ndarray]:
+  """Scores each list of a system.
+
+  Args:
+    system: the re-ranked lists.
+    targets: int32 [N], the true items; each stands in its list.
+
+  Returns:
+    Metric name to float64 [N].
+  """
+  positions = scores.find_positions(system.orders, targets)
+  return scores.by_list(positions, RECALL, NDCG)
+
+
+def summarise(
+  systems: Mapping[str, System],
+  incoming: np.ndarray,
+  targets: np.ndarray,
+  seed: int,
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
+  """Compares systems on the same lists.
+
+  Metrics are of the order that would be served: an answer that is no
+  permutation counts as the incoming order. `valid_rate` says how often that was
+  not needed, and `identity_rate` how often a valid answer is the incoming
+  order.
+
+  Args:
+    systems: by name; 'prerank', 'sft' and 'rl' among them.
+    incoming: int32 [N, K], the lists before re-ranking, -1 pads.
+    targets: int32 [N], the true items.
+    seed: of the bootstrap.
+
+  Returns:
+    (system to metric to mean, with 'valid_rate' and 'identity_rate';
+    'left-right' to metric to [delta, low, high], a paired bootstrap of 95 %).
+  """
+  values = {name: by_list(system, targets) for name, system in systems.items()}
+  table = {}
+  for name, system in systems.items():
+    same = (system.orders == incoming).all(axis=1) & system.valid
+    table[name] = {
+      **scores.mean(values[name]),
+      'valid_rate': float(system.valid.mean()),
+      'identity_rate': float(same.mean()),
+    }
+  deltas = {
+    f'{left}-{right}': bootstrap.paired_difference(
+      values[left], values[right], seed
+    )
+    for left, right in DELTAS
+  }
+  return table, deltas
+
+
+def reorder(incoming: np.ndarray, keys: np.ndarray) -> System:
+  """Makes a system that sorts each list by a key, best first.
+
+  Args:
+    incoming: int32 [N, K], -1 pads at the end.
+    keys: [N, K], higher is better; equal keys keep the incoming order.
+
+  Returns:
+    The system; all its answers are valid.
+  """
+  keys = np.where(incoming >= 0, keys, -np.inf)
+  order = np.argsort(-keys, axis=1, kind='stable')
+  return System(
+    np.take_along_axis(incoming, order, axis=1),
+    np.ones(len(incoming), bool),
+  )
+
+
+def from_rankings(
+  incoming: np.ndarray, orders: Sequence[np.ndarray], valid: Sequence[bool]
+) -> System:
+  """Makes a system of the answers of a model.
+
+  Args:
+    incoming: int32 [N, K], gives the width.
+    orders: N arrays of item indices, best first.
+    valid: N flags.
+
+  Returns:
+    The system.
+  """
+  padded = np.full_like(incoming, -1)
+  for row, order in zip(padded, orders, strict=True):
+    row[: len(order)] = order
+  return System(padded, np.asarray(valid, bool))
