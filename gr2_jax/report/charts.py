@@ -13,7 +13,7 @@ from collections.abc import Sequence
 MARK = '<svg class="chart"'
 
 _WIDTH, _HEIGHT = 420, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 34
 # Okabe and Ito (2008): told apart by the colour-blind, too.
 _COLOURS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',

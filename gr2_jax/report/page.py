@@ -33,7 +33,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     '<tr>' + ''.join(f'<td>{html.escape(c)}</td>' for c in row) + '</tr>'
     for row in rows
   )
-  return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+  return (
+    f'<div class="wide"><table><thead><tr>{top}</tr></thead>'
+    f'<tbody>{body}</tbody></table></div>'
+  )
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -100,7 +103,7 @@ def _rerank(report: Mapping[str, Any]) -> str:
 
 def _interval(triple: Sequence[float]) -> str:
   delta, low, high = (f'{value:+.3f}'.replace('-', '−') for value in triple)
-  return f'{delta} [{low}, {high}]'
+  return f'{delta}\n[{low}, {high}]'
 
 
 def _retrieval(report: Mapping[str, Any]) -> str:

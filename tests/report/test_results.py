@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from gr2_jax.report import results, terminal
+
+INCOMING = np.array([[5, 6, 7], [8, 9, -1]], np.int32)
+
+
+def test_reorder_sorts_and_keeps_ties_and_padding():
+  system = results.reorder(
+    INCOMING, np.array([[0.0, 2.0, 0.0], [1.0, 1.0, 9.0]])
+  )
+  np.testing.assert_array_equal(system.orders, [[6, 5, 7], [8, 9, -1]])
+  assert system.valid.all()
+
+
+def test_from_rankings_pads():
+  system = results.from_rankings(
+    INCOMING, [np.array([7, 6, 5]), np.array([9, 8])], [True, False]
+  )
+  np.testing.assert_array_equal(system.orders, [[7, 6, 5], [9, 8, -1]])
+  np.testing.assert_array_equal(system.valid, [True, False])
+
+
+def test_summary_by_hand():
+  prerank = results.System(INCOMING, np.ones(2, bool))
+  # First list: the target 7 comes to the top. Second: the answer was invalid.
+  model = results.from_rankings(
+    INCOMING, [np.array([7, 5, 6]), np.array([8, 9])], [True, False]
+  )
+  table, deltas = results.summarise(
+    {'prerank': prerank, 'sft': prerank, 'rl': model},
+    INCOMING,
+    np.array([7, 8]),
+    seed=0,
+  )
+  assert table['prerank']['recall@1'] == 0.5
+  assert table['prerank']['identity_rate'] == 1.0
+  assert table['rl']['recall@1'] == 1.0
+  assert table['rl']['valid_rate'] == 0.5
+  # The fallback equals the incoming order but is no valid answer.
+  assert table['rl']['identity_rate'] == 0.0
+  assert table['prerank']['ndcg@3'] == pytest.approx((0.5 + 1) / 2)
+  assert set(deltas) == {'rl-prerank', 'rl-sft', 'sft-prerank'}
+  assert deltas['rl-prerank']['recall@1'] == [0.5, 0.0, 1.0]
+  assert deltas['sft-prerank']['ndcg@5'] == [0.0, 0.0, 0.0]
+  assert list(table['rl']) == [
+    'recall@1',
+    'recall@3',
+    'recall@5',
+    'ndcg@3',
+    'ndcg@5',
+    'valid_rate',
+    'identity_rate',
+  ]
+
+
+def test_closing_table_shows_systems_and_intervals(report):
+  text = terminal.closing_table(report)
+  lines = text.splitlines()
+  value = report['rerank']['systems']['rl']['recall@1']
+  row = next(line for line in lines if line.startswith('rl '))
+  assert f'{value:.3f}' in row
+  triple = report['rerank']['deltas']['rl-prerank']['ndcg@5']
+  assert terminal.interval(triple) in text
+  assert 'hit rate 0.160' in text
+  assert terminal.interval([0.5, -0.25, 1]) == '+0.500 [-0.250, +1.000]'
