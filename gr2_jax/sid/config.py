@@ -18,7 +18,7 @@ class SidConfig:
     hidden: widths between the embedding and the latent vector [G].
     latent: width of the latent vector and of the codes [G].
     epochs: passes over the items [G].
-    batch_size: items in a step [G].
+    batch_size: items in a step [G]; the more items, the larger it may be.
     lr: peak learning rate of encoder and decoder, cosine to 0 [G].
     weight_decay: of encoder and decoder [G].
     commitment: gamma, the weight of |r_k - sg(q_k)|^2 [N: 0.25, van den Oord
@@ -37,11 +37,11 @@ class SidConfig:
   max_length: int = 128
   embed_tokens: int = 2048
   bf16_matmul: bool = False
-  hidden: tuple[int, ...] = (256, 128)
+  hidden: tuple[int, ...] = (512, 256)
   latent: int = 64
   epochs: int = 120
-  batch_size: int = 1024
-  lr: float = 1e-3
+  batch_size: int = 256
+  lr: float = 3e-3
   weight_decay: float = 0.01
   commitment: float = 0.25
   decay: float = 0.99
