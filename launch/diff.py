@@ -1,0 +1,28 @@
+"""Prints how two runs differ: their configs, and under it their results.
+
+python -m launch.diff DIR_A DIR_B
+"""
+
+import pathlib
+
+from absl import app
+
+from gr2_jax.report import compare
+
+
+def main(argv) -> None:
+  """Compares the two directories."""
+  if len(argv) != 3:
+    raise app.UsageError(
+      f'Give two directories of runs, not {argv[1:]}: '
+      'python -m launch.diff DIR_A DIR_B'
+    )
+  left, right = map(pathlib.Path, argv[1:])
+  try:
+    print(compare.differences(left, right))
+  except FileNotFoundError as error:
+    raise app.UsageError(str(error)) from error
+
+
+if __name__ == '__main__':
+  app.run(main)
