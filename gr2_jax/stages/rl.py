@@ -202,10 +202,13 @@ def _quality(positions: np.ndarray) -> dict[str, float]:
 
 
 def _ends(records: list[dict]) -> dict[str, float]:
-  """Returns means over the first and the last tenth of the records."""
+  """Returns means over the first and the last tenth of the records.
+
+  No timings: a resumed run has the summary of an undisturbed one.
+  """
   tenth = max(len(records) // 10, 1)
   names = ('reward', 'rank_reward', 'valid_rate', 'identity_rate', 'fill_rate')
-  names += ('entropy', 'clip_fraction', 'answer_tokens', 'tokens_per_second')
+  names += ('entropy', 'clip_fraction', 'answer_tokens')
   ends = {}
   for name in names:
     for label, part in (('first', records[:tenth]), ('last', records[-tenth:])):
