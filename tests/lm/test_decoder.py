@@ -36,6 +36,7 @@ def _tokens(*shape, seed=0):
   return np.random.default_rng(seed).integers(0, 64, shape).astype(np.int32)
 
 
+@functools.cache
 def _apply(config, method=None):
   return jax.jit(
     functools.partial(decoder.Decoder(config).apply, method=method)
@@ -115,39 +116,47 @@ def test_rotary_positions_are_relative():
   np.testing.assert_allclose(near, far, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-  'changes',
-  [
-    {'scan': True},
-    {'remat': True},
-    {'scan': True, 'remat': True},
-    {'tie_embeddings': False, 'qk_norm': False},
-  ],
-)
-def test_variants_compute_the_same_model(changes):
-  """Scan and remat change speed only; other switches change the tree."""
-  config = dataclasses.replace(TINY, **changes)
-  params = _params(config)
-  if config.scan:
-    flat = dict(params)
-    stacked = flat.pop('layers')
-    for i in range(config.layers):
-      flat[f'layers_{i}'] = jax.tree.map(lambda x, i=i: x[i], stacked)
-    params = flat
-  plain = dataclasses.replace(config, scan=False, remat=False)
-
-  def loss(params, config):
+@functools.partial(jax.jit, static_argnums=1)
+def _grad(params, config):
+  def loss(params):
     logits = decoder.Decoder(config).apply({'params': params}, _tokens(2, 8))
     return jnp.square(logits).mean()
 
-  grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-  value, grads = grad(_params(config), config)
-  want, want_grads = grad(params, plain)
-  assert sum(x.size for x in jax.tree.leaves(params)) == config.num_params
+  return jax.value_and_grad(loss)(params)
+
+
+@pytest.mark.parametrize('scan, remat', [(1, 0), (0, 1), (1, 1)])
+def test_scan_and_remat_compute_the_same_model(scan, remat):
+  config = dataclasses.replace(TINY, scan=bool(scan), remat=bool(remat))
+  params = dict(_params(config))
+  if scan:
+    stacked = params.pop('layers')
+    for i in range(config.layers):
+      params[f'layers_{i}'] = jax.tree.map(lambda x, i=i: x[i], stacked)
+  value, grads = _grad(_params(config), config)
+  want, want_grads = _grad(params, TINY)
   np.testing.assert_allclose(value, want, rtol=1e-5)
   np.testing.assert_allclose(
     grads['embedding'], want_grads['embedding'], rtol=0, atol=1e-5
   )
+
+
+@pytest.mark.parametrize('switch', ['scan', 'tie_embeddings', 'qk_norm'])
+def test_the_number_of_parameters(switch):
+  value = not getattr(TINY, switch)
+  config = dataclasses.replace(TINY, **{switch: value})
+  shapes = jax.eval_shape(decoder.init_fn(config), jax.random.key(0))
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == config.num_params
+  assert ('output' in shapes) == (not config.tie_embeddings)
+
+
+def test_an_output_table_of_its_own():
+  config = dataclasses.replace(TINY, tie_embeddings=False)
+  params = dict(_params(TINY), output=-_params(TINY)['embedding'])
+  rows = _tokens(1, 8)
+  got = _apply(config)({'params': params}, rows)
+  want = _apply(TINY)({'params': _params(TINY)}, rows)
+  np.testing.assert_array_equal(got, -want)
 
 
 @pytest.mark.parametrize('stepwise', [False, True])
@@ -168,7 +177,7 @@ def test_every_product_runs_with_bfloat16_operands(stepwise):
 @pytest.mark.parametrize('bf16', [False, True])
 def test_gradients_through_a_shared_prompt(bf16):
   """Of prefill + extend against a pass over copies of the prompt."""
-  config = dataclasses.replace(TINY, bf16_matmul=bf16)
+  config = dataclasses.replace(TINY, bf16_matmul=bf16, layers=1)
   prompts, tails = _tokens(2, 6), _tokens(2, 3, 4, seed=1)
   valid = np.ones((2, 6), bool)
   positions = np.broadcast_to(6 + np.arange(4)[None, None], tails.shape)

@@ -11,7 +11,7 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.train import metrics, optimiser, state, step
 
 CONFIG = LMConfig(
-  vocab_size=32, width=16, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_dim=32
+  vocab_size=32, width=16, layers=1, heads=4, kv_heads=2, head_dim=8, mlp_dim=32
 )
 LOSS = functools.partial(loss.lm_loss, CONFIG, num_tasks=3)
 
