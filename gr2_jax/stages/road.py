@@ -8,8 +8,9 @@ import jax
 import ml_collections
 from absl import logging
 
-from gr2_jax import assets
+from gr2_jax import assets, files
 from gr2_jax import config as config_lib
+from gr2_jax.report import terminal
 from gr2_jax.stages import (
   candidates,
   data,
@@ -38,7 +39,7 @@ def run(
   workdir: pathlib.Path,
   only: Sequence[str] = (),
 ) -> None:
-  """Runs the road.
+  """Runs the road, and prints the closing table after its last stage.
 
   Args:
     config: a whole config, as the files in `configs/` give it.
@@ -58,6 +59,10 @@ def run(
     if not only or name in only:
       logging.info('[%d/%d] %s', index, len(STAGES), name)
       stage(config, workdir)
+  report = workdir / 'report.json'
+  if report.exists() and (not only or 'evaluate' in only):
+    print(terminal.closing_table(files.read_json(report)))
+    print(f'\nReport: {report}\n        {report.with_suffix(".html")}')
 
 
 def use_compilation_cache() -> None:

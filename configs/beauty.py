@@ -1,0 +1,42 @@
+"""Amazon Beauty 2014 (5-core), leave-one-out, a 10 M decoder from scratch.
+
+    python -m launch.pipeline --config=configs/beauty.py \
+        --config.data.dir=DIR --workdir=runs/beauty
+
+DIR holds `items.jsonl` and `interactions.csv` (README.md, "Bring your own
+data"); with `--config.data.kind=amazon2014` the raw `reviews_Beauty_5.json.gz`
+and `meta_Beauty.json.gz`.
+
+Switches: `seed=0`; `literature` (no re-rank training targets: the retriever
+trains on everything before validation, as published retrieval numbers do; run
+it with `--stages=data,sid,midtrain,candidates`); `source=lm` or `sasrec`, who
+makes the candidate lists.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ''):
+  """Returns the config; `arg` are the switches after the colon."""
+  switches = common.parse_switches(arg, seed=0, literature=False, source='lm')
+  config = common.base()
+  config.seed = switches.seed
+  config.data.name = 'beauty'
+  config.data.split.n_train = 0 if switches.literature else 1
+  config.candidates.source = switches.source
+  config.text.pieces = 4000
+  config.text.prompt.max_tokens = 448
+  config.lm.width = 256
+  config.lm.layers = 6
+  config.lm.heads = 8
+  config.lm.kv_heads = 4
+  config.lm.head_dim = 32
+  config.lm.mlp_dim = 768
+  config.midtrain.all.steps = 3000
+  config.midtrain.all.batch_size = 16
+  config.midtrain.all.microbatches = 2
+  config.midtrain.all.lr = 1.5e-3
+  config.sft.train.length = 576
+  config.sft.train.steps = 600
+  config.rl.steps = 200
+  return config
