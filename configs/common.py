@@ -127,6 +127,8 @@ def base() -> ml_collections.ConfigDict:
         'group_size': 8,
         'max_new_tokens': 96,
         'explanation_tokens': 40,
+        # A constrained answer takes up to 93 tokens: none is overlong.
+        'overlong_buffer': 3,
         'constrain': True,
         'conditional': True,
         'alpha': 0.2,
