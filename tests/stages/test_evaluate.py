@@ -1,0 +1,217 @@
+"""The evaluation stage over a made-up run, its models replaced by rules."""
+
+import ml_collections
+import numpy as np
+import pytest
+
+from gr2_jax import files
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import splits as splits_lib
+from gr2_jax.stages import evaluate, ranker
+from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import wording
+
+ITEMS = [
+  dataset_lib.Item(f'i{i}', f'Film <{i}>', (('Drama', 'Comedy')[i % 2],))
+  for i in range(20)
+]
+USERS, K = 12, 4
+
+
+class _Model:
+  """Turns every list round; the answer to its third list is not valid."""
+
+  def __init__(self, stage, calls):
+    self.stage, self.calls = stage, calls
+
+  def rank(self, histories, candidates, batch_size, desc):
+    assert len(histories) == len(candidates) and batch_size == 64
+    assert self.stage in desc
+    self.calls.append((self.stage, len(candidates)))
+    if self.calls.count(('rl', 5)) == 2 and self.calls[0] == 'kill':
+      raise KeyboardInterrupt
+    return [
+      ranker.Ranking(
+        order=items[::-1] if i != 2 and self.stage == 'rl' else items,
+        explanation=f'because of <b>{self.stage}</b>',
+        valid=i != 2,
+        tokens=7,
+      )
+      for i, items in enumerate(candidates)
+    ]
+
+
+def _lists(dataset, splits):
+  """Lists whose target stands at place user % (K + 1); K means nowhere."""
+  users, positions = splits.examples['test']
+  targets = dataset.flat[dataset.offsets[users] + positions]
+  rng = np.random.default_rng(0)
+  rows, places = [], []
+  for user, target in enumerate(targets):
+    others = [i for i in rng.permutation(20) if i != target][:K]
+    place = user % (K + 1)
+    if place < K:
+      others[place] = target
+    rows.append(others)
+    places.append(place if place < K else -1)
+  return {
+    'user': users,
+    'position': positions,
+    'candidates': np.array(rows, np.int32),
+    'scores': np.zeros((USERS, K), np.float32),
+    'target': np.array(places, np.int32),
+  }
+
+
+def _summaries(dataset):
+  retrieval = {
+    'n': USERS,
+    'recall@5': 0.5,
+    'recall@10': 0.75,
+    'ndcg@5': 0.25,
+    'ndcg@10': 0.3,
+    'illegal_rate': 0.0,
+  }
+  return {
+    'data': {'name': 'made-up', **dataset.counts, 'sha256': dataset.sha256},
+    'sid': {
+      'uniqueness': 1.0,
+      'collisions': 0,
+      'perplexity': [3.0],
+      'dead_codes': [0],
+      'mse': 0.1,
+    },
+    'midtrain': {'perplexity': {'next_item': 9.0}},
+    'candidates': {
+      'source': 'popularity',
+      'k': K,
+      'retrieval': retrieval,
+      'baselines': {'popularity': retrieval},
+      'hit_rate': {'test': 0.8},
+    },
+    'traces': {'teacher': 'rules', 'accepted': 3},
+    'sft': {'traces': 3},
+    'rl': {'updates': 2, 'tokens_per_second_first': 123.4},
+  }
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  rng = np.random.default_rng(1)
+  sequences = {f'u{u:02d}': rng.permutation(20)[:8] for u in range(USERS)}
+  dataset = dataset_lib.from_sequences('made-up', ITEMS, sequences)
+  monkeypatch.setattr(dataset_lib, 'load', lambda directory: dataset)
+  splits = splits_lib.make(dataset, splits_lib.SplitConfig())
+  for stage, summary in _summaries(dataset).items():
+    directory = tmp_path / stage
+    directory.mkdir()
+    files.write_json(directory / 'summary.json', {**summary, 'seconds': 1.5})
+    files.write_json(directory / 'DONE', {'fingerprint': stage})
+  (tmp_path / 'rl' / 'metrics.jsonl').write_text(
+    '{"step": 1, "reward": 0.1}\n{"step": 2, "reward": 0.2}\n'
+  )
+  files.atomic_savez(
+    tmp_path / 'sid' / 'sids.npz',
+    sids=np.stack([np.arange(20) // 5, np.arange(20) % 5], axis=1),
+  )
+  vocab = vocab_lib.Vocab.train(wording.corpus(ITEMS), 400, levels=2, codes=5)
+  vocab.save(tmp_path / 'midtrain' / 'vocab')
+  files.atomic_savez(
+    tmp_path / 'candidates' / 'test.npz', **_lists(dataset, splits)
+  )
+  calls = []
+  monkeypatch.setattr(
+    ranker, 'load', lambda workdir, stage, mesh: _Model(stage, calls)
+  )
+  config = ml_collections.ConfigDict(
+    {
+      'seed': 3,
+      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+      'data': {'split': {}},
+      'text': {'prompt': {'max_candidates': K}},
+      'candidates': {'source': 'popularity'},
+      'answer': {},
+      'evaluate': {'chunk': 5, 'examples': 3},
+    }
+  )
+  return tmp_path, config, calls
+
+
+def _report(workdir):
+  report = files.read_json(workdir / 'report.json')
+  report.pop('seconds')
+  return report
+
+
+def test_the_report_has_the_fixed_names_and_the_right_numbers(run):
+  workdir, config, _ = run
+  evaluate.run(config, workdir)
+  report = files.read_json(workdir / 'report.json')
+  assert set(report['dataset']) == {
+    'name',
+    'users',
+    'items',
+    'interactions',
+    'sha256',
+  }
+  assert report['seed'] == 3 and report['teacher'] == 'rules'
+  assert report['config']['seed'] == 3 and report['commit']
+  assert report['seconds']['rl'] == 1.5 and 'evaluate' in report['seconds']
+  assert report['retrieval']['recall@10'] == 0.75
+  assert report['rl'] == {'updates': 2}
+  rerank = report['rerank']
+  # Users 4 and 9 have no target in their list.
+  assert rerank['n'] == 10 and rerank['k'] == K and rerank['hit_rate'] == 0.8
+  systems = rerank['systems']
+  # Targets at 0 1 2 3 0 1 2 3 0 1.
+  assert systems['prerank']['recall@1'] == 0.3
+  assert systems['prerank']['identity_rate'] == 1.0
+  assert systems['sft']['identity_rate'] == 0.8
+  # Turned round: 3 2 (2: not valid) 0 3 2 1 (3: not valid) 3 2.
+  assert systems['rl']['recall@1'] == 0.1
+  assert systems['rl']['valid_rate'] == 0.8
+  assert systems['rl']['identity_rate'] == 0.0
+  assert {'random', 'popularity'} <= set(systems)
+  assert set(rerank['deltas']) >= {'rl-prerank', 'rl-sft'}
+  assert len(rerank['deltas']['rl-sft']['ndcg@3']) == 3
+  page = (workdir / 'report.html').read_text()
+  assert page.count('class="example"') == 3
+  assert 'data-chart="rl/Reward"' in page
+  assert 'because of &lt;b&gt;rl' in page and 'Film &lt;' in page
+
+
+def test_a_killed_run_ends_in_the_same_report(run):
+  workdir, config, calls = run
+  evaluate.run(config, workdir)
+  whole = _report(workdir)
+  page = (workdir / 'report.html').read_text()
+  for path in (workdir / 'evaluate').iterdir():
+    if path.name != 'config.json':
+      path.unlink()
+  calls[:] = ['kill']
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.run(config, workdir)
+  assert calls == ['kill', ('sft', 5), ('sft', 5), ('rl', 5), ('rl', 5)]
+  calls.clear()
+  evaluate.run(config, workdir)
+  assert calls == [('rl', 5)]
+  assert _report(workdir) == whole
+  again = (workdir / 'report.html').read_text()
+  cut = lambda text: text.split('<h2>Re-ranking')[1].split('<h2>Run')[0]
+  assert cut(again) == cut(page)
+
+
+def test_fewer_lists_when_asked(run):
+  workdir, config, _ = run
+  config.evaluate.max_lists = 4
+  assert evaluate.run(config, workdir)['n'] == 4
+
+
+def test_no_hit_is_an_error(run):
+  workdir, config, _ = run
+  path = workdir / 'candidates' / 'test.npz'
+  with np.load(path) as arrays:
+    fields = dict(arrays)
+  files.atomic_savez(path, **{**fields, 'target': np.full(USERS, -1)})
+  with pytest.raises(ValueError, match='No test list holds its target'):
+    evaluate.run(config, workdir)
