@@ -6,9 +6,7 @@ Decodes greedily and writes `workdir/evaluate/answers_{sft,rl}.jsonl`, then
 
 import dataclasses
 import json
-import pathlib
 import shutil
-import subprocess
 import time
 
 import ml_collections
@@ -17,13 +15,11 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.rank import popularity, sasrec
-from gr2_jax.report import curves, lists, page, results
-from gr2_jax.stages import artifacts, ranker, runner
+from gr2_jax.report import curves, page, results
+from gr2_jax.stages import artifacts, ranker, reporting, runner
 from gr2_jax.stages import candidates as candidates_stage
 
 MODELS = ('sft', 'rl')
-EARLIER = ('data', 'sid', 'midtrain', 'candidates', 'traces', 'sft', 'rl')
-_DATASET = ('name', 'users', 'items', 'interactions', 'sha256')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,26 +39,9 @@ class EvaluateConfig:
   examples: int = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class _Test:
-  """The lists under test.
-
-  Attributes:
-    store: the run's artifacts.
-    lists: N lists that hold their target.
-    histories: N arrays of item indices.
-    targets: int32 [N].
-  """
-
-  store: artifacts.Artifacts
-  lists: artifacts.Lists
-  histories: list[np.ndarray]
-  targets: np.ndarray
-
-
 def _read_test(
   store: artifacts.Artifacts, cfg: EvaluateConfig, seed: int
-) -> _Test:
+) -> reporting.Test:
   found = store.lists('test').hits()
   if not len(found):
     raise ValueError(
@@ -74,7 +53,7 @@ def _read_test(
     order = np.random.default_rng(seed).permutation(len(found))
     found = found.take(np.sort(order[: cfg.max_lists]))
   pairs = zip(found.user, found.position, strict=True)
-  return _Test(
+  return reporting.Test(
     store,
     found,
     [store.history(user, position) for user, position in pairs],
@@ -83,7 +62,7 @@ def _read_test(
 
 
 def _answers(
-  test: _Test, stage: str, cfg: EvaluateConfig, context: runner.Context
+  test: reporting.Test, stage: str, cfg: EvaluateConfig, context: runner.Context
 ) -> list[dict]:
   """Decodes a model's answers, a chunk at a time; a chunk on disk is kept."""
   path = context.directory / f'answers_{stage}.jsonl'
@@ -129,7 +108,9 @@ def _answers(
 
 
 def _baselines(
-  test: _Test, config: ml_collections.ConfigDict, context: runner.Context
+  test: reporting.Test,
+  config: ml_collections.ConfigDict,
+  context: runner.Context,
 ) -> dict[str, results.System]:
   """Orders the lists without a language model."""
   incoming, store = test.lists.candidates, test.store
@@ -157,103 +138,9 @@ def _baselines(
   return systems
 
 
-def _commit() -> str:
-  """Returns the commit of this code, marked where files were changed."""
-  root = pathlib.Path(__file__).resolve().parent
-
-  def git(*arguments: str) -> str | None:
-    try:
-      done = subprocess.run(
-        ['git', *arguments], cwd=root, capture_output=True, text=True
-      )
-    except FileNotFoundError:
-      return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-  commit = git('rev-parse', 'HEAD')
-  if commit is None:
-    return 'unknown (no git repository)'
-  changed = git('status', '--porcelain', '--untracked-files=no')
-  return f'{commit}-changed' if changed else commit
-
-
-def _examples(
-  test: _Test, answers: list[dict], number: int, seed: int
-) -> list[lists.Example]:
-  """Draws lists to show."""
-  store = test.store
-  rows = np.random.default_rng(seed).permutation(len(test.lists))[:number]
-
-  def entry(item: int, target: int = -1) -> lists.Entry:
-    record = store.dataset.items[item]
-    sid = store.vocab.decode(store.vocab.sid_tokens(store.sids[item]))
-    detail = ' · '.join([sid, ' > '.join(record.categories)])
-    return lists.Entry(record.title or record.item_id, detail, item == target)
-
-  examples = []
-  for row in sorted(rows.tolist()):
-    incoming = [int(i) for i in test.lists.candidates[row] if i >= 0]
-    answer = answers[row]
-    examples.append(
-      lists.Example(
-        user=store.dataset.user_ids[test.lists.user[row]],
-        history=[entry(int(item)) for item in test.histories[row]],
-        incoming=[entry(i, int(test.targets[row])) for i in incoming],
-        order=[incoming.index(item) for item in answer['order']],
-        explanation=answer['explanation'],
-        valid=answer['valid'],
-      )
-    )
-  return examples
-
-
-def _report(
-  config: ml_collections.ConfigDict,
-  context: runner.Context,
-  test: _Test,
-  systems: dict[str, results.System],
-) -> dict:
-  """Puts `report.json` together; `seconds` lacks this stage."""
-  summaries = {
-    stage: files.read_json(context.input(stage) / 'summary.json')
-    for stage in EARLIER
-  }
-  seconds = {stage: s.pop('seconds') for stage, s in summaries.items()}
-  # Speeds differ from run to run; a report is what does not.
-  blocks = {
-    stage: {k: v for k, v in s.items() if 'per_second' not in k}
-    for stage, s in summaries.items()
-  }
-  found = blocks['candidates']
-  table, deltas = results.summarise(
-    systems, test.lists.candidates, test.targets, context.seed
-  )
-  return {
-    'config': config_lib.to_dict(config),
-    'seed': config.seed,
-    'commit': _commit(),
-    'dataset': {name: blocks['data'][name] for name in _DATASET},
-    'sid': blocks['sid'],
-    'midtrain': blocks['midtrain'],
-    'source': found['source'],
-    'retrieval': found['retrieval'],
-    'baselines': found['baselines'],
-    'traces': blocks['traces'],
-    'sft': blocks['sft'],
-    'rl': blocks['rl'],
-    'rerank': {
-      'n': len(test.lists),
-      'k': int(test.lists.candidates.shape[1]),
-      'hit_rate': found['hit_rate']['test'],
-      'systems': table,
-      'deltas': deltas,
-    },
-    'teacher': blocks['traces']['teacher'],
-    'seconds': seconds,
-  }
-
-
-@runner.stage('evaluate', sections=('evaluate', 'text'), inputs=EARLIER)
+@runner.stage(
+  'evaluate', sections=('evaluate', 'text'), inputs=reporting.EARLIER
+)
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Re-ranks the test lists and writes the report."""
   started = time.monotonic()
@@ -268,9 +155,9 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       [answer['order'] for answer in answers],
       [answer['valid'] for answer in answers],
     )
-  report = _report(config, context, test, systems)
+  report = reporting.build(config, context, test, systems)
   report['seconds']['evaluate'] = round(time.monotonic() - started, 1)
-  examples = _examples(test, answers, cfg.examples, context.seed)
+  examples = reporting.draw_examples(test, answers, cfg.examples, context.seed)
   document = page.build(report, curves.draw(context.workdir), examples)
   files.write_json(context.workdir / 'report.json', report)
   files.atomic_write(context.workdir / 'report.html', document)

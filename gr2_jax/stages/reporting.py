@@ -1,0 +1,152 @@
+"""What the report says beside the answers: blocks, examples, the commit."""
+
+import dataclasses
+import pathlib
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import files
+from gr2_jax.report import lists, results
+from gr2_jax.stages import artifacts, runner
+
+# The stages whose summaries the report holds.
+EARLIER = ('data', 'sid', 'midtrain', 'candidates', 'traces', 'sft', 'rl')
+_DATASET = ('name', 'users', 'items', 'interactions', 'sha256')
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+  """The lists under test.
+
+  Attributes:
+    store: the run's artifacts.
+    lists: N lists that hold their target.
+    histories: N arrays of item indices.
+    targets: int32 [N].
+  """
+
+  store: artifacts.Artifacts
+  lists: artifacts.Lists
+  histories: list[np.ndarray]
+  targets: np.ndarray
+
+
+def find_commit() -> str:
+  """Returns the commit of this code, marked where files were changed."""
+  root = pathlib.Path(__file__).resolve().parent
+
+  def git(*arguments: str) -> str | None:
+    try:
+      done = subprocess.run(
+        ['git', *arguments], cwd=root, capture_output=True, text=True
+      )
+    except FileNotFoundError:
+      return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+  commit = git('rev-parse', 'HEAD')
+  if commit is None:
+    return 'unknown (no git repository)'
+  changed = git('status', '--porcelain', '--untracked-files=no')
+  return f'{commit}-changed' if changed else commit
+
+
+def draw_examples(
+  test: Test, answers: Sequence[Mapping], number: int, seed: int
+) -> list[lists.Example]:
+  """Draws lists to show.
+
+  Args:
+    test: the lists under test.
+    answers: the model's answer to each: `order`, `explanation`, `valid`.
+    number: how many to draw, at most.
+    seed: of the draw.
+
+  Returns:
+    The examples, in the order of the lists.
+  """
+  store = test.store
+  rows = np.random.default_rng(seed).permutation(len(test.lists))[:number]
+
+  def entry(item: int, target: int = -1) -> lists.Entry:
+    record = store.dataset.items[item]
+    sid = store.vocab.decode(store.vocab.sid_tokens(store.sids[item]))
+    detail = ' · '.join([sid, ' > '.join(record.categories)])
+    return lists.Entry(record.title or record.item_id, detail, item == target)
+
+  examples = []
+  for row in sorted(rows.tolist()):
+    incoming = [int(i) for i in test.lists.candidates[row] if i >= 0]
+    answer = answers[row]
+    examples.append(
+      lists.Example(
+        user=store.dataset.user_ids[test.lists.user[row]],
+        history=[entry(int(item)) for item in test.histories[row]],
+        incoming=[entry(i, int(test.targets[row])) for i in incoming],
+        order=[incoming.index(item) for item in answer['order']],
+        explanation=answer['explanation'],
+        valid=answer['valid'],
+      )
+    )
+  return examples
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  context: runner.Context,
+  test: Test,
+  systems: Mapping[str, results.System],
+) -> dict:
+  """Puts the content of `report.json` together.
+
+  Args:
+    config: of the run.
+    context: of the stage.
+    test: the lists under test.
+    systems: what each system made of them.
+
+  Returns:
+    The report (DESIGN.md, "Fixed names") with the summaries of the stages
+    beside it; `seconds` still lacks the evaluation itself.
+  """
+  summaries = {
+    stage: files.read_json(context.input(stage) / 'summary.json')
+    for stage in EARLIER
+  }
+  seconds = {stage: s.pop('seconds') for stage, s in summaries.items()}
+  # Speeds differ from run to run; a report is what does not.
+  blocks = {
+    stage: {k: v for k, v in s.items() if 'per_second' not in k}
+    for stage, s in summaries.items()
+  }
+  found = blocks['candidates']
+  table, deltas = results.summarise(
+    systems, test.lists.candidates, test.targets, context.seed
+  )
+  return {
+    'config': config_lib.to_dict(config),
+    'seed': config.seed,
+    'commit': find_commit(),
+    'dataset': {name: blocks['data'][name] for name in _DATASET},
+    'sid': blocks['sid'],
+    'midtrain': blocks['midtrain'],
+    'source': found['source'],
+    'retrieval': found['retrieval'],
+    'baselines': found['baselines'],
+    'traces': blocks['traces'],
+    'sft': blocks['sft'],
+    'rl': blocks['rl'],
+    'rerank': {
+      'n': len(test.lists),
+      'k': int(test.lists.candidates.shape[1]),
+      'hit_rate': found['hit_rate']['test'],
+      'systems': table,
+      'deltas': deltas,
+    },
+    'teacher': blocks['traces']['teacher'],
+    'seconds': seconds,
+  }
