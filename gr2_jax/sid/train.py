@@ -200,12 +200,7 @@ def fit(
   Raises:
     ValueError: the batch size does not divide by the devices.
   """
-  parts = sharding.batch_parts(mesh)
-  if config.batch_size % parts:
-    raise ValueError(
-      f'sid.batch_size = {config.batch_size} does not divide by the {parts} '
-      'devices of the data and fsdp axes: change it or config.mesh.'
-    )
+  _check_batch(config, mesh)
   current = create(config, *vectors.shape, mesh, seed)
   vectors = sharding.replicate(mesh, vectors)
   writer = metrics.MetricsWriter(directory / 'metrics.jsonl')
@@ -214,38 +209,43 @@ def fit(
     checkpoint.Checkpointer(directory / 'checkpoints', keep=1) as saved,
     jax.set_mesh(mesh),
   ):
-    restored = saved.restore(current)
     first = saved.latest or 0
-    if restored is not None:
-      current = restored[0]
+    if first:
+      current = saved.restore(current)[0]
     writer.truncate(first)
     bar = progress.bar(
       total=config.epochs, desc='rq-vae', unit='epoch', initial=first
     )
     for number in range(first, config.epochs):
+      quantised = number >= config.warmup_epochs
       if number == config.warmup_epochs:
         current = start_books(current, config, vectors, key)
+      order_key = jax.random.fold_in(key, number)
       current, numbers = epoch(
-        current,
-        config,
-        mesh,
-        vectors,
-        jax.random.fold_in(key, number),
-        jnp.array(number >= config.warmup_epochs),
+        current, config, mesh, vectors, order_key, jnp.array(quantised)
       )
-      record = _record(numbers, number >= config.warmup_epochs)
+      record = _record(numbers, quantised)
       done = number + 1
-      if done % config.check_every == 0 or done == config.epochs:
-        if done > config.warmup_epochs:
-          codes, _ = infer(current, config, vectors)
-          record['uniqueness'] = assign.uniqueness(codes)
-        writer.write(done, record)
+      check = done % config.check_every == 0 or done == config.epochs
+      if check and quantised:
+        record['uniqueness'] = assign.uniqueness(
+          infer(current, config, vectors)[0]
+        )
+      writer.write(done, record)
+      if check:
         saved.save(done, current)
-      else:
-        writer.write(done, record)
       bar.update()
     bar.close()
   return current
+
+
+def _check_batch(config: SidConfig, mesh: Mesh) -> None:
+  parts = sharding.batch_parts(mesh)
+  if config.batch_size % parts:
+    raise ValueError(
+      f'sid.batch_size = {config.batch_size} does not divide by the {parts} '
+      'devices of the data and fsdp axes: change it or config.mesh.'
+    )
 
 
 def _record(numbers: dict[str, Any], quantised: bool) -> dict[str, Any]:
