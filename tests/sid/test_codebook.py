@@ -7,10 +7,13 @@ import pytest
 
 from gr2_jax.sid import codebook
 
+quantise = jax.jit(codebook.quantise)
+nearest = jax.jit(codebook.nearest)
+
 
 def test_quantise_by_hand():
   books = jnp.array([[[0.0, 0.0], [4.0, 0.0]], [[0.0, 1.0], [-1.0, 0.0]]])
-  codes, chosen, residuals = codebook.quantise(
+  codes, chosen, residuals = quantise(
     books, jnp.array([[3.0, 0.0], [0.0, 2.0]])
   )
   # (3, 0) is nearest to (4, 0); (-1, 0) is left over, a code of its own.
@@ -22,7 +25,7 @@ def test_quantise_by_hand():
 def test_ema_by_hand():
   book = jnp.array([[1.0], [5.0], [9.0]])
   x = jnp.array([[2.0], [4.0], [7.0]])
-  moved = codebook.ema_update(book, x, jnp.array([0, 0, 1]), 0.9)
+  moved = jax.jit(codebook.ema_update)(book, x, jnp.array([0, 0, 1]), 0.9)
   # 0.9 * 1 + 0.1 * 3; 0.9 * 5 + 0.1 * 7; nothing assigned: unchanged.
   np.testing.assert_allclose(moved[:, 0], [1.2, 5.2, 9.0], rtol=1e-6)
 
@@ -31,8 +34,10 @@ def test_kmeans_finds_separate_clusters():
   rng = np.random.default_rng(0)
   centres = 10 * np.eye(6, 4) - 5 * (np.arange(6) == 5)[:, None]
   x = np.repeat(centres, 30, 0) + 0.1 * rng.normal(size=(180, 4))
-  book = codebook.kmeans(jax.random.key(1), jnp.float32(x), 6, 10)
-  found = codebook.nearest(book, jnp.float32(x)).reshape(6, 30)
+  (book,) = codebook.residual_kmeans(
+    jax.random.key(1), jnp.float32(x), 1, 6, 10
+  )
+  found = nearest(book, jnp.float32(x)).reshape(6, 30)
   assert (found == found[:, :1]).all()
   assert len(set(found[:, 0].tolist())) == 6
   # Means of 30 vectors, summed in float32.
@@ -43,7 +48,9 @@ def test_kmeans_finds_separate_clusters():
 
 def test_kmeans_plus_plus_draws_vectors_and_no_twins():
   x = jnp.repeat(jnp.arange(8.0)[:, None], 5, 0)
-  book = codebook.kmeans_plus_plus(jax.random.key(0), x, 8)
+  book = jax.jit(codebook.kmeans_plus_plus, static_argnums=2)(
+    jax.random.key(0), x, 8
+  )
   # A vector at distance 0 from the book is never drawn, so all 8 are found.
   assert sorted(book[:, 0].tolist()) == list(range(8))
 
@@ -51,7 +58,7 @@ def test_kmeans_plus_plus_draws_vectors_and_no_twins():
 def test_residual_kmeans_reduces_the_error_level_by_level():
   z = jax.random.normal(jax.random.key(0), (400, 6))
   books = codebook.residual_kmeans(jax.random.key(1), z, 3, 16, 10)
-  _, chosen, _ = codebook.quantise(books, z)
+  _, chosen, _ = quantise(books, z)
   left = z[:, None] - jnp.cumsum(chosen, 1)
   errors = (left**2).sum(-1).mean(0)
   before = float((z**2).sum(-1).mean())
