@@ -200,71 +200,51 @@ def test_an_empty_prompt_pads_the_batch(tiny, fmt, prompts, lists, sample):
   np.testing.assert_array_equal(samples.tokens[0], whole.tokens[0])
 
 
-def test_it_stops_when_all_have_ended(tiny, fmt, prompts, lists, monkeypatch):
-  """The number of steps, counted at run time."""
-  steps = []
+def test_one_compilation_a_bucket_and_an_early_exit(
+  tiny, fmt, lists, monkeypatch
+):
+  """Counts traces, and at run time the steps of the loop."""
+  traces, steps = [], []
   step = sampler._Run.step
 
-  def counted(self, loop):
+  def counted_step(self, loop):
     jax.debug.callback(lambda: steps.append(1))
     return step(self, loop)
 
-  monkeypatch.setattr(sampler._Run, 'step', counted)
-  # A shape of its own, so that the program is traced with the counter in it.
-  samples = sampler.sample(
-    tiny.config,
-    tiny.params,
-    *prompts,
-    jax.random.key(0),
-    num_samples=2,
-    max_new_tokens=100,
-    temperature=jnp.float32(1.0),
-    fmt=fmt,
-    candidate_sids=lists[0],
-    candidate_mask=lists[1],
-    constrain=True,
-    explanation_tokens=EXPLANATION,
-  )
-  jax.effects_barrier()
-  longest = int(samples.mask.sum(-1).max())
-  assert longest <= 19
-  assert len(steps) == longest - 1
+  def counted(*args):
+    traces.append(1)
+    return sampler.sample.__wrapped__(*args)
 
-
-def test_one_compilation_a_bucket(tiny, fmt, lists):
-  traces = 0
-
-  def count(*args, **kwargs):
-    nonlocal traces
-    traces += 1
-    return sampler.sample.__wrapped__(*args, **kwargs)
-
-  run = jax.jit(count, static_argnums=(0, 5, 6, 8, 11, 12))
+  monkeypatch.setattr(sampler._Run, 'step', counted_step)
+  run = jax.jit(counted, static_argnums=(0, 5, 6, 8, 11, 12))
   rng = np.random.default_rng(0)
   for length in (6, 8, 6, 8):
     for temperature in (0.0, 0.5, 1.0):
-      run(
+      steps.clear()
+      samples = run(
         tiny.config,
         tiny.params,
         jnp.asarray(rng.integers(3, 60, (4, length)), jnp.int32),
         jnp.ones((4, length), bool),
         jax.random.key(length),
         2,
-        16,
+        40,
         jnp.float32(temperature),
         fmt,
         *lists,
         True,
         0,
       )
-  assert traces == 2
+      longest = int(samples.mask.sum(-1).max())
+      jax.effects_barrier()
+      assert longest == 15 and len(steps) == 14
+  assert len(traces) == 2
 
 
-@pytest.mark.parametrize('constrain', [True, False])
 def test_eight_devices_sample_what_one_does(
-  tiny, fmt, prompts, lists, sample, mesh8, constrain
+  tiny, fmt, prompts, lists, sample, mesh8
 ):
-  one = sample(4, constrain=constrain)
+  one = sample(4)
   _, shardings = sharding.param_shardings(
     decoder.init_fn(tiny.config),
     mesh8,
@@ -286,7 +266,7 @@ def test_eight_devices_sample_what_one_does(
       fmt=fmt,
       candidate_sids=sids,
       candidate_mask=mask,
-      constrain=constrain,
+      constrain=True,
       explanation_tokens=EXPLANATION,
     )
   np.testing.assert_array_equal(one.tokens, eight.tokens)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from gr2_jax import sharding
+from gr2_jax.decode import beam, retrieve
+from gr2_jax.sid import index as sid_index
+
+
+@pytest.fixture(scope='module')
+def make(tiny, fmt, mesh1):
+  rng = np.random.default_rng(0)
+  flat = rng.choice(64, 30, replace=False)
+  sids = np.stack(np.unravel_index(flat, (4, 4, 4)), -1)
+
+  def build(width=5, batch_size=3):
+    return retrieve.Retriever(
+      config=tiny.config,
+      params=tiny.params,
+      mesh=mesh1,
+      index=sid_index.build(sids, 8),
+      fmt=fmt,
+      width=width,
+      batch_size=batch_size,
+    )
+
+  return build
+
+
+@pytest.mark.parametrize(
+  'length, excluded, want',
+  [(1, 0, (8, 16)), (16, 8, (8, 16)), (17, 9, (32, 32)), (63, 200, (512, 64))],
+)
+def test_buckets(length, excluded, want):
+  assert retrieve.bucket(length, excluded) == want
+
+
+def test_lists_come_back_in_the_order_of_the_prompts(make):
+  retriever = make()
+  rng = np.random.default_rng(1)
+  lengths = [5, 20, 3, 9, 17, 4, 1]
+  prompts = [rng.integers(3, 60, n).tolist() for n in lengths]
+  exclude = [rng.choice(30, n % 4, replace=False) for n in lengths]
+  items, scores = retriever.top_k(prompts, 4, exclude)
+  assert items.shape == scores.shape == (7, 4)
+  for row in range(7):
+    alone, alone_scores = retriever.top_k([prompts[row]], 4, [exclude[row]])
+    np.testing.assert_array_equal(items[row], alone[0])
+    # The same program, with other prompts beside this one.
+    np.testing.assert_allclose(scores[row], alone_scores[0], atol=1e-5)
+    assert not set(items[row]) & set(exclude[row])
+
+
+def test_it_is_the_beam_search(make, tiny, fmt, mesh1):
+  retriever = make()
+  tokens = np.zeros((3, 16), np.int32)
+  tokens[0, :4] = [7, 8, 9, 10]
+  exclude = np.full((3, 8), -1, np.int32)
+  exclude[0, 0] = 3
+  with sharding.use(mesh1, sharding.DECODE_RULES):
+    want = beam.beam_search(
+      tiny.config,
+      tiny.params,
+      *sharding.shard_batch(mesh1, (tokens, tokens > 0)),
+      retriever.index,
+      fmt,
+      5,
+      sharding.shard_batch(mesh1, exclude),
+    )
+  items, scores = retriever.top_k([[7, 8, 9, 10]], 4, [np.array([3])])
+  np.testing.assert_array_equal(items[0], want[0][0, :4])
+  np.testing.assert_array_equal(scores[0], want[1][0, :4])
+
+
+def test_nothing_to_find(make):
+  items, scores = make().top_k([], 3, [])
+  assert items.shape == scores.shape == (0, 3)
+
+
+def test_what_it_refuses(make):
+  with pytest.raises(ValueError, match='width 5 cannot give lists of 6'):
+    make().top_k([[5]], 6, [np.zeros(0, int)])
+  with pytest.raises(ValueError, match='batch of 0 prompts'):
+    make(batch_size=0)
