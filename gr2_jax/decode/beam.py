@@ -147,28 +147,27 @@ def _dead_prefixes(
   Returns:
     (for each level, bool [Q, E]: all items that share the first level + 1 codes
     of this one are excluded; int32 [Q, E]: the row of each excluded item in the
-    index, ascending, I for padding and repeats).
+    index, I for padding and repeats).
   """
   items = index.num_items
   row_of = jnp.zeros(items, jnp.int32)
   row_of = row_of.at[index.order].set(jnp.arange(items, dtype=jnp.int32))
   rows = jnp.where(exclude >= 0, row_of[jnp.maximum(exclude, 0)], items)
-  rows = jnp.sort(rows, axis=-1)
-  repeat = jnp.pad(rows[:, 1:] == rows[:, :-1], ((0, 0), (1, 0)))
-  rows = jnp.sort(jnp.where(repeat, items, rows), axis=-1)
-  lo, hi = (jnp.broadcast_to(x, rows.shape) for x in index.root())
+  earlier = jnp.tri(rows.shape[1], k=-1, dtype=bool)[None]
+  repeat = (_equal_pairs(rows) & earlier).any(-1)
+  rows = jnp.where(repeat, items, rows)
   dead = []
   for level in range(index.levels):
-    code = index.sids[:, level].at[rows].get(mode='clip')
-    lo, hi = index.narrow(lo, hi, level, code)
-    # Rows ascend, so those inside [lo, hi) are a run of this array.
-    excluded = _count_below(rows, hi) - _count_below(rows, lo)
-    dead.append((rows < items) & (excluded == hi - lo))
+    edges = index.edge_of[level]
+    size = jnp.zeros(items, jnp.int32).at[edges].add(1)
+    edge = jnp.where(rows < items, edges.at[rows].get(mode='clip'), -1)
+    excluded = _equal_pairs(edge).sum(-1, dtype=jnp.int32)
+    dead.append((edge >= 0) & (excluded == size[jnp.maximum(edge, 0)]))
   return dead, rows
 
 
-def _count_below(rows: jax.Array, value: jax.Array) -> jax.Array:
-  return jax.vmap(jnp.searchsorted)(rows, value).astype(jnp.int32)
+def _equal_pairs(x: jax.Array) -> jax.Array:
+  return x[:, :, None] == x[:, None, :]
 
 
 def _dead_children(
