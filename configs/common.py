@@ -70,7 +70,7 @@ def base() -> ml_collections.ConfigDict:
           'history_items': 6,
           'max_candidates': 10,
           'max_tokens': 288,
-          'retrieval_items': 10,
+          'retrieval_items': 20,
         },
       },
       'lm': {
@@ -102,7 +102,7 @@ def base() -> ml_collections.ConfigDict:
           'steps': 1500,
           'batch_size': 8,
           'length': 256,
-          'lr': 2e-3,
+          'lr': 3e-3,
           'ckpt_every': 250,
         },
         'tasks': {'stride': 5, 'persona_items': 6},
