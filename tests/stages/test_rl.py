@@ -1,0 +1,164 @@
+"""The RL stage: its files, and a run that was cut off."""
+
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from gr2_jax import files, sharding
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.lm import config as lm_config
+from gr2_jax.lm import decoder, io
+from gr2_jax.rl import trainer
+from gr2_jax.stages import rl
+from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import wording
+
+pytestmark = pytest.mark.slow  # Two programs for eight devices: half a minute.
+
+ITEMS = [
+  dataset_lib.Item(f'i{i}', f'Film {i}', (('Drama', 'Comedy')[i % 2],))
+  for i in range(25)
+]
+USERS, K = 40, 4
+
+
+@pytest.fixture(scope='module')
+def made():
+  rng = np.random.default_rng(0)
+  sequences = {f'u{u:02d}': rng.permutation(25)[:9] for u in range(USERS)}
+  return dataset_lib.from_sequences('made-up', ITEMS, sequences)
+
+
+def _write_lists(path, made, position, rng):
+  targets = np.array([made.sequence(u)[position] for u in range(USERS)])
+  candidates = np.stack([rng.permutation(25)[:K] for _ in range(USERS)])
+  place = rng.integers(-1, K, USERS)  # Some lists lack their target.
+  for row in range(USERS):
+    candidates[row][candidates[row] == targets[row]] = -1
+    if place[row] >= 0:
+      candidates[row, place[row]] = targets[row]
+    found = candidates[row][candidates[row] >= 0]
+    place[row] = np.append(found, targets[row]).tolist().index(targets[row])
+    place[row] = -1 if place[row] == len(found) else place[row]
+    candidates[row] = np.append(found, np.full(K - len(found), -1))
+  files.atomic_savez(
+    path,
+    user=np.arange(USERS, dtype=np.int32),
+    position=np.full(USERS, position, np.int32),
+    candidates=candidates.astype(np.int32),
+    scores=np.zeros((USERS, K), np.float32),
+    target=place.astype(np.int32),
+  )
+
+
+@pytest.fixture(scope='module')
+def before(tmp_path_factory, made):
+  """A directory with the finished stages before this one."""
+  root = tmp_path_factory.mktemp('before')
+  for stage in ('data', 'sid', 'midtrain', 'candidates', 'sft'):
+    (root / stage).mkdir()
+    files.write_json(root / stage / 'DONE', {'fingerprint': stage})
+  sids = np.stack([np.arange(25) // 5, np.arange(25) % 5], axis=1)
+  files.atomic_savez(root / 'sid' / 'sids.npz', sids=sids)
+  vocab = vocab_lib.Vocab.train(wording.corpus(ITEMS), 320, levels=2, codes=5)
+  vocab.save(root / 'midtrain' / 'vocab')
+  shape = lm_config.LMConfig(vocab.size, 16, 1, 2, 2, 8, 16)
+  mesh = sharding.make_mesh()
+  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
+  io.save(root / 'sft' / 'model', shape, params)
+  rng = np.random.default_rng(1)
+  for split, position in (('train', 6), ('valid', 7)):
+    _write_lists(root / 'candidates' / f'{split}.npz', made, position, rng)
+  return root
+
+
+@pytest.fixture
+def workdir(tmp_path, before, made, monkeypatch):
+  """`workdir(name)`: a run of its own on the stages before."""
+  monkeypatch.setattr(dataset_lib, 'load', lambda directory: made)
+
+  def make(name):
+    (tmp_path / name).mkdir()
+    for stage in before.iterdir():
+      (tmp_path / name / stage.name).symlink_to(stage)
+    return tmp_path / name
+
+  return make
+
+
+def _config(**section):
+  return ml_collections.ConfigDict(
+    {
+      'seed': 0,
+      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+      'data': {'split': {'kind': 'leave_one_out'}},
+      'text': {'prompt': {'max_candidates': K}},
+      'rl': {
+        'steps': 4,
+        'lr': 1e-3,
+        'prompts_per_step': 16,
+        'group_size': 2,
+        'max_new_tokens': 20,
+        'explanation_tokens': 4,
+        'overlong_buffer': 1,
+        'checkpoint_every': 2,
+        'rollouts_every': 2,
+        'valid_lists': 20,
+        **section,
+      },
+    }
+  )
+
+
+def _params(workdir):
+  mesh = sharding.make_mesh()
+  _, params = io.load(workdir / 'rl' / 'model', mesh, sharding.TRAIN_RULES)
+  return jax.device_get(params)
+
+
+def test_files_and_a_resume_with_the_same_end(workdir, monkeypatch):
+  whole = workdir('whole')
+  summary = rl.run(_config(), whole)
+  assert summary['valid_rate_last'] == 1 and summary['valid_lists'] == 16
+
+  records = list(files.read_jsonl(whole / 'rl' / 'metrics.jsonl'))
+  assert [r['step'] for r in records] == [1, 2, 3, 4]
+  assert {'valid_ndcg@5', 'valid_recall@1'} <= set(records[1])
+  samples = list(files.read_jsonl(whole / 'rl' / 'rollouts.jsonl'))
+  assert [s['step'] for s in samples] == [1, 3]
+  for sample in samples:
+    assert len(sample['answers']) == 2
+    for answer in sample['answers']:
+      assert answer['valid']
+      listed = json.loads(answer['text'].removesuffix('</s>'))
+      assert 1 <= len(listed['recommendations']) <= K
+
+  # Cut off in the third step, after the checkpoint of the second.
+  cut, step = workdir('cut'), trainer.Trainer.step
+
+  def dies(self, before, rounds):
+    if int(before.step) == 2:
+      raise KeyboardInterrupt
+    return step(self, before, rounds)
+
+  monkeypatch.setattr(trainer.Trainer, 'step', dies)
+  with pytest.raises(KeyboardInterrupt):
+    rl.run(_config(), cut)
+  monkeypatch.setattr(trainer.Trainer, 'step', step)
+  resumed = rl.run(_config(), cut)
+  for result in (summary, resumed):
+    result.pop('seconds')
+  assert resumed == summary
+  jax.tree.map(np.testing.assert_array_equal, _params(whole), _params(cut))
+  assert list(files.read_jsonl(cut / 'rl' / 'rollouts.jsonl')) == samples
+
+
+def test_settings_are_checked_before_anything_runs(workdir):
+  path = workdir('bad')
+  with pytest.raises(ValueError, match='max_new_tokens'):
+    rl.run(_config(max_new_tokens=18), path)
+  with pytest.raises(ValueError, match='multiple of 16'):
+    rl.run(_config(prompts_per_step=8), path)
