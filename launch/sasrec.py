@@ -66,6 +66,9 @@ def measure(config, directory: pathlib.Path) -> dict:
     targets = dataset.flat[dataset.offsets[users] + positions]
     ranks = sasrec.find_ranks(model, histories, targets)
     found[name] = scores.retrieval_metrics(ranks)
+  # Some publications leave the seen items in.
+  ranks = sasrec.find_ranks(model, histories, targets, exclude_seen=False)
+  found['test_with_seen'] = scores.retrieval_metrics(ranks)
   popular, _ = popularity.top_k(popularity.train(dataset, split), histories, 10)
   ranks = scores.find_positions(popular, targets)
   records = list(files.read_jsonl(directory / 'metrics.jsonl'))
