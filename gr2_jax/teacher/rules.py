@@ -25,6 +25,9 @@ class RulesConfig:
   """Weights of the rules; all are our choice.
 
   The three scores are standardised within each list before they are weighted.
+  The defaults were chosen on MovieLens-100K's validation lists, where they rank
+  better than the incoming order of the generative retriever (NDCG@5 0.447
+  against 0.406; on the training lists, 0.409 against 0.374).
 
   Attributes:
     recency: weight of a history item over that of the next younger one.
@@ -37,10 +40,10 @@ class RulesConfig:
   """
 
   recency: float = 0.8
-  content: float = 0.5
-  follow: float = 0.5
+  content: float = 0.25
+  follow: float = 0.75
   window: int = 3
-  prior: float = 1.5
+  prior: float = 0.75
   noise: float = 0.5
   name_tokens: int = 4
 
