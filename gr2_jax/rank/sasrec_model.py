@@ -75,6 +75,31 @@ def _norm(name: str) -> nn.LayerNorm:
   return nn.LayerNorm(scale_init=ones, bias_init=zeros, name=name)
 
 
+class Dropout(nn.Module):
+  """Dropout that draws a byte, not a float, for each activation.
+
+  The draws were a third of a training step on CPU. The rate is rounded to a
+  multiple of 1/256, and what is kept is scaled by the rounded rate.
+
+  Attributes:
+    rate: share that is dropped, below 1.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Drops activations of x [..., D], if `train`."""
+    dropped = round(256 * self.rate)
+    if not train or not dropped:
+      return x
+    words = (*x.shape[:-1], -(-x.shape[-1] // 4))
+    bits = jax.random.bits(self.make_rng('dropout'), words, jnp.uint32)
+    drawn = jax.lax.bitcast_convert_type(bits, jnp.uint8)
+    drawn = drawn.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
+    return jnp.where(drawn >= dropped, x * (256 / (256 - dropped)), 0.0)
+
+
 class SASRec(nn.Module):
   """The network.
 
@@ -110,12 +135,14 @@ class SASRec(nn.Module):
       'positions', _table(('length', 'table')), (c.max_length, c.width)
     )
     x = table[tokens] * c.width**0.5 + places[positions]
-    drop = nn.Dropout(c.dropout, deterministic=not train)
-    x = sharding.constrain(drop(x), 'batch', 'length', 'activation')
+    drop = Dropout(c.dropout)
+    x = sharding.constrain(drop(x, train), 'batch', 'length', 'activation')
     mask = attention.causal_mask(tokens.shape[1], segments)
     for i in range(c.layers):
-      x = x + drop(self._attend(_norm(f'attention_norm_{i}')(x), mask, i))
-      x = x + drop(self._feed(_norm(f'mlp_norm_{i}')(x), i))
+      x = x + drop(
+        self._attend(_norm(f'attention_norm_{i}')(x), mask, i), train
+      )
+      x = x + drop(self._feed(_norm(f'mlp_norm_{i}')(x), i), train)
       x = sharding.constrain(x, 'batch', 'length', 'activation')
     return _norm('final_norm')(x)
 
