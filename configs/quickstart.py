@@ -31,4 +31,6 @@ def get_config(arg: str = ''):
     'n_train': 20,
   }
   config.sid.codes = 64
+  # Validation is flat from about epoch 26 on.
+  config.candidates.sasrec = {'max_epochs': 28, 'every': 4}
   return config
