@@ -21,9 +21,10 @@ def _rows(cells: list[list[str]]) -> str:
 
 
 def interval(triple: list[float]) -> str:
-  """Writes [delta, low, high] as `+0.012 [-0.003, +0.027]`."""
-  delta, low, high = triple
-  return f'{delta:+.3f} [{low:+.3f}, {high:+.3f}]'
+  """Writes [delta, low, high] as `+.012 [-.003, +.027]`."""
+  # Without the zeros three of them fit into the width of a terminal.
+  delta, low, high = (f'{v:+.3f}'.replace('0.', '.', 1) for v in triple)
+  return f'{delta} [{low}, {high}]'
 
 
 def closing_table(report: Mapping[str, Any]) -> str:
@@ -41,15 +42,16 @@ def closing_table(report: Mapping[str, Any]) -> str:
   systems = [['system', *(name.replace('_rate', '') for name in names)]]
   for name, values in rerank['systems'].items():
     systems.append([name, *(f'{values[column]:.3f}' for column in names)])
-  deltas = [['difference', *_COLUMNS]]
-  for name, values in rerank['deltas'].items():
-    deltas.append([name, *(interval(values[column]) for column in _COLUMNS)])
+  deltas = [['', *rerank['deltas']]]
+  for column in _COLUMNS:
+    values = rerank['deltas'].values()
+    deltas.append([column, *(interval(value[column]) for value in values)])
   hits = (
     f'{rerank["n"]} test lists of {rerank["k"]} hold their target '
-    f'(hit rate {rerank["hit_rate"]:.3f}). '
+    f'(hit rate {rerank["hit_rate"]:.3f}).\n'
   )
   whole = (
-    f'Whole catalogue, {retrieval["n"]} targets: '
+    f'Whole catalogue ({retrieval["n"]}): '
     f'Recall@10 {retrieval["recall@10"]:.4f}, '
     f'NDCG@10 {retrieval["ndcg@10"]:.4f}, '
     f'illegal {retrieval["illegal_rate"]:.4f}.'
@@ -59,7 +61,7 @@ def closing_table(report: Mapping[str, Any]) -> str:
       f'{report["dataset"]["name"]}, seed {report["seed"]}, traces of the '
       f'teacher {report["teacher"]!r}',
       _rows(systems),
-      _rows(deltas) + '\n(paired bootstrap, 95 %)',
+      'Differences, with paired bootstrap intervals of 95 %\n' + _rows(deltas),
       hits + whole,
     ]
   )

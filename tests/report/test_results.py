@@ -64,4 +64,5 @@ def test_closing_table_shows_systems_and_intervals(report):
   triple = report['rerank']['deltas']['rl-prerank']['ndcg@5']
   assert terminal.interval(triple) in text
   assert 'hit rate 0.160' in text
-  assert terminal.interval([0.5, -0.25, 1]) == '+0.500 [-0.250, +1.000]'
+  assert max(map(len, lines)) <= 80
+  assert terminal.interval([0.5, -0.25, 1]) == '+.500 [-.250, +1.000]'
