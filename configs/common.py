@@ -84,55 +84,67 @@ def base() -> ml_collections.ConfigDict:
         'scan': False,
         'remat': False,
       },
-      'midtrain': {
-        'weights': {
-          'next_item': 0.66,
-          'persona': 0.14,
-          'item_text': 0.15,
-          'general_text': 0.05,
-        },
-        'new_rows': {
-          'steps': 0,
-          'batch_size': 8,
-          'length': 256,
-          'lr': 1e-3,
-          'schedule': 'constant',
-        },
-        'all': {
-          'steps': 1500,
-          'batch_size': 8,
-          'length': 256,
-          'lr': 3e-3,
-          'ckpt_every': 250,
-        },
-        'tasks': {'stride': 5, 'persona_items': 6},
-      },
+      'midtrain': _midtrain(),
       'candidates': {'source': 'lm', 'k': 10},
       'traces': {'mode': 'rejection'},
-      'sft': {
-        'train': {
-          'steps': 300,
-          'batch_size': 8,
-          'length': 384,
-          'lr': 1e-3,
-          'ckpt_every': 100,
-        },
-        'lambda_r': 0.5,
-        'lambda_o': 1.0,
-      },
-      'rl': {
-        'steps': 80,
-        'lr': 1e-4,
-        'prompts_per_step': 8,
-        'group_size': 8,
-        'max_new_tokens': 96,
-        'explanation_tokens': 40,
-        # A constrained answer takes up to 93 tokens: none is overlong.
-        'overlong_buffer': 3,
-        'constrain': True,
-        'conditional': True,
-        'alpha': 0.2,
-      },
+      'sft': _sft(),
+      'rl': _rl(),
       'evaluate': {},
     }
   )
+
+
+def _midtrain() -> dict:
+  return {
+    'weights': {
+      'next_item': 0.66,
+      'persona': 0.14,
+      'item_text': 0.15,
+      'general_text': 0.05,
+    },
+    'new_rows': {
+      'steps': 0,
+      'batch_size': 8,
+      'length': 256,
+      'lr': 1e-3,
+      'schedule': 'constant',
+    },
+    'all': {
+      'steps': 1500,
+      'batch_size': 8,
+      'length': 256,
+      'lr': 3e-3,
+      'ckpt_every': 250,
+    },
+    'tasks': {'stride': 5, 'persona_items': 6},
+  }
+
+
+def _sft() -> dict:
+  return {
+    'train': {
+      'steps': 300,
+      'batch_size': 8,
+      'length': 384,
+      'lr': 1e-3,
+      'ckpt_every': 100,
+    },
+    'lambda_r': 0.5,
+    'lambda_o': 1.0,
+  }
+
+
+def _rl() -> dict:
+  return {
+    'steps': 80,
+    'lr': 1e-4,
+    'prompts_per_step': 8,
+    'group_size': 8,
+    'max_new_tokens': 96,
+    'explanation_tokens': 40,
+    # A constrained answer takes up to 93 tokens: none is overlong.
+    'overlong_buffer': 3,
+    'constrain': True,
+    'conditional': True,
+    'alpha': 0.2,
+  }

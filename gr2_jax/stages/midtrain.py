@@ -94,18 +94,17 @@ def _held_out(
   return tasks.Examples('held_out', len(rows), make)
 
 
-@runner.stage(
-  'midtrain', sections=('text', 'lm', 'midtrain'), inputs=('data', 'sid')
-)
-def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Trains the vocabulary and the decoder on the mixture of tasks."""
-  cfg = config_lib.build(MidtrainConfig, config.midtrain)
-  store = artifacts.Artifacts(config, context.workdir)
-  vocab = _vocab(config, store, context.directory / 'vocab')
-  phase = config_lib.build(training.TrainConfig, cfg.all)
+def _sources(
+  config: ml_collections.ConfigDict,
+  cfg: MidtrainConfig,
+  store: artifacts.Artifacts,
+  vocab: vocab_lib.Vocab,
+  length: int,
+) -> tuple[dict[str, tasks.Examples], dict[str, float]]:
+  """Makes the tasks that have a weight; returns them with their weights."""
   task_config = tasks.TaskConfig(
     prompt=config_lib.build(prompts.PromptConfig, config.text.prompt),
-    length=phase.length,
+    length=length,
     **cfg.tasks,
   )
   made = tasks.make(store.dataset, store.splits, store.sids, vocab, task_config)
@@ -115,7 +114,19 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       f'midtrain.weights names {unknown}; the tasks are {sorted(made)}.'
     )
   weights = {name: w for name, w in cfg.weights.items() if w > 0}
-  sources = {name: made[name] for name in weights}
+  return {name: made[name] for name in weights}, weights
+
+
+@runner.stage(
+  'midtrain', sections=('text', 'lm', 'midtrain'), inputs=('data', 'sid')
+)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Trains the vocabulary and the decoder on the mixture of tasks."""
+  cfg = config_lib.build(MidtrainConfig, config.midtrain)
+  store = artifacts.Artifacts(config, context.workdir)
+  vocab = _vocab(config, store, context.directory / 'vocab')
+  phase = config_lib.build(training.TrainConfig, cfg.all)
+  sources, weights = _sources(config, cfg, store, vocab, phase.length)
   shape = lm_config.LMConfig(
     vocab_size=vocab.size, **config_lib.to_dict(config.lm)
   )

@@ -105,7 +105,9 @@ class Ranker:
       for history, items in zip(histories, candidates, strict=True)
     ]
     parts = sharding.batch_parts(self.mesh)
-    size = -(-min(batch_size, max(len(written), 1)) // parts) * parts
+    # A power of two below the batch size: few shapes, few compilations.
+    size = min(batch_size, 1 << max(len(written) - 1, 0).bit_length())
+    size = -(-size // parts) * parts
     # Similar lengths together: a batch is padded to its longest prompt.
     order = sorted(range(len(written)), key=lambda i: len(written[i]))
     rankings: dict[int, Ranking] = {}

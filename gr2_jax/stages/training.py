@@ -81,6 +81,32 @@ def named_loss(
   return compute
 
 
+def _batches(
+  sources: Mapping[str, pipeline.Source],
+  weights: Mapping[str, float] | None,
+  cfg: TrainConfig,
+  seed: int,
+  num_epochs: int | None = None,
+) -> pipeline.LMIterator:
+  """Returns this process's share of the batches."""
+  processes = jax.process_count()
+  if cfg.batch_size % processes:
+    raise ValueError(
+      f'batch_size = {cfg.batch_size} does not divide by the {processes} '
+      'processes: make it a multiple.'
+    )
+  return pipeline.lm_iterator(
+    sources,
+    weights,
+    cfg.length,
+    cfg.batch_size // processes,
+    seed,
+    num_epochs=num_epochs,
+    process_index=jax.process_index(),
+    process_count=processes,
+  )
+
+
 def train(
   cfg: TrainConfig,
   config: lm_config.LMConfig,
@@ -112,21 +138,7 @@ def train(
   Returns:
     The parameters after the last step.
   """
-  processes = jax.process_count()
-  if cfg.batch_size % processes:
-    raise ValueError(
-      f'batch_size = {cfg.batch_size} does not divide by the {processes} '
-      'processes: make it a multiple.'
-    )
-  batches = pipeline.lm_iterator(
-    sources,
-    weights,
-    cfg.length,
-    cfg.batch_size // processes,
-    seed,
-    process_index=jax.process_index(),
-    process_count=processes,
-  )
+  batches = _batches(sources, weights, cfg, seed)
   tx = optimiser.make(cfg.optimiser, trainable)
   step_fn = step.make_train_step(
     named_loss(config, sorted(sources)), tx, cfg.microbatches
@@ -170,16 +182,7 @@ def mean_nll(
   Returns:
     Nats a token.
   """
-  batches = pipeline.lm_iterator(
-    {'it': source},
-    None,
-    cfg.length,
-    cfg.batch_size // jax.process_count(),
-    seed=0,
-    num_epochs=1,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+  batches = _batches({'it': source}, None, cfg, seed=0, num_epochs=1)
   pairs = None
   with sharding.use(mesh, sharding.TRAIN_RULES):
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import `world`."""
+"""Lets the tests of this folder import its helpers."""
 
 import pathlib
 import sys

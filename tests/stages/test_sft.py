@@ -1,0 +1,43 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gr2_jax.stages import sft
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'integration'))
+import small  # noqa: E402
+
+TRACE = {
+  'user': 2,
+  'position': 5,
+  'candidates': [1, 2, 3, 4],
+  'ranking': [3, 1, 4, 2],
+  'explanation': 'Likes drama.',
+}
+
+
+def test_only_the_answer_weighs_and_the_ranking_weighs_more(tmp_path):
+  store = small.store(tmp_path)
+  cfg = sft.SFTConfig(train={}, lambda_r=0.25, lambda_o=2.0)
+  made = sft.example(store, TRACE, cfg)
+  vocab = store.vocab
+  tokens, weights = made['tokens'].tolist(), made['weights']
+  fmt = vocab.answer_format()
+  start, middle = tokens.index(fmt.open), tokens.index(fmt.mid)
+  assert tokens[start - 1] == vocab.token('<|answer|>')
+  np.testing.assert_array_equal(weights[:start], 0)
+  np.testing.assert_array_equal(weights[start:middle], 0.25)
+  np.testing.assert_array_equal(weights[middle:], 2.0)
+  explained = vocab.decode(tokens[start + 1 : middle])
+  assert explained == 'Likes drama.'
+  first = vocab.sid_tokens(store.sids[3]).tolist()
+  assert tokens[middle + 1 : middle + 3] == first
+  assert tokens[-1] == fmt.eos
+
+
+@pytest.mark.parametrize('lambda_r', [0.0, 1.0, 1.5])
+def test_reasoning_must_weigh_less_than_the_ranking(lambda_r):
+  with pytest.raises(ValueError, match='lambda_r'):
+    sft.SFTConfig(train={}, lambda_r=lambda_r)
