@@ -1,5 +1,6 @@
 """The training loop: resumable bit for bit."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -66,6 +67,84 @@ def _next_batch(iterator: Iterator, step: int, num_steps: int) -> Any:
     ) from None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """The arguments of `fit`, which describes them."""
+
+  step_fn: Callable
+  iterator: Any
+  num_steps: int
+  directory: pathlib.Path
+  mesh: jax.sharding.Mesh
+  ckpt_every: int
+  log_every: int
+  desc: str
+  evaluate: Callable | None
+  show: str
+  stop: Callable | None
+
+  def run(self, state: TrainState) -> TrainState:
+    """Restores, and goes on from there."""
+    writer = metrics_lib.MetricsWriter(self.directory / 'metrics.jsonl')
+    with Checkpointer(self.directory / 'checkpoints') as checkpointer:
+      found = checkpointer.restore(state)
+      start, window = 0, _Window(None, self.directory)
+      if found is not None:
+        state, iterator_state, meta = found
+        start = int(state.step)
+      writer.truncate(start)
+      if found is not None:
+        if start >= self.num_steps or self._ended():
+          return state
+        self.iterator.set_state(iterator_state)
+        window = _Window(meta['window'], self.directory)
+      bar = progress.bar(
+        total=self.num_steps, desc=self.desc, unit='step', initial=start
+      )
+      with bar:
+        for done in range(start + 1, self.num_steps + 1):
+          batch = _next_batch(self.iterator, done - 1, self.num_steps)
+          batch = sharding.shard_batch(self.mesh, batch)
+          state, pairs = self.step_fn(state, batch)
+          window.add(done - 1, pairs)
+          saved = self._record(done, state, window, writer, checkpointer, bar)
+          bar.update()
+          if saved and self._ended():
+            break
+    return state
+
+  def _ended(self) -> bool:
+    return self.stop is not None and self.stop()
+
+  def _record(
+    self,
+    done: int,
+    state: TrainState,
+    window: _Window,
+    writer: metrics_lib.MetricsWriter,
+    checkpointer: Checkpointer,
+    bar: Any,
+  ) -> bool:
+    """Writes what is due after `done` steps; says if a checkpoint was."""
+    last = done == self.num_steps
+    save = done % self.ckpt_every == 0 or last
+    record = {}
+    if done % self.log_every == 0 or last:
+      record.update(window.take())
+      if self.show in record:
+        text = f'{self.show} {record[self.show]:.4f}'
+        bar.set_postfix_str(text, refresh=False)
+    if save:
+      window.flush()
+      record.update(self.evaluate(state) if self.evaluate else {})
+    if record:
+      writer.write(done, record)
+    if save:
+      meta = {'window': window.pairs}
+      checkpointer.save(done, state, self.iterator.get_state(), meta)
+    return save
+
+
 def fit(
   state: TrainState,
   step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]],
@@ -112,45 +191,9 @@ def fit(
     FloatingPointError: a metric became NaN or infinite; names the step.
     ValueError: the data ended too early.
   """
-  directory = pathlib.Path(directory)
-  writer = metrics_lib.MetricsWriter(directory / 'metrics.jsonl')
-  with (
-    Checkpointer(directory / 'checkpoints') as checkpointer,
-    sharding.use(mesh, rules),
-  ):
-    found = checkpointer.restore(state)
-    start, window = 0, _Window(None, directory)
-    if found is not None:
-      state, iterator_state, meta = found
-      start = int(state.step)
-    writer.truncate(start)
-    if found is not None:
-      if start >= num_steps or (stop and stop()):
-        return state
-      iterator.set_state(iterator_state)
-      window = _Window(meta['window'], directory)
-    bar = progress.bar(total=num_steps, desc=desc, unit='step', initial=start)
-    with bar:
-      for step in range(start, num_steps):
-        batch = _next_batch(iterator, step, num_steps)
-        state, pairs = step_fn(state, sharding.shard_batch(mesh, batch))
-        window.add(step, pairs)
-        done = step + 1
-        save = done % ckpt_every == 0 or done == num_steps
-        record = {}
-        if done % log_every == 0 or done == num_steps:
-          record.update(window.take())
-          if show in record:
-            bar.set_postfix_str(f'{show} {record[show]:.4f}', refresh=False)
-        if save:
-          window.flush()
-          record.update(evaluate(state) if evaluate else {})
-        if record:
-          writer.write(done, record)
-        if save:
-          meta = {'window': window.pairs}
-          checkpointer.save(done, state, iterator.get_state(), meta)
-        bar.update()
-        if save and stop and stop():
-          break
-  return state
+  job = _Job(
+    step_fn, iterator, num_steps, pathlib.Path(directory), mesh, ckpt_every,
+    log_every, desc, evaluate, show, stop,
+  )  # fmt: skip
+  with sharding.use(mesh, rules):
+    return job.run(state)
