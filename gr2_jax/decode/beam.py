@@ -137,7 +137,7 @@ def _best(
 
 def _dead_prefixes(
   index: sid_index.PrefixIndex, exclude: jax.Array
-) -> tuple[list[jax.Array], jax.Array]:
+) -> tuple[jax.Array, jax.Array]:
   """Finds the prefixes of excluded items under which nothing else is left.
 
   Args:
@@ -145,29 +145,28 @@ def _dead_prefixes(
     exclude: int32 [Q, E], items; -1 pads.
 
   Returns:
-    (for each level, bool [Q, E]: all items that share the first level + 1 codes
-    of this one are excluded; int32 [Q, E]: the row of each excluded item in the
-    index, I for padding and repeats).
+    (bool [L, Q, E]: all items that share the first level + 1 codes of this one
+    are excluded; int32 [Q, E]: the row of each excluded item in the index,
+    ascending, I for padding and repeats).
   """
   items = index.num_items
   row_of = jnp.zeros(items, jnp.int32)
   row_of = row_of.at[index.order].set(jnp.arange(items, dtype=jnp.int32))
   rows = jnp.where(exclude >= 0, row_of[jnp.maximum(exclude, 0)], items)
-  earlier = jnp.tri(rows.shape[1], k=-1, dtype=bool)[None]
-  repeat = (_equal_pairs(rows) & earlier).any(-1)
-  rows = jnp.where(repeat, items, rows)
-  dead = []
-  for level in range(index.levels):
-    edges = index.edge_of[level]
-    size = jnp.zeros(items, jnp.int32).at[edges].add(1)
-    edge = jnp.where(rows < items, edges.at[rows].get(mode='clip'), -1)
-    excluded = _equal_pairs(edge).sum(-1, dtype=jnp.int32)
-    dead.append((edge >= 0) & (excluded == size[jnp.maximum(edge, 0)]))
-  return dead, rows
-
-
-def _equal_pairs(x: jax.Array) -> jax.Array:
-  return x[:, :, None] == x[:, None, :]
+  rows = jnp.sort(rows, axis=-1)
+  repeat = jnp.pad(rows[:, 1:] == rows[:, :-1], ((0, 0), (1, 0)))
+  rows = jnp.sort(jnp.where(repeat, items, rows), axis=-1)
+  # Edges ascend with their rows, so equal ones are a run, found by bisection.
+  edges = index.edge_of.at[:, rows].get(mode='clip')
+  edges = jnp.where((rows < items)[None], edges, items)
+  bounds = jnp.concatenate([edges, edges + 1], axis=-1)
+  bounds = jax.vmap(jax.vmap(jnp.searchsorted))(edges, bounds)
+  first, after = jnp.split(bounds.astype(jnp.int32), 2, axis=-1)
+  level = jnp.arange(index.levels)
+  size = jnp.zeros((index.levels, items + 1), jnp.int32)
+  size = size.at[level[:, None], index.edge_of].add(1)
+  whole = size[level[:, None, None], edges] == after - first
+  return whole & (edges < items), rows
 
 
 def _dead_children(

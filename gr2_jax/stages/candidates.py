@@ -51,7 +51,7 @@ class CandidatesConfig:
   source: str = 'lm'
   k: int = 10
   width: int = 20
-  batch_size: int = 64
+  batch_size: int = 32
   chunk: int = 4096
   exclude_seen: bool = True
   baselines: tuple[str, ...] = BASELINES

@@ -28,7 +28,12 @@ def make(tiny, fmt, mesh1):
 
 @pytest.mark.parametrize(
   'length, excluded, want',
-  [(1, 0, (8, 16)), (16, 8, (8, 16)), (17, 9, (32, 32)), (63, 200, (512, 64))],
+  [
+    (1, 0, (16, 16)),
+    (16, 16, (16, 16)),
+    (17, 17, (128, 32)),
+    (63, 200, (1024, 64)),
+  ],
 )
 def test_buckets(length, excluded, want):
   assert retrieve.bucket(length, excluded) == want
@@ -54,7 +59,7 @@ def test_it_is_the_beam_search(make, tiny, fmt, mesh1):
   retriever = make()
   tokens = np.zeros((3, 16), np.int32)
   tokens[0, :4] = [7, 8, 9, 10]
-  exclude = np.full((3, 8), -1, np.int32)
+  exclude = np.full((3, 16), -1, np.int32)
   exclude[0, 0] = 3
   with sharding.use(mesh1, sharding.DECODE_RULES):
     want = beam.beam_search(
