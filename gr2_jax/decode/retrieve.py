@@ -2,7 +2,7 @@
 
 Prompts are sorted into buckets of their padded length and of the padded number
 of items to leave out, and searched a fixed number at a time: one compilation a
-bucket, and little padding.
+bucket, and little padding. A bucket that few prompts share joins the next.
 """
 
 import collections
@@ -21,7 +21,10 @@ from gr2_jax.text import answer
 
 # Prompts are padded to a multiple of this, as a compromise between padding and
 # compilations (our choice).
-_TOKENS = 16
+_TOKENS = 32
+# Batches that make a bucket worth a compilation of its own; on two cores these
+# take about as long as it does.
+_WORTH = 16
 # Results that may be under way on the device before the host waits for one.
 _AHEAD = 4
 
@@ -104,10 +107,14 @@ class Retriever:
     groups = collections.defaultdict(list)
     for row, (prompt, items) in enumerate(zip(prompts, exclude, strict=True)):
       groups[bucket(len(prompt), len(items))].append(row)
-    for shape in sorted(groups):
-      rows = np.array(groups[shape])
+    rows, shape = [], (0, 0)
+    for place, (own, members) in enumerate(sorted(groups.items()), 1):
+      rows, shape = rows + members, tuple(map(max, shape, own))
+      if len(rows) < _WORTH * self.batch_size and place < len(groups):
+        continue
       for start in range(0, len(rows), self.batch_size):
-        yield shape, rows[start : start + self.batch_size]
+        yield shape, np.array(rows[start : start + self.batch_size])
+      rows, shape = [], (0, 0)
 
   def _search(
     self,
