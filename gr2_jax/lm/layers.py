@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, dots
+from gr2_jax.lm import attention, dots, norms
 from gr2_jax.lm.config import LMConfig
 
 
@@ -45,9 +45,7 @@ class RMSNorm(nn.Module):
       nn.with_logical_partitioning(nn.initializers.ones, (self.axis,)),
       (x.shape[-1],),
     )
-    mean = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    shape = (1,) * (x.ndim - 1) + scale.shape
-    return x * jax.lax.rsqrt(mean + self.eps) * scale.reshape(shape)
+    return norms.rms(x, scale, self.eps)
 
 
 class Linear(nn.Module):
