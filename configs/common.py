@@ -47,7 +47,7 @@ def base() -> ml_collections.ConfigDict:
   docstring says where each default comes from. The sizes are for a decoder of
   about two million parameters that is trained from scratch on a CPU.
   """
-  return ml_collections.ConfigDict(
+  config = ml_collections.ConfigDict(
     {
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
@@ -86,12 +86,15 @@ def base() -> ml_collections.ConfigDict:
       },
       'midtrain': _midtrain(),
       'candidates': {'source': 'lm', 'k': 10},
-      'traces': {'mode': 'rejection'},
+      'traces': {'mode': 'rejection', 'attempts': 4, 'rules': {'noise': 0.4}},
       'sft': _sft(),
       'rl': _rl(),
       'evaluate': {},
     }
   )
+  # What a teacher may write is what the model may write.
+  config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
+  return config
 
 
 def _midtrain() -> dict:

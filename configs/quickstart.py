@@ -26,8 +26,8 @@ def get_config(arg: str = ''):
   # Few users with long histories: several held-out positions each.
   config.data.split = {
     'kind': 'last_n',
-    'n_test': 10,
-    'n_valid': 2,
+    'n_test': 6,
+    'n_valid': 1,
     'n_train': 20,
   }
   config.sid.codes = 64
