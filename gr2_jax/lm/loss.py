@@ -33,8 +33,8 @@ def lm_loss(
   """
   model = Decoder(config)
   variables = {'params': params}
-  # One row is one place longer than its predictions; the last place predicts
-  # nothing, which keeps T whole for the fast layouts.
+  # All T places are computed, though the last predicts nothing: shapes stay
+  # those of the batch.
   hidden = model.apply(
     variables,
     batch['tokens'],
