@@ -42,18 +42,20 @@ def tiny():
     head_dim=8,
     mlp_dim=32,
   )
-  params = random_params(config, 0)
+  init = jax.jit(decoder.Decoder(config).init)
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  initial = nn.meta.unbox(init(jax.random.key(0), tokens)['params'])
+  params = _shake(initial, 0)
   forward = jax.jit(
     lambda tokens: decoder.Decoder(config).apply({'params': params}, tokens)
   )
-  return types.SimpleNamespace(config=config, params=params, forward=forward)
+  return types.SimpleNamespace(
+    config=config, initial=initial, params=params, forward=forward
+  )
 
 
-def random_params(config, seed):
-  """Random weights whose next-token distributions are far from uniform."""
-  tokens = jnp.zeros((1, 2), jnp.int32)
-  init = jax.jit(decoder.Decoder(config).init)
-  params = nn.meta.unbox(init(jax.random.key(seed), tokens)['params'])
+def _shake(params, seed):
+  """Adds noise, so that next-token distributions are far from uniform."""
   leaves, tree = jax.tree.flatten(params)
   rng = np.random.default_rng(seed)
   leaves = [
@@ -65,7 +67,7 @@ def random_params(config, seed):
 @pytest.fixture(scope='session')
 def remake(tiny):
   """Gives other weights of the same shapes: `remake(seed)`."""
-  return lambda seed: random_params(tiny.config, seed)
+  return lambda seed: _shake(tiny.initial, seed)
 
 
 @pytest.fixture(scope='session')

@@ -108,9 +108,8 @@ def test_the_ban_removes_ids_and_leaves_forced_ones_certain(fmt, temperature):
   logits = jnp.asarray(rng.normal(0, 20, (2, 64)), jnp.float32)
   tokens = jnp.array([7, EOS])
   allowed = jnp.array([[-1, -1], [EOS, -1]])
-  got, _ = logps.token_logps(
-    constrain.ban(logits, fmt), tokens, temperature, allowed
-  )
+  score = jax.jit(logps.token_logps)
+  got, _ = score(constrain.ban(logits, fmt), tokens, temperature, allowed)
   kept = ~constrain.banned(fmt, 64)
   scores = np.asarray(logits, np.float64)[0] / temperature
   want = scores[7] - np.log(np.exp(scores[kept]).sum())

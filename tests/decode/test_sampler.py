@@ -13,6 +13,8 @@ from gr2_jax.rl import parse
 
 G, S, EXPLANATION = 4, 20, 4
 
+read = jax.jit(parse.parse_ranking, static_argnums=2)
+
 
 @pytest.fixture(scope='module')
 def sample(tiny, fmt, prompts, lists):
@@ -153,7 +155,7 @@ def test_a_constrained_answer_is_a_permutation_whatever_the_weights(
   sample, remake, fmt, lists, seed, temperature
 ):
   samples = sample(seed, temperature, params=remake(seed))
-  positions, valid = parse.parse_ranking(
+  positions, valid = read(
     samples.tokens, lists[0][:, None], fmt, samples.mask, lists[1][:, None]
   )
   assert bool(valid.all())
