@@ -86,7 +86,7 @@ def base() -> ml_collections.ConfigDict:
       },
       'midtrain': _midtrain(),
       'candidates': {'source': 'lm', 'k': 10},
-      'traces': {'mode': 'rejection', 'attempts': 4, 'rules': {'noise': 0.4}},
+      'traces': {'mode': 'rejection', 'attempts': 8, 'rules': {'noise': 0.2}},
       'sft': _sft(),
       'rl': _rl(),
       'evaluate': {},
@@ -126,11 +126,11 @@ def _midtrain() -> dict:
 def _sft() -> dict:
   return {
     'train': {
-      'steps': 300,
+      'steps': 1200,
       'batch_size': 8,
       'length': 384,
-      'lr': 1e-3,
-      'ckpt_every': 100,
+      'lr': 1.5e-3,
+      'ckpt_every': 200,
     },
     'lambda_r': 0.5,
     'lambda_o': 1.0,
@@ -140,8 +140,8 @@ def _sft() -> dict:
 def _rl() -> dict:
   return {
     'steps': 80,
-    'lr': 1e-4,
-    'prompts_per_step': 8,
+    'lr': 2e-4,
+    'prompts_per_step': 16,
     'group_size': 8,
     'max_new_tokens': 96,
     'explanation_tokens': 40,
