@@ -1,0 +1,80 @@
+"""Every config file builds: a wrong name in it is found here, not in a run."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from gr2_jax import config as config_lib
+from gr2_jax.data import sources, splits
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.rank.sasrec import SASRecConfig
+from gr2_jax.rl.config import RLConfig
+from gr2_jax.sid.config import SidConfig
+from gr2_jax.stages import road
+from gr2_jax.stages.candidates import CandidatesConfig
+from gr2_jax.stages.evaluate import EvaluateConfig
+from gr2_jax.stages.midtrain import MidtrainConfig
+from gr2_jax.stages.ranker import AnswerConfig
+from gr2_jax.stages.sft import SFTConfig
+from gr2_jax.stages.traces import TracesConfig
+from gr2_jax.stages.training import TrainConfig
+from gr2_jax.teacher.rules import RulesConfig
+from gr2_jax.text.prompts import PromptConfig
+from gr2_jax.text.tasks import TaskConfig
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAMES = sorted(
+  path.stem
+  for path in (ROOT / 'configs').glob('*.py')
+  if path.stem not in ('__init__', 'common')
+)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_section_builds(name):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  build = config_lib.build
+  data = config_lib.to_dict(config.data)
+  build(splits.SplitConfig, data.pop('split'))
+  data['dir'] = data['dir'] or 'DIR'
+  assert build(sources.SourceConfig, data).name
+  sid = build(SidConfig, config.sid)
+  prompt = build(PromptConfig, config.text.prompt)
+  lm = config_lib.to_dict(config.lm)
+  assert build(LMConfig, {'vocab_size': 4096, **lm}).num_params > 0
+  midtrain = build(MidtrainConfig, config.midtrain)
+  build(TrainConfig, midtrain.new_rows)
+  length = build(TrainConfig, midtrain.all).length
+  TaskConfig(prompt=prompt, length=length, **midtrain.tasks)
+  candidates = build(CandidatesConfig, config.candidates)
+  build(SASRecConfig, candidates.sasrec)
+  assert candidates.k == prompt.max_candidates
+  traces = build(TracesConfig, config.traces)
+  build(RulesConfig, traces.rules)
+  train = build(TrainConfig, build(SFTConfig, config.sft).train)
+  rl = build(RLConfig, config.rl)
+  build(EvaluateConfig, config.evaluate)
+  # An answer fits its budget, and a prompt with its answer fits a row.
+  longest = rl.explanation_tokens + candidates.k * (sid.levels + 1) + 3
+  assert longest <= rl.max_new_tokens - rl.overlong_buffer
+  assert prompt.max_tokens + longest <= train.length
+  assert traces.explanation_tokens == rl.explanation_tokens
+  AnswerConfig(rl.max_new_tokens, rl.explanation_tokens, rl.constrain)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_docstring_holds_the_command(name):
+  text = importlib.import_module(f'configs.{name}').__doc__
+  assert f'--config=configs/{name}.py' in text
+
+
+def test_a_budget_of_one_place_serves_teacher_and_model():
+  config = importlib.import_module('configs.quickstart').get_config()
+  config.rl.explanation_tokens = 21
+  assert config.traces.explanation_tokens == 21
+
+
+def test_stages_that_do_not_exist_are_named(tmp_path):
+  with pytest.raises(ValueError, match=r"No stage \['train'\]"):
+    road.run(None, tmp_path, ['train'])
