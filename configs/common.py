@@ -113,7 +113,7 @@ def _midtrain() -> dict:
       'schedule': 'constant',
     },
     'all': {
-      'steps': 1500,
+      'steps': 1100,
       'batch_size': 8,
       'length': 256,
       'lr': 3e-3,
@@ -126,11 +126,11 @@ def _midtrain() -> dict:
 def _sft() -> dict:
   return {
     'train': {
-      'steps': 1200,
+      'steps': 1000,
       'batch_size': 8,
       'length': 384,
       'lr': 1.5e-3,
-      'ckpt_every': 200,
+      'ckpt_every': 250,
     },
     'lambda_r': 0.5,
     'lambda_o': 1.0,
@@ -141,7 +141,7 @@ def _rl() -> dict:
   return {
     'steps': 80,
     'lr': 2e-4,
-    'prompts_per_step': 16,
+    'prompts_per_step': 8,
     'group_size': 8,
     'max_new_tokens': 96,
     'explanation_tokens': 40,

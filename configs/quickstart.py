@@ -26,9 +26,9 @@ def get_config(arg: str = ''):
   # Few users with long histories: several held-out positions each.
   config.data.split = {
     'kind': 'last_n',
-    'n_test': 6,
+    'n_test': 5,
     'n_valid': 1,
-    'n_train': 20,
+    'n_train': 16,
   }
   config.sid.codes = 64
   # Validation is flat from about epoch 26 on.
