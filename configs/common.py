@@ -73,28 +73,38 @@ def base() -> ml_collections.ConfigDict:
           'retrieval_items': 20,
         },
       },
-      'lm': {
-        'width': 160,
-        'layers': 4,
-        'heads': 4,
-        'kv_heads': 2,
-        'head_dim': 40,
-        'mlp_dim': 480,
-        'bf16_matmul': True,
-        'scan': False,
-        'remat': False,
-      },
+      'lm': _lm(),
       'midtrain': _midtrain(),
-      'candidates': {'source': 'lm', 'k': 10},
+      'candidates': {
+        'source': 'lm',
+        'k': 10,
+        'width': 20,
+        'chunk': 4096,
+        'exclude_seen': True,
+      },
       'traces': {'mode': 'rejection', 'attempts': 8, 'rules': {'noise': 0.2}},
       'sft': _sft(),
       'rl': _rl(),
-      'evaluate': {},
+      'evaluate': {'max_lists': 0, 'examples': 10},
     }
   )
   # What a teacher may write is what the model may write.
   config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
   return config
+
+
+def _lm() -> dict:
+  return {
+    'width': 160,
+    'layers': 4,
+    'heads': 4,
+    'kv_heads': 2,
+    'head_dim': 40,
+    'mlp_dim': 480,
+    'bf16_matmul': True,
+    'scan': False,
+    'remat': False,
+  }
 
 
 def _midtrain() -> dict:
@@ -150,4 +160,12 @@ def _rl() -> dict:
     'constrain': True,
     'conditional': True,
     'alpha': 0.2,
+    'eps_low': 0.2,
+    'eps_high': 0.28,
+    'temperature': 1.0,
+    'advantage_norm': 'std',
+    'updates_per_rollout': 2,
+    'max_rounds': 2,
+    'valid_lists': 0,
+    'checkpoint_every': 20,
   }
