@@ -151,7 +151,7 @@ def _rl() -> dict:
   return {
     'steps': 80,
     'lr': 2e-4,
-    'prompts_per_step': 8,
+    'prompts_per_step': 16,
     'group_size': 8,
     'max_new_tokens': 96,
     'explanation_tokens': 40,
