@@ -85,6 +85,11 @@ def _prepare(directory: pathlib.Path, name: str, key: dict) -> str:
   return 'start'
 
 
+def stage_seed(seed: int, name: str) -> int:
+  """Folds a run's seed with a stage's name: no two stages share one."""
+  return (seed * 1_000_003 + zlib.crc32(name.encode())) % 2**31
+
+
 def stage(
   name: str,
   sections: Sequence[str],
@@ -127,7 +132,7 @@ def stage(
         workdir,
         directory,
         sharding.make_mesh(**config.mesh),
-        (config.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**31,
+        stage_seed(config.seed, name),
       )
       started = time.monotonic()
       summary = dict(body(config, context))

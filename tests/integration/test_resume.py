@@ -25,6 +25,8 @@ def _command(data, workdir):
     'data.dir': data,
     'sid.embeddings': data / 'embeddings.npy',
     'text.pieces': 400,
+    'text.prompt.max_tokens': 352,
+    'sft.train.length': 448,
     'candidates.width': 16,
     'candidates.chunk': 64,
     'rl.steps': 8,
