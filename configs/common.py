@@ -123,7 +123,7 @@ def _midtrain() -> dict:
       'schedule': 'constant',
     },
     'all': {
-      'steps': 1100,
+      'steps': 1500,
       'batch_size': 8,
       'length': 256,
       'lr': 3e-3,
@@ -136,11 +136,11 @@ def _midtrain() -> dict:
 def _sft() -> dict:
   return {
     'train': {
-      'steps': 1000,
+      'steps': 1200,
       'batch_size': 8,
       'length': 384,
       'lr': 1.5e-3,
-      'ckpt_every': 250,
+      'ckpt_every': 200,
     },
     'lambda_r': 0.5,
     'lambda_o': 1.0,
