@@ -143,7 +143,6 @@ def stage(
       )
       return summary
 
-    run.stage_name = name
     return run
 
   return decorate

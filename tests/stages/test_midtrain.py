@@ -1,21 +1,16 @@
 """Mid-training over a made-up catalogue, a few steps of each phase."""
 
-import sys
-from pathlib import Path
-
 import jax
 import ml_collections
 import numpy as np
 import pytest
+import small
 
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, io
 from gr2_jax.stages import midtrain, runner
 from gr2_jax.text.vocab import Vocab
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'integration'))
-import small  # noqa: E402
 
 PHASE = {'batch_size': 8, 'length': 128, 'ckpt_every': 2, 'log_every': 1}
 TASKS = ('next_item', 'item_text', 'persona', 'general_text')

@@ -1,13 +1,8 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import small
 
 from gr2_jax.stages import sft
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'integration'))
-import small  # noqa: E402
 
 TRACE = {
   'user': 2,
