@@ -82,7 +82,12 @@ def base() -> ml_collections.ConfigDict:
         'chunk': 4096,
         'exclude_seen': True,
       },
-      'traces': {'mode': 'rejection', 'attempts': 8, 'rules': {'noise': 0.2}},
+      'traces': {
+        'mode': 'rejection',
+        'attempts': 8,
+        'practice': 20000,
+        'rules': {'noise': 0.2},
+      },
       'sft': _sft(),
       'rl': _rl(),
       'evaluate': {'max_lists': 0, 'examples': 10},
@@ -136,21 +141,22 @@ def _midtrain() -> dict:
 def _sft() -> dict:
   return {
     'train': {
-      'steps': 1200,
+      'steps': 1500,
       'batch_size': 8,
       'length': 384,
-      'lr': 1.5e-3,
+      'lr': 3e-3,
       'ckpt_every': 200,
     },
     'lambda_r': 0.5,
     'lambda_o': 1.0,
+    'practice': 0.7,
   }
 
 
 def _rl() -> dict:
   return {
     'steps': 80,
-    'lr': 2e-4,
+    'lr': 2e-5,
     'prompts_per_step': 16,
     'group_size': 8,
     'max_new_tokens': 96,
@@ -159,11 +165,14 @@ def _rl() -> dict:
     'overlong_buffer': 3,
     'constrain': True,
     'conditional': True,
-    'alpha': 0.2,
+    # Each swap of two equally likely neighbours earns alpha times the chance
+    # that one of them is true: a weak ranker is paid 0.2 for shuffling.
+    'alpha': 0.02,
     'eps_low': 0.2,
     'eps_high': 0.28,
     'temperature': 1.0,
     'advantage_norm': 'std',
+    'credit': 'causal',
     'updates_per_rollout': 2,
     'max_rounds': 2,
     'valid_lists': 0,

@@ -3,9 +3,9 @@
     bash launch/quickstart.sh [WORKDIR]
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
 
-Switches: `seed=0`; `alpha=0.2`, weight of the format reward; `conditional=true`
-(false pays the format for copying the input order); `mode=rejection` or
-`targeted` traces.
+Switches: `seed=0`; `alpha=0.02`, weight of the format reward;
+`conditional=true` (false pays the format for copying the input order);
+`mode=rejection` or `targeted` traces.
 """
 
 from configs import common
@@ -14,7 +14,7 @@ from configs import common
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
   switches = common.parse_switches(
-    arg, seed=0, alpha=0.2, conditional=True, mode='rejection'
+    arg, seed=0, alpha=0.02, conditional=True, mode='rejection'
   )
   config = common.base()
   config.seed = switches.seed

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def read_json(path: pathlib.Path) -> Any:
   """Reads a JSON file."""
   return json.loads(path.read_text())
+
+
+def write_jsonl(path: pathlib.Path, values: Iterable[Any]) -> None:
+  """Writes a JSON-lines file in one step."""
+  atomic_write(path, ''.join(json.dumps(value) + '\n' for value in values))
 
 
 def append_jsonl(path: pathlib.Path, value: Any) -> None:

@@ -33,6 +33,10 @@ class RLConfig:
       the reward that can be hacked, for comparison.
     alpha: weight of the format reward; 0.2 [N].
     advantage_norm: 'std' [P] or 'none'.
+    credit: which tokens learn: 'answer', all of them [P], or 'causal', those up
+      to the true item. Where the constraint makes every answer valid, no later
+      token can change the reward: leaving them out takes noise from the
+      gradient and nothing else [G].
     eps_low: lower clip; 0.2 [P].
     eps_high: upper clip; 0.28 [P].
     overlong_buffer: last tokens of the budget over which the soft overlong
@@ -63,6 +67,7 @@ class RLConfig:
   conditional: bool = True
   alpha: float = 0.2
   advantage_norm: Literal['std', 'none'] = 'std'
+  credit: Literal['answer', 'causal'] = 'answer'
   eps_low: float = 0.2
   eps_high: float = 0.28
   overlong_buffer: int = 8
@@ -110,6 +115,13 @@ class RLConfig:
       self,
       'advantage_norm',
       "'std' or 'none'",
+    )
+    _require(
+      self.credit == 'answer' or (self.credit == 'causal' and self.constrain),
+      self,
+      'credit',
+      "'answer', or 'causal' with rl.constrain: without it, what follows the "
+      'true item decides whether the answer is valid',
     )
     _require(
       tuple(sorted(self.prompt_buckets)) == tuple(self.prompt_buckets),

@@ -24,7 +24,7 @@ class Groups:
     prompt_valid: bool [Q, P].
     tokens: int32 [Q, G, S].
     old_logps: float32 [Q, G, S], of the sampler (behaviour policy).
-    mask: bool [Q, G, S], generated tokens, EOS included.
+    mask: bool [Q, G, S], generated tokens that learn (`RLConfig.credit`).
     allowed: int32 [Q, G, S, A], ids each position could take; see the sampler.
     advantages: float32 [Q, G].
     weight: float32 [Q], 1 for a group to train on, 0 for a free place.

@@ -41,6 +41,7 @@ class Rollouts:
 
   Attributes:
     groups: what the update reads; weight 1 where the rank rewards differ.
+    written: bool [Q, G, S], generated tokens, EOS included.
     rewards: float32 [Q, G], shaped: what the advantages come from.
     rank_rewards: float32 [Q, G], promotion only, -1 where invalid.
     rank_after: int32 [Q, G], 1-based; K + 1 where the true item is missing.
@@ -49,6 +50,7 @@ class Rollouts:
   """
 
   groups: groups.Groups
+  written: jax.Array
   rewards: jax.Array
   rank_rewards: jax.Array
   rank_after: jax.Array
@@ -113,23 +115,40 @@ def reward(
   shaped = shape(*ranks, alpha=config.alpha) + rewards.overlong(
     samples.mask.sum(-1), config.max_new_tokens, config.overlong_buffer
   )
+  mask = samples.mask
+  if config.credit == 'causal':
+    mask &= _before_the_rest(samples.tokens, rank_after, valid, fmt)
   return Rollouts(
     groups=groups.Groups(
       prompt=lists.prompt,
       prompt_valid=lists.prompt_valid,
       tokens=samples.tokens,
       old_logps=samples.logps,
-      mask=samples.mask,
+      mask=mask,
       allowed=samples.allowed,
       advantages=advantage.group_advantage(shaped, config.advantage_norm),
       weight=groups.has_variance(rank_rewards).astype(jnp.float32),
     ),
+    written=samples.mask,
     rewards=shaped,
     rank_rewards=rank_rewards,
     rank_after=rank_after,
     valid=valid,
     identity=identity,
   )
+
+
+def _before_the_rest(
+  tokens: jax.Array,
+  rank_after: jax.Array,
+  valid: jax.Array,
+  fmt: AnswerFormat,
+) -> jax.Array:
+  """Marks what leads up to the true item [Q, G, S]; all where not valid."""
+  start = jnp.argmax(tokens == fmt.mid, axis=-1) + 1
+  end = start + rank_after * (fmt.levels + 1) - 1
+  place = jnp.arange(tokens.shape[-1])[None, None]
+  return (place < end[..., None]) | ~valid[..., None]
 
 
 @jax.jit
@@ -146,7 +165,7 @@ def summarise(rollouts: Rollouts) -> dict[str, tuple[jax.Array, jax.Array]]:
     'rank_reward': rollouts.rank_rewards,
     'valid_rate': rollouts.valid,
     'identity_rate': rollouts.identity,
-    'answer_tokens': rollouts.groups.mask,
+    'answer_tokens': rollouts.written,
   }
   pairs = {k: (v.sum(dtype=jnp.float32), count) for k, v in values.items()}
   weight = rollouts.groups.weight

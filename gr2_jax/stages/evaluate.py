@@ -5,7 +5,6 @@ Decodes greedily and writes `workdir/evaluate/answers_{sft,rl}.jsonl`, then
 """
 
 import dataclasses
-import json
 import shutil
 import time
 
@@ -101,8 +100,7 @@ def _answers(
         ],
       )
     answers += files.read_json(part)
-  lines = [json.dumps(answer) + '\n' for answer in answers]
-  files.atomic_write(path, ''.join(lines))
+  files.write_jsonl(path, answers)
   shutil.rmtree(parts)
   return answers
 

@@ -153,7 +153,7 @@ def _describe(
       'valid': bool(group.valid[g]),
     }
     for g, (tokens, mask) in enumerate(
-      zip(group.groups.tokens, group.groups.mask, strict=True)
+      zip(group.groups.tokens, group.written, strict=True)
     )
   ]
   return {

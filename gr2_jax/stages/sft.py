@@ -28,12 +28,14 @@ class SFTConfig:
       prompt with its answer.
     lambda_r: weight of a reasoning token; 0.5 [G].
     lambda_o: weight of a ranking token; 1.0 [G].
+    practice: share of the rows that are practice (`traces.practice`) [G].
     holdout: share of the traces that is kept for the held-out loss [G].
   """
 
   train: Mapping
   lambda_r: float = 0.5
   lambda_o: float = 1.0
+  practice: float = 0.0
   holdout: float = 0.05
 
   def __post_init__(self):
@@ -41,6 +43,11 @@ class SFTConfig:
       raise ValueError(
         f'sft.lambda_r = {self.lambda_r} must be above 0 and below lambda_o = '
         f'{self.lambda_o}: the ranking counts more than the reasoning.'
+      )
+    if not 0 <= self.practice < 1:
+      raise ValueError(
+        f'sft.practice = {self.practice} must lie in [0, 1): it is the share '
+        'of the rows that no true item was checked for.'
       )
 
 
@@ -71,6 +78,32 @@ def example(
   }
 
 
+def practice(
+  store: artifacts.Artifacts, context: runner.Context, cfg: SFTConfig
+) -> tasks.Examples:
+  """Returns the practice traces as examples.
+
+  Args:
+    store: the run's artifacts.
+    context: of the stage.
+    cfg: the weights.
+
+  Raises:
+    ValueError: there are none.
+  """
+  path = context.input('traces') / 'practice.jsonl'
+  traces = list(files.read_jsonl(path))
+  if not traces:
+    raise ValueError(
+      f'sft.practice = {cfg.practice}, but {path} is empty: raise '
+      'traces.practice (every training list may hold its target), or set '
+      'sft.practice to 0.'
+    )
+  return tasks.Examples(
+    'practice', len(traces), lambda i: example(store, traces[i], cfg)
+  )
+
+
 @runner.stage(
   'sft',
   sections=('text', 'sft'),
@@ -95,6 +128,11 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   def source(name: str, rows: np.ndarray) -> tasks.Examples:
     return tasks.Examples(name, len(rows), lambda i: examples[rows[i]])
 
+  sources, weights = {'answer': source('answer', train)}, {'answer': 1.0}
+  if cfg.practice:
+    sources['practice'] = practice(store, context, cfg)
+    weights = {'answer': 1 - cfg.practice, 'practice': cfg.practice}
+
   mesh = context.mesh
   shape, params = io.load(store.model('midtrain'), mesh, sharding.TRAIN_RULES)
 
@@ -106,8 +144,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     phase,
     shape,
     params,
-    {'answer': source('answer', train)},
-    {'answer': 1.0},
+    sources,
+    weights,
     context.directory,
     mesh,
     context.seed,

@@ -3,13 +3,15 @@
 Writes `workdir/traces/traces.jsonl`, one accepted trace a line: `user`,
 `position`, `candidates` (item indices in pre-rank order), `target` (the true
 item's index in the catalogue), `ranking` (the list that is trained on),
-`explanation`, `mode`, `attempt`; and the acceptance report as summary.
+`explanation`, its length in `tokens`, `mode`, `attempt`; `practice.jsonl`, the
+same for lists without their target (`target` null); and the acceptance report
+as summary.
 """
 
 import dataclasses
-import json
+import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -28,6 +30,8 @@ class TracesConfig:
   Attributes:
     mode: 'rejection' (better on Beauty [P]) or 'targeted'.
     attempts: how often a list is asked at most [G].
+    practice: how many lists without their target the teacher answers too,
+      unchecked, for `sft.practice` [G]; 0 for a pretrained model.
     explanation_tokens: budget of an explanation; should be the one of decoding.
     chunk: lists that are asked and written together.
     rules: fields of `rules.RulesConfig`.
@@ -35,6 +39,7 @@ class TracesConfig:
 
   mode: str = sampling.REJECTION
   attempts: int = 8
+  practice: int = 0
   explanation_tokens: int = 40
   chunk: int = 2048
   rules: Mapping = dataclasses.field(default_factory=dict)
@@ -62,7 +67,56 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       'No training list holds its target, so there is nothing to explain: '
       'train the retriever longer, or raise candidates.k or data.split.n_train.'
     )
-  teacher = rules.RulesTeacher(
+  teacher = _teacher(store, cfg)
+  parts = context.directory / 'parts'
+  parts.mkdir(exist_ok=True)
+  fits = lambda text: _length(store, text) <= cfg.explanation_tokens
+
+  def ask(requests, targets, begin):
+    seed = (context.seed, begin)
+    return sampling.collect(
+      teacher, requests, targets, cfg.mode, cfg.attempts, fits, seed
+    )
+
+  def practise(requests, targets, begin):
+    del targets  # Not among the candidates.
+    seed = (context.seed, begin, cfg.attempts)
+    return sampling.practise(teacher, requests, fits, seed)
+
+  traces, tally = _by_chunk(store, lists, cfg, parts, cfg.mode, ask)
+  if not traces:
+    raise ValueError(
+      f'None of {tally.requested} lists got a trace (turned down: '
+      f'{tally.rejected}): raise traces.attempts or use the targeted mode.'
+    )
+  practice, _ = _by_chunk(
+    store,
+    _without_target(store, cfg.practice, context.seed),
+    cfg,
+    parts,
+    sampling.PRACTICE,
+    practise,
+  )
+  lengths = [trace['tokens'] for trace in traces]
+  files.write_jsonl(context.directory / 'traces.jsonl', traces)
+  files.write_jsonl(context.directory / 'practice.jsonl', practice)
+  shutil.rmtree(parts)
+  return {
+    'teacher': teacher.name,
+    'mode': cfg.mode,
+    **dataclasses.asdict(tally),
+    'practice': len(practice),
+    'explanation_tokens': {
+      'mean': round(float(np.mean(lengths)), 1),
+      'max': int(np.max(lengths)),
+    },
+  }
+
+
+def _teacher(
+  store: artifacts.Artifacts, cfg: TracesConfig
+) -> rules.RulesTeacher:
+  return rules.RulesTeacher(
     store.dataset,
     store.splits,
     store.sids,
@@ -71,47 +125,51 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     cfg.explanation_tokens,
     config_lib.build(rules.RulesConfig, cfg.rules),
   )
-  parts = context.directory / 'parts'
-  parts.mkdir(exist_ok=True)
-  tally = sampling.empty_tally(cfg.attempts)
-  traces = []
-  with progress.bar(total=len(lists), desc='traces', unit='list') as bar:
+
+
+def _without_target(
+  store: artifacts.Artifacts, number: int, seed: int
+) -> artifacts.Lists:
+  """Draws training lists that do not hold their target, in their order."""
+  lists = store.lists('train')
+  rows = np.flatnonzero(lists.target < 0)
+  drawn = np.random.default_rng([seed, 1]).permutation(rows)[:number]
+  return lists.take(np.sort(drawn))
+
+
+def _by_chunk(
+  store: artifacts.Artifacts,
+  lists: artifacts.Lists,
+  cfg: TracesConfig,
+  parts: pathlib.Path,
+  mode: str,
+  ask: Callable[
+    [Sequence[base.Request], Sequence[int], int],
+    tuple[list[sampling.Trace], sampling.Tally],
+  ],
+) -> tuple[list[dict], sampling.Tally]:
+  """Asks chunk by chunk; a chunk on disk is kept."""
+  traces, tally = [], None
+  with progress.bar(total=len(lists), desc=mode, unit='list') as bar:
     for begin in range(0, len(lists), cfg.chunk):
       chunk = lists.take(np.arange(begin, min(begin + cfg.chunk, len(lists))))
-      path = parts / f'{begin:09d}.json'
+      path = parts / f'{mode}_{begin:09d}.json'
       if not path.exists():
-        seed = (context.seed, begin)
-        files.write_json(path, _ask(store, teacher, chunk, cfg, seed))
+        files.write_json(path, _ask(store, chunk, mode, begin, ask))
       part = files.read_json(path)
       traces += part['traces']
-      tally.add(sampling.Tally(**part['tally']))
+      new = sampling.Tally(**part['tally'])
+      tally = new if tally is None else tally.plus(new)
       bar.update(len(chunk))
-  if not traces:
-    raise ValueError(
-      f'None of {tally.requested} lists got a trace (turned down: '
-      f'{tally.rejected}): raise traces.attempts or use the targeted mode.'
-    )
-  lengths = [trace.pop('tokens') for trace in traces]
-  text = ''.join(json.dumps(trace) + '\n' for trace in traces)
-  files.atomic_write(context.directory / 'traces.jsonl', text)
-  shutil.rmtree(parts)
-  return {
-    'teacher': teacher.name,
-    'mode': cfg.mode,
-    **dataclasses.asdict(tally),
-    'explanation_tokens': {
-      'mean': round(float(np.mean(lengths)), 1),
-      'max': int(np.max(lengths)),
-    },
-  }
+  return traces, tally
 
 
 def _ask(
   store: artifacts.Artifacts,
-  teacher: base.Teacher,
   lists: artifacts.Lists,
-  cfg: TracesConfig,
-  seed: tuple[int, ...],
+  mode: str,
+  begin: int,
+  ask: Callable[..., tuple[list[sampling.Trace], sampling.Tally]],
 ) -> dict:
   """Returns the traces of some lists and their tally, as JSON."""
   requests = [
@@ -124,25 +182,20 @@ def _ask(
       strict=True,
     )
   ]
-  targets = lists.candidates[np.arange(len(lists)), lists.target]
-  accepted, tally = sampling.collect(
-    teacher,
-    requests,
-    targets.tolist(),
-    cfg.mode,
-    cfg.attempts,
-    lambda text: _length(store, text) <= cfg.explanation_tokens,
-    seed,
-  )
+  targets = [
+    int(row[place]) if place >= 0 else None
+    for row, place in zip(lists.candidates, lists.target, strict=True)
+  ]
+  accepted, tally = ask(requests, targets, begin)
   traces = [
     {
       'user': int(lists.user[trace.row]),
       'position': int(lists.position[trace.row]),
       'candidates': requests[trace.row].candidates.tolist(),
-      'target': int(targets[trace.row]),
+      'target': targets[trace.row],
       'ranking': trace.ranking,
       'explanation': trace.explanation,
-      'mode': cfg.mode,
+      'mode': mode,
       'attempt': trace.attempt,
       'tokens': _length(store, trace.explanation),
     }

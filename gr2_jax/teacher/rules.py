@@ -36,6 +36,9 @@ class RulesConfig:
     window: how far apart two items may stand to count as following.
     prior: weight of the incoming order (minus the log of the rank).
     noise: standard deviation of the noise, times the number of the attempt.
+    top: how many items the rules rank; the rest keep the incoming order, of
+      which a list of one positive says nothing better. A small model learns
+      three choices and a copy where it fails to learn ten choices.
     name_tokens: a longer category, brand or word is not named.
   """
 
@@ -45,6 +48,7 @@ class RulesConfig:
   window: int = 3
   prior: float = 0.75
   noise: float = 0.5
+  top: int = 3
   name_tokens: int = 4
 
 
@@ -160,7 +164,7 @@ class RulesTeacher:
     noise = rng.standard_normal(scores.shape) * self._cfg.noise * attempt
     orders = np.argsort(-(scores + noise), axis=1, kind='stable')
     return [
-      order[: len(request.candidates)]
+      _first(order[: len(request.candidates)], self._cfg.top)
       for order, request in zip(orders, requests, strict=True)
     ]
 
@@ -259,6 +263,11 @@ class RulesTeacher:
         f'The shortest rationale takes {least} tokens, but explanation_tokens '
         f'is {budget}: raise it.'
       )
+
+
+def _first(order: np.ndarray, top: int) -> np.ndarray:
+  """Keeps the first `top` places of an order; the rest as they came."""
+  return np.concatenate([order[:top], np.sort(order[top:])])
 
 
 def _pad(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -3,6 +3,8 @@
 Targeted: the teacher is told the true item and asks itself why; every usable
 answer is kept. Rejection: it is not told; an answer is kept only if its first
 item is the true one, else the list is asked again, up to a number of attempts.
+Practice [our choice]: lists without their target, where nothing can be checked
+but the form; a decoder trained from scratch learns on them how answers go.
 """
 
 import collections
@@ -14,6 +16,7 @@ import numpy as np
 from gr2_jax.teacher import base
 
 TARGETED, REJECTION = 'targeted', 'rejection'
+PRACTICE = 'practice'
 
 UNKNOWN_ITEM = 'unknown_item'
 REPEATED_ITEM = 'repeated_item'
@@ -29,7 +32,7 @@ class Trace:
 
   Attributes:
     row: index of its request.
-    ranking: all candidates, the true one first.
+    ranking: all candidates; but in practice the true one first.
     explanation: the teacher's words.
     attempt: which attempt was accepted, from 0.
   """
@@ -56,13 +59,15 @@ class Tally:
   by_attempt: list[int]
   rejected: dict[str, int]
 
-  def add(self, other: 'Tally') -> None:
-    """Adds another tally of as many attempts."""
-    self.requested += other.requested
-    self.accepted += other.accepted
+  def plus(self, other: 'Tally') -> 'Tally':
+    """Returns the sum with another tally of as many attempts."""
     pairs = zip(self.by_attempt, other.by_attempt, strict=True)
-    self.by_attempt = [a + b for a, b in pairs]
-    self.rejected = {r: self.rejected[r] + other.rejected[r] for r in REASONS}
+    return Tally(
+      self.requested + other.requested,
+      self.accepted + other.accepted,
+      [a + b for a, b in pairs],
+      {r: self.rejected[r] + other.rejected[r] for r in REASONS},
+    )
 
 
 def empty_tally(attempts: int) -> Tally:
@@ -130,10 +135,44 @@ def collect(
   return [accepted[row] for row in sorted(accepted)], tally
 
 
+def practise(
+  teacher: base.Teacher,
+  requests: Sequence[base.Request],
+  fits: Callable[[str], bool],
+  seed: Sequence[int],
+) -> tuple[list[Trace], Tally]:
+  """Asks a teacher once about lists that do not hold their target.
+
+  Args:
+    teacher: whom to ask.
+    requests: N lists without hints.
+    fits: whether an explanation is within its budget.
+    seed: numbers that make the draws.
+
+  Returns:
+    (traces in the order of the requests, tally of one attempt).
+  """
+  tally = empty_tally(1)
+  tally.requested = len(requests)
+  traces = []
+  answers = teacher.answer(requests, 0, np.random.default_rng(seed))
+  for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+    candidates = [int(i) for i in request.candidates]
+    reason = judge(answer, candidates, None, PRACTICE, fits)
+    if reason is None:
+      ranking = complete(answer.ranking, candidates)
+      traces.append(Trace(row, ranking, answer.explanation, 0))
+    else:
+      tally.rejected[reason] += 1
+  tally.accepted = len(traces)
+  tally.by_attempt = [len(traces)]
+  return traces, tally
+
+
 def judge(
   answer: base.Answer,
   candidates: Sequence[int],
-  target: int,
+  target: int | None,
   mode: str,
   fits: Callable[[str], bool],
 ) -> str | None:
@@ -156,14 +195,15 @@ def judge(
 
 
 def complete(
-  ranking: Sequence[int], candidates: Sequence[int], target: int
+  ranking: Sequence[int], candidates: Sequence[int], target: int | None = None
 ) -> list[int]:
   """Returns the list that is trained on [G].
 
-  The true item first, then the teacher's order, then what the teacher left out
-  in pre-rank order.
+  The true item first (where it is known), then the teacher's order, then what
+  the teacher left out in pre-rank order.
   """
-  return list(dict.fromkeys([target, *ranking, *candidates]))
+  first = [] if target is None else [target]
+  return list(dict.fromkeys([*first, *ranking, *candidates]))
 
 
 def _check(

@@ -4,8 +4,13 @@ A re-ranking prompt shows, like GR2's [P], the task, the history and all the
 candidates together, every item as wrapped semantic ID, title and category path:
 
     <bos><|rerank|> INSTRUCTION <|history|> ITEM ... <|candidates|> ITEM ...
-    <|answer|>
+    ORDER <|answer|>
     ITEM = <|sid_begin|><s_a_3>...<s_d_9><|sid_end|> Toy Story (1995) | A/B/C
+    ORDER = the candidates' semantic IDs once more, bare and without a gap
+
+ORDER is our choice. Among the items, texts part the semantic IDs of
+neighbours, and a small decoder did not learn to find the next candidate; side
+by side it takes one step of copying.
 
 A retrieval prompt is the history in semantic IDs alone, up to the token after
 which the next one follows:
@@ -151,6 +156,7 @@ class Prompter:
     tail = [self._candidates]
     for item in candidates:
       tail += self.segments[item]
+    tail += self._wrapped[np.asarray(candidates), 1:-1].ravel().tolist()
     tail.append(self._answer)
     room = self.cfg.max_tokens - len(self._head) - len(tail)
     shown = list(history[-self.cfg.history_items :])
@@ -209,7 +215,8 @@ class Prompter:
   def _check_budget(self) -> None:
     """Refuses budgets that some list of K candidates would exceed."""
     lengths = sorted(map(len, self.segments))[-self.cfg.max_candidates :]
-    worst = len(self._head) + sum(lengths) + 2
+    order = len(lengths) * (self._wrapped.shape[1] - 2)
+    worst = len(self._head) + sum(lengths) + order + 2
     if worst > self.cfg.max_tokens:
       raise ValueError(
         f'{self.cfg.max_candidates} long candidates alone take {worst} tokens, '

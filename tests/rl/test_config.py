@@ -15,6 +15,7 @@ from gr2_jax.rl import config as rl_config
     ('group_size', 1, 'at least 2'),
     ('overlong_buffer', 0, 'max_new_tokens'),
     ('overlong_buffer', 18, 'max_new_tokens'),
+    ('credit', 'late', "'answer', or 'causal'"),
     ('prompts_per_step', 7, 'multiple'),
     ('temperature', 0.0, 'above 0'),
     ('max_rounds', 0, 'at least 1'),
@@ -39,3 +40,8 @@ def test_groups_must_divide_by_the_devices():
   rl_config.check_mesh(tiny.CONFIG, 4)
   with pytest.raises(ValueError, match='multiple of 16'):
     rl_config.check_mesh(tiny.CONFIG, 8)
+
+
+def test_causal_credit_needs_the_constraint():
+  with pytest.raises(ValueError, match=r"credit = 'causal'.*rl\.constrain"):
+    dataclasses.replace(tiny.CONFIG, credit='causal', constrain=False)

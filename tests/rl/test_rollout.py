@@ -126,6 +126,32 @@ def test_masks_come_from_the_sampler_and_hold_the_eos(rolled):
     np.testing.assert_array_equal(np.flatnonzero(kept), np.arange(ended[0] + 1))
 
 
+def test_causal_credit_ends_with_the_true_item(mesh1, rolled):
+  config = dataclasses.replace(tiny.CONFIG, credit='causal')
+  causal = _roll(mesh1, config)
+  lists = tiny.prompt_set(buckets=(16,)).batch(np.arange(tiny.Q))
+  np.testing.assert_array_equal(causal.groups.tokens, rolled.groups.tokens)
+  np.testing.assert_array_equal(causal.written, rolled.written)
+  np.testing.assert_array_equal(
+    causal.groups.advantages, rolled.groups.advantages
+  )
+  for q in range(tiny.Q):
+    target = lists.candidate_sids[q, lists.target[q]]
+    name = tiny.FMT.sid_offset + np.arange(tiny.L) * tiny.C + target
+    for g in range(tiny.G):
+      learns = causal.groups.mask[q, g]
+      count = int(learns.sum())
+      assert learns[:count].all(), 'no gap'
+      np.testing.assert_array_equal(
+        causal.groups.tokens[q, g, count - tiny.L : count], name
+      )
+      written = int(causal.written[q, g].sum())
+      left = (lists.candidate_mask[q].sum() - causal.rank_after[q, g]) * (
+        tiny.L + 1
+      )
+      assert written - count == left + 2, 'then the rest, close and EOS'
+
+
 def test_one_compilation_a_bucket_and_none_a_temperature(mesh1):
   params = tiny.params(mesh1, sharding.DECODE_RULES)
   prompts = tiny.prompt_set()

@@ -1,7 +1,10 @@
+import types
+
 import numpy as np
 import pytest
 import small
 
+from gr2_jax import files
 from gr2_jax.stages import sft
 
 TRACE = {
@@ -36,3 +39,22 @@ def test_only_the_answer_weighs_and_the_ranking_weighs_more(tmp_path):
 def test_reasoning_must_weigh_less_than_the_ranking(lambda_r):
   with pytest.raises(ValueError, match='lambda_r'):
     sft.SFTConfig(train={}, lambda_r=lambda_r)
+
+
+def test_practice_is_a_share_of_the_rows():
+  with pytest.raises(ValueError, match='practice'):
+    sft.SFTConfig(train={}, practice=1.0)
+
+
+def test_practice_that_is_missing_is_named(tmp_path):
+  store = small.store(tmp_path)
+  (tmp_path / 'practice.jsonl').write_text('')
+  context = types.SimpleNamespace(input=lambda stage: tmp_path)
+  cfg = sft.SFTConfig(train={}, practice=0.5)
+  with pytest.raises(ValueError, match='traces.practice'):
+    sft.practice(store, context, cfg)
+  files.write_jsonl(tmp_path / 'practice.jsonl', [TRACE])
+  made = sft.practice(store, context, cfg)
+  np.testing.assert_array_equal(
+    made.make(0)['tokens'], sft.example(store, TRACE, cfg)['tokens']
+  )

@@ -83,6 +83,7 @@ def test_lines_report_and_resume(world, monkeypatch):
       'explanation',
       'mode',
       'attempt',
+      'tokens',
     }
     assert line['target'] == goal[line['user']] == line['ranking'][0]
     assert sorted(line['ranking']) == sorted(line['candidates'])
@@ -121,6 +122,25 @@ def test_targeted_mode_keeps_every_list(world):
   summary = traces.run(config, path / 'one')
   assert summary['accepted'] == summary['requested'] == (place >= 0).sum()
   assert summary['by_attempt'] == [summary['accepted'], 0, 0]
+
+
+def test_practice_is_what_lacks_its_target_and_stands_apart(world):
+  path, config, place, _ = world
+  without = traces.run(config, path / 'one')
+  config.traces.practice = 1000
+  summary = traces.run(config, path / 'two')
+  assert (without['practice'], summary['practice']) == (0, (place < 0).sum())
+  assert summary['accepted'] == without['accepted']
+  read = lambda run, name: list(
+    files.read_jsonl(path / run / 'traces' / f'{name}.jsonl')
+  )
+  assert read('one', 'traces') == read('two', 'traces')
+  assert read('one', 'practice') == []
+  practice = read('two', 'practice')
+  assert {line['user'] for line in practice} == set(np.flatnonzero(place < 0))
+  for line in practice:
+    assert (line['target'], line['mode']) == (None, 'practice')
+    assert sorted(line['ranking']) == sorted(line['candidates'])
 
 
 def test_no_hit_is_an_error_that_says_what_to_do(world):

@@ -104,6 +104,20 @@ def test_scores_by_hand_of_the_prior_alone(world):
   np.testing.assert_array_equal(scores[1], [0, -np.inf, -np.inf])
 
 
+def test_only_the_top_is_ranked_and_the_rest_keeps_the_incoming_order(world):
+  teachers = [
+    world.teacher(top=top, prior=-1.0, content=0.0, follow=0.0)
+    for top in (0, 1, 2, 5)
+  ]
+  # A negative prior likes the last one best.
+  asked = [request([1], [9, 3, 4, 8])]
+  rankings = [
+    teacher.answer(asked, 0, np.random.default_rng(0))[0].ranking
+    for teacher in teachers
+  ]
+  assert rankings == [[9, 3, 4, 8], [8, 9, 3, 4], [8, 4, 9, 3], [8, 4, 3, 9]]
+
+
 def test_scores_follow_the_order_of_buying(world):
   teacher = world.teacher(prior=0.0, content=0.0)
   sequence = world.dataset.sequence(0)
@@ -116,7 +130,7 @@ def test_scores_follow_the_order_of_buying(world):
 
 
 def test_noise_grows_with_the_attempt(world):
-  teacher = world.teacher()
+  teacher = world.teacher(top=6)
   requests = [request([1, 2, 3], [4, 5, 6, 7, 8, 9])] * 300
   moved = []
   base_order = teacher.answer(requests[:1], 0, np.random.default_rng(0))

@@ -123,6 +123,24 @@ def test_targeted_tells_and_keeps_all(world):
   assert all(r.hint is None for r in requests), 'requests stay as they were'
 
 
+def test_practice_asks_once_and_keeps_all_that_is_well_formed():
+  def script(asked, attempt):
+    items = asked.candidates.tolist()
+    text = '' if items[0] == 4 else f'because {attempt}'
+    return base.Answer(items[::-1][:2], text)
+
+  teacher = Scripted(script)
+  requests = [request(1, 2, 3), request(4, 5, 6)]
+  traces, tally = sampling.practise(teacher, requests, ALL_FIT, [0])
+  assert [(t.row, t.ranking, t.explanation) for t in traces] == [
+    (0, [3, 2, 1], 'because 0')
+  ]
+  assert len(teacher.asked) == 1
+  assert all(r.hint is None for r in teacher.asked[0])
+  assert (tally.requested, tally.accepted, tally.by_attempt) == (2, 1, [1])
+  assert tally.rejected[sampling.EMPTY] == 1
+
+
 def test_reasons_by_hand():
   judge = lambda ranking, text='why', mode=sampling.REJECTION: sampling.judge(
     base.Answer(ranking, text), [1, 2, 3], 2, mode, lambda t: len(t) < 9
@@ -135,20 +153,22 @@ def test_reasons_by_hand():
   assert judge([2, 1], 'much too long') == sampling.TOO_LONG
   assert judge([1, 2]) == judge([]) == sampling.WRONG_TOP
   assert judge([1, 2], mode=sampling.TARGETED) is None
+  assert judge([1, 2], mode=sampling.PRACTICE) is None
 
 
 def test_the_list_that_is_trained_on():
   assert sampling.complete([3, 1], [1, 2, 3, 4], 4) == [4, 3, 1, 2]
   assert sampling.complete([4, 3], [1, 2, 3, 4], 4) == [4, 3, 1, 2]
   assert sampling.complete([], [1, 2], 2) == [2, 1]
+  assert sampling.complete([3], [1, 2, 3]) == [3, 1, 2]
 
 
 def test_tallies_add_up():
   total = sampling.empty_tally(2)
   one = dataclasses.replace(sampling.empty_tally(2), requested=3, accepted=1)
   one.by_attempt, one.rejected[sampling.EMPTY] = [0, 1], 2
-  total.add(one)
-  total.add(one)
+  total = total.plus(one).plus(one)
+  assert one.requested == 3, 'the parts stay as they were'
   assert (total.requested, total.accepted) == (6, 2)
   assert total.by_attempt == [0, 2] and total.rejected[sampling.EMPTY] == 4
 

@@ -43,6 +43,7 @@ def test_rerank_by_hand(vocab):
     '<|candidates|>'
     '<|sid_begin|><s_a_1><s_b_1><|sid_end|> Film xx (1996) |'
     '<|sid_begin|><s_a_0><s_b_1><|sid_end|> Film x (1991) | Comedy/Drama'
+    '<s_a_1><s_b_1><s_a_0><s_b_1>'
     '<|answer|>'
   )
 
@@ -76,7 +77,8 @@ def test_oldest_history_goes_first(vocab, history, candidates, spare):
   fields = {'max_candidates': 4, 'instruction': '', 'history_items': 8}
   roomy = make(vocab, **fields, max_tokens=2000)
   longest = sorted(map(len, roomy.segments))[-4:]
-  limit = 5 + sum(longest) + spare
+  # Four tokens of structure, and four bare semantic IDs of two levels.
+  limit = 5 + 8 + sum(longest) + spare
   prompter = make(vocab, **fields, max_tokens=limit)
   tokens = prompter.rerank(history, candidates)
   assert len(tokens) <= limit
