@@ -89,18 +89,14 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       f'None of {tally.requested} lists got a trace (turned down: '
       f'{tally.rejected}): raise traces.attempts or use the targeted mode.'
     )
+  others = _without_target(store, cfg.practice, context.seed)
   practice, _ = _by_chunk(
-    store,
-    _without_target(store, cfg.practice, context.seed),
-    cfg,
-    parts,
-    sampling.PRACTICE,
-    practise,
+    store, others, cfg, parts, sampling.PRACTICE, practise
   )
-  lengths = [trace['tokens'] for trace in traces]
   files.write_jsonl(context.directory / 'traces.jsonl', traces)
   files.write_jsonl(context.directory / 'practice.jsonl', practice)
   shutil.rmtree(parts)
+  lengths = [trace['tokens'] for trace in traces]
   return {
     'teacher': teacher.name,
     'mode': cfg.mode,
