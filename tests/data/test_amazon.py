@@ -1,10 +1,16 @@
 import gzip
+import html
 import json
+import pathlib
 
 import pytest
 
-from gr2_jax.data import amazon, raw
+from gr2_jax.data import amazon, generic, raw
 from gr2_jax.data import dataset as dataset_lib
+
+BEAUTY = (
+  pathlib.Path(__file__).resolve().parents[3] / 'shared/data/amazon_beauty_2014'
+)
 
 META = """\
 {'asin': 'B1', 'title': "Rose &amp; Co's soap", 'price': 5.04, \
@@ -95,3 +101,27 @@ def test_exactly_one_pair_of_files(tmp_path):
   (tmp_path / 'meta_Toys.json').write_text('')
   with pytest.raises(FileNotFoundError, match='2 files match meta_'):
     amazon.read(tmp_path)
+
+
+@pytest.mark.slow
+def test_all_of_beauty_written_as_the_raw_files_reads_the_same(tmp_path):
+  if not BEAUTY.exists():
+    pytest.skip(f'{BEAUTY} is missing')
+  plain = generic.read(BEAUTY)
+  reviews = _reviews(*plain.interactions)
+  meta = []
+  for item in plain.items:
+    record = {'asin': item.item_id, 'title': html.escape(item.title)}
+    record['categories'] = [['Beauty'], list(item.categories)]
+    for name in ('brand', 'description'):
+      if getattr(item, name):
+        record[name] = html.escape(getattr(item, name))
+    if item.price is not None:
+      record['price'] = item.price
+    meta.append(repr(record) + '\n')
+  _write(tmp_path, reviews, ''.join(meta))
+  read = amazon.read(tmp_path)
+  assert len(read.interactions) == 198_502
+  assert list(read.interactions) == list(plain.interactions)
+  by_id = lambda items: sorted(items, key=lambda item: item.item_id)
+  assert by_id(read.items) == by_id(plain.items)
