@@ -8,18 +8,12 @@ traces, sft, rl and evaluate. Any setting can be overridden, for example
 `--config.rl.alpha=0`; the docstring of a config names its switches.
 """
 
-import os
 import pathlib
 
-# The flags of XLA's CPU backend must stand before JAX starts.
-os.environ.setdefault(
-  'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
-)
+from absl import app, flags
+from ml_collections import config_flags
 
-from absl import app, flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
-
-from launch import logs  # noqa: E402
+from launch import start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with switches after a colon.', lock_config=True
@@ -39,7 +33,7 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}; use --stages=a,b.')
   from gr2_jax.stages import road
 
-  logs.set_up()
+  start.set_up()
   workdir = pathlib.Path(_WORKDIR.value).absolute()
   road.run(_CONFIG.value, workdir, _STAGES.value)
 

@@ -13,14 +13,11 @@ is false and `order` is the incoming one. `-` is standard input or output:
 """
 
 import json
-import os
 import sys
 
-os.environ.setdefault(
-  'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
-)
+from absl import app, flags
 
-from absl import app, flags  # noqa: E402
+from launch import start
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run.')
 _INPUT = flags.DEFINE_string('input', '-', 'JSON lines; - is standard input.')
@@ -39,6 +36,8 @@ def main(argv) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax import rerank
+
+  start.set_up()
 
   source = '<stdin>' if _INPUT.value == '-' else _INPUT.value
   if _INPUT.value == '-':

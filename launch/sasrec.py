@@ -11,18 +11,13 @@ pipeline's own SASRec also leaves out the re-rank training target, so its
 numbers are lower.) An interrupted run resumes.
 """
 
-import os
 import pathlib
 import time
 
-os.environ.setdefault(
-  'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
-)
+from absl import app, flags
+from ml_collections import config_flags
 
-from absl import app, flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
-
-from launch import logs  # noqa: E402
+from launch import start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config of the pipeline: data, mesh, candidates.sasrec, seed.'
@@ -92,7 +87,7 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax import files
 
-  logs.set_up()
+  start.set_up()
   directory = pathlib.Path(_WORKDIR.value).absolute()
   directory.mkdir(parents=True, exist_ok=True)
   output = pathlib.Path(_OUTPUT.value)

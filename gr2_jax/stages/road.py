@@ -1,15 +1,13 @@
 """The order of the stages, and a run of all or some of them."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import ml_collections
 from absl import logging
 
-from gr2_jax import assets, files
 from gr2_jax import config as config_lib
+from gr2_jax import files
 from gr2_jax.report import terminal
 from gr2_jax.stages import (
   candidates,
@@ -54,7 +52,6 @@ def run(
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
   workdir.mkdir(parents=True, exist_ok=True)
   config_lib.save(config, workdir / 'config.json')
-  use_compilation_cache()
   for index, (name, stage) in enumerate(STAGES.items(), 1):
     if not only or name in only:
       logging.info('[%d/%d] %s', index, len(STAGES), name)
@@ -63,11 +60,3 @@ def run(
   if report.exists() and (not only or 'evaluate' in only):
     print(terminal.closing_table(files.read_json(report)))
     print(f'\nReport: {report}\n        {report.with_suffix(".html")}')
-
-
-def use_compilation_cache() -> None:
-  """Keeps compiled programs beside the assets, for resumed and later runs."""
-  cache = assets.cache_directory() / 'xla'
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

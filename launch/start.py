@@ -1,0 +1,40 @@
+"""What every command does first; import it before anything that imports JAX."""
+
+import os
+import pathlib
+
+from absl import logging
+
+# XLA's CPU backend reads its flags when JAX starts.
+os.environ.setdefault(
+  'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
+)
+
+
+def set_up() -> None:
+  """Sets up messages and the cache of compiled programs.
+
+  Shown are the project's messages of level INFO, and others' warnings. Programs
+  are kept beside the assets, for resumed and later runs.
+  """
+  logging.set_verbosity(logging.INFO)
+  root = pathlib.Path(__file__).resolve().parent.parent
+
+  def keep(record) -> bool:
+    own = pathlib.Path(record.pathname).is_relative_to(root)
+    installed = '.venv' in record.pathname
+    return record.levelno > 20 or (own and not installed)
+
+  logging.get_absl_handler().addFilter(keep)
+  _keep_programs()
+
+
+def _keep_programs() -> None:
+  import jax
+
+  from gr2_jax import assets
+
+  cache = assets.cache_directory() / 'xla'
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
