@@ -63,7 +63,7 @@ def base() -> ml_collections.ConfigDict:
           'n_train': 1,
         },
       },
-      'sid': {'levels': 4, 'codes': 256, 'embeddings': '', 'epochs': 120},
+      'sid': _sid(),
       'text': {
         'pieces': 3000,
         'prompt': {
@@ -96,6 +96,22 @@ def base() -> ml_collections.ConfigDict:
   # What a teacher may write is what the model may write.
   config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
   return config
+
+
+def _sid() -> dict:
+  return {
+    'levels': 4,
+    'codes': 256,
+    'embeddings': '',
+    'epochs': 120,
+    'quantiser': 'rqvae',
+    'init': 'kmeans++',
+    'ema': True,
+    'diversity': 0.0,
+    'dead_reset': 0,
+    'last_level': 'random',
+    'contrastive': 0.0,
+  }
 
 
 def _lm() -> dict:

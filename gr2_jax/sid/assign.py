@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gr2_jax.sid import sinkhorn
+
 
 def uniqueness(sids: np.ndarray) -> float:
   """Returns the number of distinct SIDs over the number of items, in 0..1.
@@ -131,7 +133,12 @@ def _search(
 
 
 def assign(
-  nearest: np.ndarray, codes: int, seed: int, random_last: bool = True
+  nearest: np.ndarray,
+  codes: int,
+  seed: int,
+  last_level: str = 'random',
+  last: np.ndarray | None = None,
+  book: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Turns the quantiser's codes into SIDs.
 
@@ -139,13 +146,19 @@ def assign(
     nearest: int [I, L], the nearest code of each level.
     codes: C.
     seed: of the random last level.
-    random_last: whether to draw a last level for colliding items [P].
+    last_level: 'random' draws a last code for colliding items [P], 'sinkhorn'
+      shares the codes out by distance (`sinkhorn.last_level`), 'nearest' leaves
+      them.
+    last: float [I, D], residuals before the last level, for 'sinkhorn'.
+    book: float [C, D], the last codebook, for 'sinkhorn'.
 
   Returns:
     (raw, sids), int32 [I, L] each: before and after conflict resolution. The
     reported uniqueness is that of `raw`; `sids` has no collision.
   """
   raw = np.asarray(nearest, np.int32)
-  if random_last:
+  if last_level == 'random':
     raw = random_last_level(raw, codes, seed)
+  elif last_level == 'sinkhorn':
+    raw = sinkhorn.last_level(raw, last, book)
   return raw, resolve_conflicts(raw, codes)

@@ -168,6 +168,54 @@ def residual_kmeans(
   return jax.lax.scan(level, z, jax.random.split(key, levels))[1]
 
 
+def random_books(
+  key: jax.Array, levels: int, codes: int, width: int
+) -> jax.Array:
+  """Draws codebooks uniformly within 1 / C, float32 [L, C, D].
+
+  As van den Oord et al. (arXiv 1711.00937) start theirs; collapse is likely.
+  """
+  shape = (levels, codes, width)
+  return jax.random.uniform(key, shape, minval=-1 / codes, maxval=1 / codes)
+
+
+def reset_dead(
+  books: jax.Array,
+  idle: jax.Array,
+  codes_of_items: jax.Array,
+  residuals: jax.Array,
+  errors: jax.Array,
+  patience: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Restarts codes that no item of the last batches used.
+
+  GR2's technique 4 [P]: at the worst-reconstructed sample. The first dead code
+  of a level takes the worst item's residual, the next one that of the next
+  worst [our choice].
+
+  Args:
+    books: float32 [L, C, D].
+    idle: int32 [L, C], batches since a code was used, before this one.
+    codes_of_items: int32 [B, L].
+    residuals: float32 [B, L, D], r_k.
+    errors: float32 [B], squared reconstruction errors.
+    patience: tau, batches.
+
+  Returns:
+    (books, idle) after this batch.
+  """
+  count = books.shape[1]
+  used = jax.nn.one_hot(codes_of_items, count, dtype=jnp.int32).sum(0) > 0
+  idle = jnp.where(used, 0, idle + 1)
+  dead = idle >= patience
+  worst = jnp.argsort(-errors)
+  turn = (jnp.cumsum(dead, axis=1) - 1) % len(errors)
+  fresh = jnp.take_along_axis(
+    residuals.swapaxes(0, 1), worst[turn][..., None], axis=1
+  )
+  return jnp.where(dead[..., None], fresh, books), jnp.where(dead, 0, idle)
+
+
 def usage(codes_of_items: np.ndarray, codes: int) -> np.ndarray:
   """Counts the items on each code.
 

@@ -1,6 +1,7 @@
 """The numbers of the semantic IDs."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +22,29 @@ class SidConfig:
     batch_size: items in a step [G]; the more items, the larger it may be.
     lr: peak learning rate of encoder and decoder, cosine to 0 [G].
     weight_decay: of encoder and decoder [G].
+    quantiser: 'rqvae' [P], or 'kmeans', residual k-means on the embeddings
+      themselves, without an encoder: the baseline [N].
     commitment: gamma, the weight of |r_k - sg(q_k)|^2 [N: 0.25, van den Oord
       et al., arXiv 1711.00937].
+    init: of the codebooks: 'kmeans++', level by level on residuals [P], or
+      'random', uniform within 1 / C [N: van den Oord et al.].
+    ema: codebooks are moving averages [P]; False trains them by gradients.
     decay: of the EMA codebooks, 0.95 to 0.99 [P].
+    codebook: beta, the weight of |sg(r_k) - q_k|^2 without EMA [N: 1, van den
+      Oord et al.].
+    diversity: lambda, the weight of C sum_j p_j^2 [P]; 0 for none.
+    dead_reset: tau, batches without use after which a code restarts at a badly
+      reconstructed item [P]; 0 for never.
+    contrastive: weight of InfoNCE between items that were engaged with one
+      after the other in the training interactions [P]; 0 for none.
+    contrastive_temperature: of InfoNCE [G].
+    contrastive_window: how far apart in a history the two may stand [G].
     warmup_epochs: passes without quantisation, before k-means starts the
       codebooks on the residuals of a latent space that has some shape [G].
     kmeans_iterations: Lloyd's steps after k-means++ [G].
-    random_last_level: colliding items draw an unused last code [P].
+    last_level: how the last code is chosen: 'random', colliding items draw
+      unused ones [P]; 'sinkhorn', colliding items share the codes out evenly by
+      distance [N: LC-Rec]; 'nearest', as the quantiser says.
     check_every: epochs between checkpoints and counts of uniqueness.
   """
 
@@ -43,11 +60,20 @@ class SidConfig:
   batch_size: int = 256
   lr: float = 3e-3
   weight_decay: float = 0.01
+  quantiser: Literal['rqvae', 'kmeans'] = 'rqvae'
   commitment: float = 0.25
+  init: Literal['kmeans++', 'random'] = 'kmeans++'
+  ema: bool = True
   decay: float = 0.99
+  codebook: float = 1.0
+  diversity: float = 0.0
+  dead_reset: int = 0
+  contrastive: float = 0.0
+  contrastive_temperature: float = 0.1
+  contrastive_window: int = 2
   warmup_epochs: int = 20
   kmeans_iterations: int = 10
-  random_last_level: bool = True
+  last_level: Literal['random', 'sinkhorn', 'nearest'] = 'random'
   check_every: int = 20
 
   def __post_init__(self):
@@ -60,8 +86,29 @@ class SidConfig:
       ('kmeans_iterations', 0, 10_000),
       ('check_every', 1, 10**6),
       ('warmup_epochs', 0, self.epochs - 1),
+      ('dead_reset', 0, 10**9),
+      ('contrastive_window', 1, 10**6),
     ):
       if not low <= getattr(self, name) <= high:
         raise ValueError(
           f'sid.{name} = {getattr(self, name)} must lie in {low}..{high}.'
         )
+    for name, known in (
+      ('quantiser', ('rqvae', 'kmeans')),
+      ('init', ('kmeans++', 'random')),
+      ('last_level', ('random', 'sinkhorn', 'nearest')),
+    ):
+      if getattr(self, name) not in known:
+        raise ValueError(
+          f'sid.{name} = {getattr(self, name)!r} must be one of {known}.'
+        )
+    for name in ('codebook', 'diversity', 'contrastive'):
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f'sid.{name} = {getattr(self, name)} must be 0 or more.'
+        )
+    if self.contrastive_temperature <= 0:
+      raise ValueError(
+        f'sid.contrastive_temperature = {self.contrastive_temperature} must be '
+        'above 0.'
+      )

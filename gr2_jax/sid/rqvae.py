@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gr2_jax.sid import codebook
+from gr2_jax.sid import codebook, losses
 from gr2_jax.sid.config import SidConfig
 
 
@@ -84,45 +84,96 @@ def standardise(vectors: np.ndarray) -> np.ndarray:
   return (centred / scale).astype(np.float32)
 
 
+def create(
+  key: jax.Array, model: Autoencoder, config: SidConfig
+) -> dict[str, Any]:
+  """Returns 'encoder' and 'decoder', and 'books' [L, C, D] of zeros."""
+  params = model.init(key, jnp.zeros((1, model.width)))['params']
+  books = jnp.zeros((config.levels, config.codes, config.latent))
+  return {**params, 'books': books}
+
+
+def apply(
+  model: Autoencoder, params: dict[str, Any], x: jax.Array, method: str
+) -> jax.Array:
+  """Runs 'encode' or 'decode' with the parameters of `create`."""
+  net = {name: params[name] for name in ('encoder', 'decoder')}
+  return model.apply({'params': net}, x, method=method)
+
+
 def loss(
+  params: dict[str, Any],
   model: Autoencoder,
-  params: Any,
-  books: jax.Array,
   h: jax.Array,
   quantised: jax.Array,
+  pairs: tuple[jax.Array, jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The RQ-VAE loss with EMA codebooks.
+  """The RQ-VAE loss (GR2.md, stage 1a).
 
-  (|h - h'|^2 + gamma sum_k |r_k - sg(q_k)|^2) / W, mean over the batch. The
-  codebook term of GR2.md is missing because EMA takes its place; gradients
+  (|h - h'|^2 + gamma sum_k |r_k - sg(q_k)|^2 + beta sum_k |sg(r_k) - q_k|^2)
+  / W, mean over the batch, plus lambda times the diversity term and the
+  weighted contrastive one. With EMA codebooks beta's term is missing. Gradients
   reach the encoder straight through the quantiser.
 
   Args:
+    params: as `create` makes them.
     model: the autoencoder.
-    params: its parameters.
-    books: float32 [L, C, D].
     h: float32 [B, W], standardised.
     quantised: bool scalar; False trains the plain autoencoder.
+    pairs: for the contrastive term: the items int32 [B], their positives int32
+      [B] (-1 for none) and the positives' vectors float32 [B, W].
 
   Returns:
     (loss, {'mse': reconstruction error per component, 'commitment': sum of
     squared residuals per item, 'codes': int32 [B, L], 'residuals':
-    [B, L, D]}).
+    [B, L, D], 'errors': squared error of each item [B]}, and 'diversity' and
+    'contrastive' where they are on).
   """
-  z = model.apply({'params': params}, h, method='encode')
-  codes, chosen, residuals = codebook.quantise(books, jax.lax.stop_gradient(z))
+  cfg = model.config
+  z = apply(model, params, h, 'encode')
+  fixed = jax.lax.stop_gradient(params['books'])
+  codes, chosen, residuals = codebook.quantise(fixed, jax.lax.stop_gradient(z))
   # r_k = z minus constants: one subtraction gives all levels their gradient.
-  after = jax.lax.stop_gradient(jnp.cumsum(chosen, axis=1))
+  after = jnp.cumsum(chosen, axis=1)
   commitment = ((z[:, None, :] - after) ** 2).sum((1, 2)).mean()
   straight = z + jax.lax.stop_gradient(after[:, -1] - z)
-  decoded = model.apply(
-    {'params': params}, jnp.where(quantised, straight, z), method='decode'
-  )
-  mse = ((h - decoded) ** 2).mean()
-  weight = jnp.where(quantised, model.config.commitment / model.width, 0.0)
-  return mse + weight * commitment, {
-    'mse': mse,
+  decoded = apply(model, params, jnp.where(quantised, straight, z), 'decode')
+  errors = ((h - decoded) ** 2).sum(-1)
+  aux = {
+    'mse': errors.mean() / model.width,
     'commitment': commitment,
     'codes': codes,
     'residuals': residuals,
+    'errors': errors,
   }
+  extra = cfg.commitment / model.width * commitment
+  books = fixed if cfg.ema else params['books']
+  if not cfg.ema:
+    own = books[jnp.arange(cfg.levels)[None, :], codes]
+    distance = ((residuals - own) ** 2).sum((1, 2)).mean()
+    extra += cfg.codebook / model.width * distance
+  if cfg.diversity:
+    live = z[:, None, :] - (after - chosen)
+    aux['diversity'] = losses.diversity(live, books)
+    extra += cfg.diversity * aux['diversity']
+  total = aux['mse'] + jnp.where(quantised, extra, 0.0)
+  if pairs is not None:
+    aux['contrastive'] = _contrast(model, params, z, pairs)
+    total += cfg.contrastive * aux['contrastive']
+  return total, aux
+
+
+def _contrast(
+  model: Autoencoder,
+  params: dict[str, Any],
+  z: jax.Array,
+  pairs: tuple[jax.Array, jax.Array, jax.Array],
+) -> jax.Array:
+  items, positives, vectors = pairs
+  return losses.info_nce(
+    z,
+    apply(model, params, vectors, 'encode'),
+    items,
+    positives,
+    model.config.contrastive_temperature,
+  )

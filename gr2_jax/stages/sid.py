@@ -15,9 +15,9 @@ from absl import logging
 from gr2_jax import assets, files, sharding
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.sid import assign, codebook, rqvae, train
+from gr2_jax.sid import assign, codebook, pairs, quantised, rqvae, train
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import runner
+from gr2_jax.stages import artifacts, runner
 from gr2_jax.text import encoder
 
 
@@ -71,6 +71,31 @@ def _embeddings(
   return np.load(path, allow_pickle=False)
 
 
+def _quantise(
+  cfg: SidConfig,
+  config: ml_collections.ConfigDict,
+  context: runner.Context,
+  vectors: np.ndarray,
+) -> quantised.Quantised:
+  """Trains the quantiser and applies it to all items."""
+  mesh = context.mesh
+  if cfg.quantiser == 'kmeans':
+    return quantised.kmeans(vectors, cfg, mesh, context.seed)
+  partners = None
+  if cfg.contrastive:
+    store = artifacts.Artifacts(config, context.workdir)
+    ends = enumerate(store.splits.train_end)
+    partners = pairs.partners(
+      [store.dataset.sequence(user)[:end] for user, end in ends],
+      store.dataset.num_items,
+      cfg.contrastive_window,
+    )
+  trained = train.fit(
+    vectors, cfg, mesh, context.directory, context.seed, partners
+  )
+  return quantised.infer(trained, cfg, sharding.replicate(mesh, vectors))
+
+
 @runner.stage(
   'sid', sections=('sid',), inputs=('data',), external=_hash_embeddings
 )
@@ -79,14 +104,15 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(SidConfig, config.sid)
   dataset = dataset_lib.load(context.input('data'))
   vectors = rqvae.standardise(_embeddings(cfg, context, dataset))
-  trained = train.fit(
-    vectors, cfg, context.mesh, context.directory, context.seed
-  )
-  nearest, mse = train.infer(
-    trained, cfg, sharding.replicate(context.mesh, vectors)
-  )
+  found = _quantise(cfg, config, context, vectors)
+  nearest = found.codes
   raw, sids = assign.assign(
-    nearest, cfg.codes, context.seed, cfg.random_last_level
+    nearest,
+    cfg.codes,
+    context.seed,
+    cfg.last_level,
+    found.last,
+    found.books[-1],
   )
   files.atomic_savez(context.directory / 'sids.npz', sids=sids, raw=raw)
   counts = codebook.usage(nearest, cfg.codes)
@@ -95,7 +121,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     'collisions': assign.collisions(sids),
     'perplexity': [round(x, 2) for x in codebook.perplexity(counts)],
     'dead_codes': codebook.dead_codes(counts),
-    'mse': mse,
+    'mse': found.mse,
     'uniqueness_nearest': assign.uniqueness(nearest),
     'moved': int((raw != sids).any(1).sum()),
   }

@@ -71,5 +71,5 @@ def test_no_collision_remains(nearest):
   # Whoever had an SID of its own, or came first, keeps it.
   _, first = np.unique(raw, axis=0, return_index=True)
   np.testing.assert_array_equal(sids[first], raw[first])
-  plain, _ = assign.assign(nearest, 3, seed=3, random_last=False)
+  plain, _ = assign.assign(nearest, 3, seed=3, last_level='nearest')
   np.testing.assert_array_equal(plain, nearest)

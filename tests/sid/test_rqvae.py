@@ -16,13 +16,15 @@ PARAMS = {
   half: {'dense_0': {'kernel': jnp.eye(2), 'bias': jnp.zeros(2)}}
   for half in ('encoder', 'decoder')
 }
-BOOKS = jnp.array([[[0.0, 0.0], [4.0, 0.0]], [[0.0, 1.0], [-2.0, 0.0]]])
+PARAMS['books'] = jnp.array(
+  [[[0.0, 0.0], [4.0, 0.0]], [[0.0, 1.0], [-2.0, 0.0]]]
+)
 H = jnp.array([[3.0, 0.0]])
 
 
 def loss(params, quantised):
   model = rqvae.Autoencoder(CONFIG, 2)
-  return rqvae.loss(model, params, BOOKS, H, jnp.array(quantised))
+  return rqvae.loss(params, model, H, jnp.array(quantised))
 
 
 def test_loss_by_hand():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gr2_jax import files, sharding
-from gr2_jax.sid import assign, codebook, rqvae, train
+from gr2_jax.sid import assign, codebook, quantised, rqvae, steps, train
 from gr2_jax.sid.config import SidConfig
 
 CONFIG = SidConfig(
@@ -41,7 +41,7 @@ def run(vectors, mesh1, tmp_path_factory):
 
 def test_it_learns_and_uses_its_codes(run, vectors):
   state, directory = run
-  codes, mse = train.infer(state, CONFIG, jnp.asarray(vectors))
+  codes, mse, *_ = quantised.infer(state, CONFIG, jnp.asarray(vectors))
   # The mean vector alone reaches 1, by construction; three dimensions of
   # signal carry nearly everything.
   assert mse < 0.3
@@ -56,7 +56,7 @@ def test_it_learns_and_uses_its_codes(run, vectors):
 
 def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
   """Crashes: before any checkpoint, one epoch after the first, two after."""
-  whole = train.epoch
+  whole = steps.epoch
   for cut in (1, 4, 2):
     left = cut
 
@@ -67,10 +67,10 @@ def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
         raise KeyboardInterrupt
       return whole(*args)
 
-    monkeypatch.setattr(train, 'epoch', crash)
+    monkeypatch.setattr(steps, 'epoch', crash)
     with pytest.raises(KeyboardInterrupt):
       train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
-  monkeypatch.setattr(train, 'epoch', whole)
+  monkeypatch.setattr(steps, 'epoch', whole)
   state = train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
   for one, other in zip(
     jax.tree.leaves(run[0]), jax.tree.leaves(state), strict=True
@@ -82,7 +82,7 @@ def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
 
 
 def test_finished_training_is_only_read(run, vectors, mesh1, monkeypatch):
-  monkeypatch.setattr(train, 'epoch', None)
+  monkeypatch.setattr(steps, 'epoch', None)
   state = train.fit(vectors, CONFIG, mesh1, run[1], seed=0)
   np.testing.assert_array_equal(state.books, run[0].books)
 
@@ -95,7 +95,7 @@ def test_eight_devices_equal_one(run, vectors, mesh1, mesh8):
     data = sharding.replicate(mesh, vectors)
     with jax.set_mesh(mesh):
       results.append(
-        train.epoch(
+        steps.epoch(
           start, CONFIG, mesh, data, jax.random.key(5), jnp.array(True)
         )
       )

@@ -6,7 +6,7 @@ import pytest
 
 from gr2_jax import files
 from gr2_jax.data import dataset
-from gr2_jax.sid import assign, index, train
+from gr2_jax.sid import assign, index, steps
 from gr2_jax.stages import data, sid
 
 ITEMS = 40
@@ -20,9 +20,9 @@ def world(tmp_path, monkeypatch):
     name='made-up',
     items=items,
     user_ids=['u'],
-    flat=np.zeros(1, np.int32),
-    offsets=np.array([0, 1]),
-    timestamps=np.zeros(1, np.int64),
+    flat=np.arange(9, dtype=np.int32),
+    offsets=np.array([0, 9]),
+    timestamps=np.arange(9, dtype=np.int64),
   )
   monkeypatch.setattr(dataset, 'load', lambda directory: made)
   vectors = np.random.default_rng(0).normal(size=(ITEMS, 12))
@@ -36,6 +36,7 @@ def world(tmp_path, monkeypatch):
     {
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 2, 'tensor': 1},
+      'data': {'split': {}},
       'sid': {
         'levels': 3,
         'codes': 8,
@@ -72,7 +73,7 @@ def test_artifacts_resume_and_redo(world, monkeypatch):
     np.load(path / 'vectors.npy'),
   )
 
-  whole, left = train.epoch, 3
+  whole, left = steps.epoch, 3
 
   def crash(*args):
     nonlocal left
@@ -81,10 +82,10 @@ def test_artifacts_resume_and_redo(world, monkeypatch):
       raise KeyboardInterrupt
     return whole(*args)
 
-  monkeypatch.setattr(train, 'epoch', crash)
+  monkeypatch.setattr(steps, 'epoch', crash)
   with pytest.raises(KeyboardInterrupt):
     sid.run(config, path / 'two')
-  monkeypatch.setattr(train, 'epoch', whole)
+  monkeypatch.setattr(steps, 'epoch', whole)
   again = sid.run(config, path / 'two')
   assert again | {'seconds': 0} == summary | {'seconds': 0}
   for name in ('sids.npz', 'metrics.jsonl', 'embeddings.npy'):
@@ -129,3 +130,25 @@ def test_movielens_gets_unique_and_well_used_ids(tmp_path):
   # The titles and genres alone part 98.9 % of the items.
   assert summary['uniqueness_nearest'] > 0.97
   assert summary['mse'] < 0.45
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'quantiser': 'kmeans'},
+    {'last_level': 'sinkhorn'},
+    {'last_level': 'nearest'},
+    {'contrastive': 0.1},
+    {'ema': False, 'init': 'random', 'diversity': 0.1, 'dead_reset': 2},
+  ],
+  ids=str,
+)
+def test_every_technique_ends_without_collisions(world, change):
+  path, config = world
+  config.sid.update(change)
+  summary = sid.run(config, path / 'one')
+  assert summary['collisions'] == 0
+  if change.get('last_level') == 'nearest':
+    assert summary['uniqueness'] == summary['uniqueness_nearest']
+  else:
+    assert summary['uniqueness'] >= summary['uniqueness_nearest']
