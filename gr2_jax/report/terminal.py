@@ -7,7 +7,8 @@ _COLUMNS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
 _RATES = ('valid_rate', 'identity_rate')
 
 
-def _rows(cells: list[list[str]]) -> str:
+def rows(cells: list[list[str]]) -> str:
+  """Lays out a table: the first row is its head, the first column its names."""
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   lines = [
     '  '.join(
@@ -60,8 +61,8 @@ def closing_table(report: Mapping[str, Any]) -> str:
     [
       f'{report["dataset"]["name"]}, seed {report["seed"]}, traces of the '
       f'teacher {report["teacher"]!r}',
-      _rows(systems),
-      'Differences, with paired bootstrap intervals of 95 %\n' + _rows(deltas),
+      rows(systems),
+      'Differences, with paired bootstrap intervals of 95 %\n' + rows(deltas),
       hits + whole,
     ]
   )

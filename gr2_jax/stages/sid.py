@@ -7,6 +7,7 @@ Writes `workdir/sid/`: `embeddings.npy` float32 [I, W], the RQ-VAE's
 
 import hashlib
 import pathlib
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -15,7 +16,15 @@ from absl import logging
 from gr2_jax import assets, files, sharding
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.sid import assign, codebook, pairs, quantised, rqvae, train
+from gr2_jax.sid import (
+  assign,
+  codebook,
+  measures,
+  pairs,
+  quantised,
+  rqvae,
+  train,
+)
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.stages import artifacts, runner
 from gr2_jax.text import encoder
@@ -96,11 +105,24 @@ def _quantise(
   return quantised.infer(trained, cfg, sharding.replicate(mesh, vectors))
 
 
+def _agreement(
+  sids: np.ndarray, items: Sequence[dataset_lib.Item], levels: range
+) -> list[float | None]:
+  """Shared leaves by length of prefix; None (JSON has no NaN) where none."""
+  found = [measures.agreement(sids, items, n) for n in levels]
+  return [None if np.isnan(x) else round(x, 4) for x in found]
+
+
 @runner.stage(
   'sid', sections=('sid',), inputs=('data',), external=_hash_embeddings
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Makes the SIDs; `mse` is per component, 1 = the mean vector alone."""
+  """Makes the SIDs.
+
+  Of the summary, `mse` is per component (1 is what the mean vector reaches) and
+  `agreement` holds the shared leaf categories under prefixes of 0 (chance), 1
+  and 2 levels.
+  """
   cfg = config_lib.build(SidConfig, config.sid)
   dataset = dataset_lib.load(context.input('data'))
   vectors = rqvae.standardise(_embeddings(cfg, context, dataset))
@@ -124,6 +146,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     'mse': found.mse,
     'uniqueness_nearest': assign.uniqueness(nearest),
     'moved': int((raw != sids).any(1).sum()),
+    'agreement': _agreement(sids, dataset.items, range(3)),
   }
   logging.info('Semantic IDs: %s', summary)
   return summary

@@ -11,7 +11,7 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank.sasrec import SASRecConfig
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import road
+from gr2_jax.stages import road, sweep
 from gr2_jax.stages.candidates import CandidatesConfig
 from gr2_jax.stages.evaluate import EvaluateConfig
 from gr2_jax.stages.midtrain import MidtrainConfig
@@ -29,9 +29,10 @@ NAMES = sorted(
   for path in (ROOT / 'configs').glob('*.py')
   if path.stem not in ('__init__', 'common')
 )
+SWEEPS = ['sid_ablation']
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', sorted(set(NAMES) - set(SWEEPS)))
 def test_every_section_builds(name):
   config = importlib.import_module(f'configs.{name}').get_config()
   build = config_lib.build
@@ -61,6 +62,17 @@ def test_every_section_builds(name):
   assert prompt.max_tokens + longest <= train.length
   assert traces.explanation_tokens == rl.explanation_tokens
   AnswerConfig(rl.max_new_tokens, rl.explanation_tokens, rl.constrain)
+
+
+@pytest.mark.parametrize('name', SWEEPS)
+def test_every_run_of_a_sweep_builds(name):
+  swept = importlib.import_module(f'configs.{name}').get_config()
+  runs = [(run, dict(changes)) for run, changes in swept.runs]
+  assert len({run for run, _ in runs}) == len(runs)
+  assert len({config_lib.fingerprint(c) for _, c in runs}) == len(runs)
+  for _, changes in runs:
+    config = sweep.changed(swept.base, changes, 1)
+    config_lib.build(SidConfig, config.sid)
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -1,0 +1,150 @@
+"""Runs one config with many changes and seeds, and lays the results out.
+
+Every run is a run directory of its own, so a sweep that was cut off goes on
+where it stopped: finished stages are skipped.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, progress
+from gr2_jax.report import terminal
+from gr2_jax.stages import road
+
+_NAME = re.compile(r'[\w+.-]+')
+
+
+def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
+  """Makes all runs of a sweep.
+
+  Args:
+    sweep: `base`, a whole config; `runs`, pairs of a name and its changes
+      (pairs of dotted keys and values); `seeds`; `stages` to run; `share`,
+      pairs of a key of the config that takes a path and the artifact of the
+      first run that all runs get there; `columns`, `stage.number` of what is
+      reported.
+    workdir: gets `NAME/seed_N/` and `sweep.json`.
+
+  Returns:
+    What `sweep.json` holds: `runs`, with each one's name, seed, changes and
+    results.
+
+  Raises:
+    ValueError: a name that is no file name, a key that the config lacks, or a
+      column that no summary has.
+  """
+  runs = [(name, dict(changes)) for name, changes in sweep.runs]
+  for name, changes in runs:
+    if not _NAME.fullmatch(name):
+      raise ValueError(f'The run {name!r} cannot be a directory: rename it.')
+    changed(sweep.base, changes, 0)
+  pairs = [(*entry, seed) for entry in runs for seed in sweep.seeds]
+  shared = _share(sweep, workdir / '_shared')
+  found = []
+  with progress.bar(total=len(pairs), desc='sweep', unit='run') as bar:
+    for name, changes, seed in pairs:
+      config = changed(sweep.base, {**shared, **changes}, seed)
+      directory = workdir / name / f'seed_{seed}'
+      road.run(config, directory, sweep.stages)
+      results = {c: _read(directory, c) for c in sweep.columns}
+      found.append(
+        {'name': name, 'seed': seed, 'changes': changes, 'results': results}
+      )
+      bar.update()
+  document = {'base': config_lib.to_dict(sweep.base), 'runs': found}
+  files.write_json(workdir / 'sweep.json', document)
+  return document
+
+
+def table(document: Mapping[str, Any]) -> str:
+  """Lays a sweep out: a line a run, mean and deviation over its seeds.
+
+  Args:
+    document: from `run`.
+
+  Returns:
+    Lines for the terminal; of a list, the mean of each entry.
+  """
+  by_name: dict[str, list[dict]] = {}
+  for entry in document['runs']:
+    by_name.setdefault(entry['name'], []).append(entry['results'])
+  columns = list(document['runs'][0]['results'])
+  cells = [['run', 'seeds', *(c.partition('.')[2] for c in columns)]]
+  for name, results in by_name.items():
+    values = [_cell([r[c] for r in results]) for c in columns]
+    cells.append([name, str(len(results)), *values])
+  return terminal.rows(cells)
+
+
+def _cell(values: Sequence[Any]) -> str:
+  """Writes numbers of several seeds as mean and standard deviation."""
+  if isinstance(values[0], list):
+    numbers = np.array(values, float).mean(0)
+    return ' '.join(f'{x:.3g}' for x in numbers)
+  numbers = np.array(values, float)
+  if not numbers.any():
+    return '0'
+  spread = f' ±{numbers.std(ddof=1):.2g}' if len(numbers) > 1 else ''
+  return f'{numbers.mean():.4g}{spread}'
+
+
+def changed(
+  base: ml_collections.ConfigDict, changes: Mapping[str, Any], seed: int
+) -> ml_collections.ConfigDict:
+  """Returns a copy of a config with changes and a seed.
+
+  Args:
+    base: a whole config.
+    changes: dotted keys and their values.
+    seed: the run's.
+
+  Raises:
+    ValueError: a key that the config lacks.
+  """
+  config = base.copy_and_resolve_references()
+  config.seed = seed
+  for key, value in changes.items():
+    section, _, name = key.rpartition('.')
+    holder = config
+    for part in filter(None, section.split('.')):
+      holder = holder.get(part)
+      if not isinstance(holder, ml_collections.ConfigDict):
+        raise ValueError(f'The config has no section for {key!r}.')
+    if name not in holder:
+      raise ValueError(
+        f'The config has no {key!r}; its section has {sorted(holder)}.'
+      )
+    holder[name] = value
+  return config
+
+
+def _share(
+  sweep: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> dict[str, str]:
+  """Makes what all runs share, by the base config itself."""
+  if not sweep.share:
+    return {}
+  last = max(
+    list(road.STAGES).index(path.split('/')[0]) for _, path in sweep.share
+  )
+  stages = list(road.STAGES)[: last + 1]
+  road.run(changed(sweep.base, {}, sweep.seeds[0]), workdir, stages)
+  return {key: str((workdir / path).absolute()) for key, path in sweep.share}
+
+
+def _read(workdir: pathlib.Path, column: str) -> Any:
+  """Reads `stage.number` from a stage's summary."""
+  stage, _, name = column.partition('.')
+  summary = files.read_json(workdir / stage / 'summary.json')
+  if name not in summary:
+    raise ValueError(
+      f'The column {column!r} is not in the summary of {stage!r}, which has '
+      f'{sorted(summary)}.'
+    )
+  return summary[name]

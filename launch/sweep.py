@@ -1,0 +1,40 @@
+"""Runs a sweep: one config, many changes, several seeds, and a table.
+
+    python -m launch.sweep --config=configs/sid_ablation.py:data=ml-100k \
+        --workdir=runs/sid_ablation --output=results/sid_ablation.json
+
+Every run has its own directory below the workdir; a sweep that was cut off goes
+on where it stopped. `--config.base.KEY=VALUE` changes all its runs.
+"""
+
+import pathlib
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from launch import start
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Sweep, with switches after a colon.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the runs.')
+_OUTPUT = flags.DEFINE_string('output', '', 'Where to keep sweep.json, too.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv) -> None:
+  """Makes the runs and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
+  from gr2_jax import files
+  from gr2_jax.stages import sweep
+
+  start.set_up()
+  document = sweep.run(_CONFIG.value, pathlib.Path(_WORKDIR.value).absolute())
+  if _OUTPUT.value:
+    files.write_json(pathlib.Path(_OUTPUT.value), document)
+  print(sweep.table(document))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,92 @@
+"""Sweeps: which runs are made with which config, and the table by hand."""
+
+import json
+
+import ml_collections
+import pytest
+
+from gr2_jax import files
+from gr2_jax.stages import road, sweep
+
+
+@pytest.fixture
+def made(monkeypatch):
+  """Runs that only write a summary; what they were asked is kept."""
+  asked = []
+
+  def run(config, workdir, only=()):
+    asked.append((workdir, config.to_dict(), list(only)))
+    (workdir / 'sid').mkdir(parents=True, exist_ok=True)
+    files.write_json(
+      workdir / 'sid' / 'summary.json',
+      {
+        'unique': config.sid.rate + config.seed / 10,
+        'dead': [0, config.seed],
+        'collisions': 0,
+      },
+    )
+
+  monkeypatch.setattr(road, 'run', run)
+  return asked
+
+
+def _sweep(**changes):
+  return ml_collections.ConfigDict(
+    {
+      'base': {'seed': 9, 'sid': {'rate': 0.5, 'embeddings': ''}},
+      'stages': ['data', 'sid'],
+      'seeds': [0, 1],
+      'share': [('sid.embeddings', 'sid/embeddings.npy')],
+      'runs': [('plain', ()), ('more', (('sid.rate', 0.7),))],
+      'columns': ['sid.unique', 'sid.dead', 'sid.collisions'],
+      **changes,
+    }
+  )
+
+
+def test_every_run_has_its_config_seed_and_directory(made, tmp_path):
+  document = sweep.run(_sweep(), tmp_path)
+  shared, *asked = made
+  assert shared[0] == tmp_path / '_shared'
+  assert shared[1]['sid'] == {'rate': 0.5, 'embeddings': ''}
+  path = str(tmp_path / '_shared' / 'sid' / 'embeddings.npy')
+  expected = [
+    (tmp_path / name / f'seed_{seed}', seed, rate)
+    for name, rate in (('plain', 0.5), ('more', 0.7))
+    for seed in (0, 1)
+  ]
+  for (directory, config, stages), (where, seed, rate) in zip(
+    asked, expected, strict=True
+  ):
+    assert directory == where
+    assert config == {'seed': seed, 'sid': {'rate': rate, 'embeddings': path}}
+    assert stages == ['data', 'sid']
+  assert json.loads((tmp_path / 'sweep.json').read_text()) == document
+  assert [r['results']['sid.dead'] for r in document['runs']] == [
+    [0, 0],
+    [0, 1],
+    [0, 0],
+    [0, 1],
+  ]
+
+
+def test_the_table_by_hand(made, tmp_path):
+  lines = sweep.table(sweep.run(_sweep(), tmp_path)).splitlines()
+  assert lines[0].split() == ['run', 'seeds', 'unique', 'dead', 'collisions']
+  # 0.5 and 0.6: deviation 0.1 / sqrt(2).
+  assert lines[2].split() == ['plain', '2', '0.55', '±0.071', '0', '0.5', '0']
+  assert lines[3].split()[:3] == ['more', '2', '0.75']
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'runs': [('a/b', ())]}, "'a/b' cannot be a directory"),
+    ({'runs': [('a', (('sid.rat', 1),))]}, "no 'sid.rat'"),
+    ({'runs': [('a', (('rl.lr', 1),))]}, "no section for 'rl.lr'"),
+    ({'columns': ['sid.mse']}, "'sid.mse' is not in the summary"),
+  ],
+)
+def test_mistakes_are_named(made, tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    sweep.run(_sweep(**changes), tmp_path)
