@@ -95,17 +95,28 @@ def resolve_conflicts(sids: np.ndarray, codes: int) -> np.ndarray:
   seen = set()
   for item, row in enumerate(rows):
     if row in seen:
-      row = _free(row, codes, taken, full)
+      row = free_sid(row, codes, taken, full)
       taken.add(row)
       sids[item] = row
     seen.add(row)
   return sids
 
 
-def _free(
+def free_sid(
   row: tuple[int, ...], codes: int, taken: set, full: set
 ) -> tuple[int, ...]:
-  """Returns the free SID that shares the longest prefix with `row`."""
+  """Finds the free SID that shares the longest prefix with a taken one.
+
+  Args:
+    row: the L codes that are wanted.
+    codes: C.
+    taken: the SIDs that exist.
+    full: prefixes known to have no free SID; more are added here, so that none
+      is searched twice. Keep it as long as `taken` only grows.
+
+  Returns:
+    L codes; below the kept prefix they count upwards (cyclically) from `row`.
+  """
   for kept in range(len(row) - 1, -1, -1):
     for found in _search(row[:kept], row, codes, taken, full):
       return found
