@@ -108,6 +108,21 @@ def read(folder: pathlib.Path) -> raw.Raw:
   return raw.Raw(tuple(items.values()), interactions, tuple(slates))
 
 
+def read_items(path: pathlib.Path) -> tuple[dataset_lib.Item, ...]:
+  """Reads one file of items.
+
+  Args:
+    path: CSV, JSONL or Parquet with the columns of `items.*`.
+
+  Returns:
+    The items, in the order of the file.
+
+  Raises:
+    ValueError: bad input, with file, line and remedy.
+  """
+  return tuple(raw.unique_items(_items(path)).values())
+
+
 def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
   for where, row in tables.rows(path, ('item_id', 'title', 'categories')):
     yield (

@@ -60,6 +60,24 @@ def infer(
   )
 
 
+@jax.jit
+def _codes(books, vectors):
+  return codebook.quantise(books, vectors)
+
+
+def nearest(books: jax.Array, vectors: jax.Array) -> np.ndarray:
+  """Quantises vectors as they are.
+
+  Args:
+    books: float32 [L, C, D].
+    vectors: float32 [I, D].
+
+  Returns:
+    int32 [I, L].
+  """
+  return np.asarray(_codes(books, vectors)[0])
+
+
 def kmeans(
   vectors: np.ndarray, config: SidConfig, mesh: Mesh, seed: int
 ) -> Quantised:
@@ -83,7 +101,7 @@ def kmeans(
       config.codes,
       config.kmeans_iterations,
     )
-    codes, chosen, residuals = jax.jit(codebook.quantise)(books, vectors)
+    codes, chosen, residuals = _codes(books, vectors)
   left = np.asarray(residuals[:, -1] - chosen[:, -1])
   return Quantised(
     np.asarray(codes),

@@ -5,7 +5,7 @@ GR2.md, stage 1a; Lee et al., arXiv 2203.01941; Rajput et al., arXiv
 vector, L levels, C codes a level.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -53,35 +53,61 @@ class Autoencoder(nn.Module):
     return self.decoder(z)
 
 
-def standardise(vectors: np.ndarray) -> np.ndarray:
-  """Centres vectors and scales them to a mean square of one.
+class Scaling(NamedTuple):
+  """How embeddings are centred and scaled.
+
+  Attributes:
+    mean: float64 [W].
+    scale: root of the mean square of the centred components.
+  """
+
+  mean: np.ndarray
+  scale: float
+
+  def apply(self, vectors: np.ndarray) -> np.ndarray:
+    """Scales vectors [I, W] to float32 [I, W].
+
+    Raises:
+      ValueError: a value is not finite.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    if not np.isfinite(vectors).all():
+      row = int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])
+      raise ValueError(
+        f'The embedding of item {row} is not finite: compute it anew.'
+      )
+    return ((vectors - self.mean) / self.scale).astype(np.float32)
+
+
+def scaling(vectors: np.ndarray) -> Scaling:
+  """Finds what brings vectors to mean 0 and a mean square of one.
 
   So learning rates and errors mean the same for every encoder: a mean squared
   error of 1 is what the mean vector alone reaches. Our choice.
 
   Args:
-    vectors: float [I, W], finite.
+    vectors: float [I, W].
 
   Returns:
-    float32 [I, W].
+    The scaling.
 
   Raises:
-    ValueError: a value is not finite, or all vectors are the same.
+    ValueError: all vectors are the same.
   """
   vectors = np.asarray(vectors, np.float64)
-  if not np.isfinite(vectors).all():
-    row = int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])
-    raise ValueError(
-      f'The embedding of item {row} is not finite: compute it anew.'
-    )
-  centred = vectors - vectors.mean(0, keepdims=True)
-  scale = np.sqrt((centred**2).mean())
+  mean = vectors.mean(0)
+  scale = float(np.sqrt(((vectors - mean) ** 2).mean()))
   if scale == 0:
     raise ValueError(
       'All item embeddings are the same vector: SIDs cannot tell items apart. '
       'Check the item texts or sid.embeddings.'
     )
-  return (centred / scale).astype(np.float32)
+  return Scaling(mean, scale)
+
+
+def standardise(vectors: np.ndarray) -> np.ndarray:
+  """Scales vectors [I, W] by their own `scaling`; float32 [I, W]."""
+  return scaling(vectors).apply(vectors)
 
 
 def create(

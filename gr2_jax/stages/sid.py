@@ -1,14 +1,16 @@
 """Semantic IDs: item texts to vectors to codes to distinct SIDs.
 
 Writes `workdir/sid/`: `embeddings.npy` float32 [I, W], the RQ-VAE's
-`checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L] and
-`raw` (before conflicts are resolved).
+`checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L],
+`raw` (before conflicts are resolved) and what the tokenizer needs for new items
+(`stages/new_items.py`): `books`, `mean` and `scale`.
 """
 
 import hashlib
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import ml_collections
 import numpy as np
 from absl import logging
@@ -44,8 +46,19 @@ def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
     return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
-def _read_embeddings(path: str, items: int) -> np.ndarray:
-  """Reads precomputed vectors and checks that they fit the catalogue."""
+def read_embeddings(path: str, items: int) -> np.ndarray:
+  """Reads precomputed vectors and checks that they fit the catalogue.
+
+  Args:
+    path: a `.npy`, float [I, W].
+    items: I.
+
+  Returns:
+    float32 [I, W].
+
+  Raises:
+    ValueError: another shape.
+  """
   vectors = np.load(path, allow_pickle=False)
   if vectors.ndim != 2 or len(vectors) != items:
     raise ValueError(
@@ -55,6 +68,33 @@ def _read_embeddings(path: str, items: int) -> np.ndarray:
   return vectors.astype(np.float32)
 
 
+def embed(
+  config: SidConfig, items: Sequence[dataset_lib.Item], mesh: jax.sharding.Mesh
+) -> np.ndarray:
+  """Embeds item texts by MiniLM.
+
+  Args:
+    config: length and batch of the texts.
+    items: I items.
+    mesh: the mesh.
+
+  Returns:
+    float32 [I, 384].
+  """
+  bert, params, tokenizer = encoder.load(
+    assets.fetch('minilm'), config.bf16_matmul
+  )
+  return encoder.embed(
+    [encoder.item_text(item) for item in items],
+    bert,
+    params,
+    tokenizer,
+    mesh,
+    config.max_length,
+    config.embed_tokens,
+  )
+
+
 def _embeddings(
   config: SidConfig, context: runner.Context, dataset: dataset_lib.Dataset
 ) -> np.ndarray:
@@ -62,20 +102,9 @@ def _embeddings(
   path = context.directory / 'embeddings.npy'
   if not path.exists():
     if config.embeddings:
-      vectors = _read_embeddings(config.embeddings, dataset.num_items)
+      vectors = read_embeddings(config.embeddings, dataset.num_items)
     else:
-      bert, params, tokenizer = encoder.load(
-        assets.fetch('minilm'), config.bf16_matmul
-      )
-      vectors = encoder.embed(
-        [encoder.item_text(item) for item in dataset.items],
-        bert,
-        params,
-        tokenizer,
-        context.mesh,
-        config.max_length,
-        config.embed_tokens,
-      )
+      vectors = embed(config, dataset.items, context.mesh)
     files.atomic_save(path, vectors)
   return np.load(path, allow_pickle=False)
 
@@ -125,7 +154,9 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """
   cfg = config_lib.build(SidConfig, config.sid)
   dataset = dataset_lib.load(context.input('data'))
-  vectors = rqvae.standardise(_embeddings(cfg, context, dataset))
+  embeddings = _embeddings(cfg, context, dataset)
+  scaling = rqvae.scaling(embeddings)
+  vectors = scaling.apply(embeddings)
   found = _quantise(cfg, config, context, vectors)
   nearest = found.codes
   raw, sids = assign.assign(
@@ -136,7 +167,13 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     found.last,
     found.books[-1],
   )
-  files.atomic_savez(context.directory / 'sids.npz', sids=sids, raw=raw)
+  files.atomic_savez(
+    context.directory / 'sids.npz',
+    sids=sids,
+    raw=raw,
+    books=found.books,
+    **scaling._asdict(),
+  )
   counts = codebook.usage(nearest, cfg.codes)
   summary = {
     'uniqueness': assign.uniqueness(raw),

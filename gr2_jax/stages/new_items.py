@@ -1,0 +1,157 @@
+"""A trained tokenizer applied to items that were not in its catalogue.
+
+tokenizer = new_items.load('runs/beauty')
+sids, report = tokenizer.assign(items)
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import sharding
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.sid import assign, growth, quantised, rqvae, steps
+from gr2_jax.sid.config import SidConfig
+from gr2_jax.stages import artifacts, sid
+from gr2_jax.text import encoder
+from gr2_jax.train import checkpoint
+
+
+@dataclasses.dataclass
+class Tokenizer:
+  """The tokenizer of a run and the catalogue as it has grown.
+
+  Attributes:
+    config: its numbers.
+    mesh: where it computes.
+    scaling: of the embeddings.
+    state: the trained RQ-VAE; None for residual k-means.
+    books: float32 [L, C, D].
+    sids: int32 [I, L], of the items so far.
+    raw: int32 [I, L], the same before conflicts were resolved.
+    item_ids: the items so far.
+  """
+
+  config: SidConfig
+  mesh: jax.sharding.Mesh
+  scaling: rqvae.Scaling
+  state: steps.RqvaeState | None
+  books: np.ndarray
+  sids: np.ndarray
+  raw: np.ndarray
+  item_ids: list[str]
+
+  def nearest(self, embeddings: np.ndarray) -> np.ndarray:
+    """Quantises embeddings.
+
+    Args:
+      embeddings: float [N, W].
+
+    Returns:
+      int32 [N, L], the nearest codes.
+    """
+    vectors = sharding.replicate(self.mesh, self.scaling.apply(embeddings))
+    if self.state is None:
+      books = sharding.replicate(self.mesh, self.books)
+      return quantised.nearest(books, vectors)
+    return quantised.infer(self.state, self.config, vectors).codes
+
+  def assign(
+    self,
+    items: Sequence[dataset_lib.Item],
+    embeddings: np.ndarray | None = None,
+  ) -> tuple[np.ndarray, dict]:
+    """Gives new items SIDs and adds them to the catalogue.
+
+    Args:
+      items: N new items.
+      embeddings: float [N, W]; None to embed the texts by MiniLM.
+
+    Returns:
+      (int32 [N, L], report). The report has `items` and `collisions` of the
+      catalogue so far, its `uniqueness` before conflicts were resolved, and
+      `moved`: how many of the new items had to leave their prefix.
+
+    Raises:
+      ValueError: an item that the catalogue has, by name, or vectors that do
+        not fit the items.
+    """
+    known = set(self.item_ids)
+    again = [item.item_id for item in items if item.item_id in known]
+    if again:
+      raise ValueError(
+        f'{len(again)} items are in the catalogue already: {again[:20]}. Leave '
+        'them out; their semantic IDs stay.'
+      )
+    if embeddings is None:
+      embeddings = sid.embed(self.config, items, self.mesh)
+    if len(embeddings) != len(items):
+      raise ValueError(f'{len(embeddings)} embeddings for {len(items)} items.')
+    last_level = self.config.last_level
+    raw, new = growth.extend(
+      self.sids,
+      self.nearest(embeddings),
+      growth.content_keys([encoder.item_text(item) for item in items]),
+      self.config.codes,
+      'random' if last_level == 'sinkhorn' else last_level,
+    )
+    self.sids = np.concatenate([self.sids, new])
+    self.raw = np.concatenate([self.raw, raw])
+    self.item_ids = [*self.item_ids, *(item.item_id for item in items)]
+    return new, {
+      'items': len(self.sids),
+      'uniqueness': assign.uniqueness(self.raw),
+      'collisions': assign.collisions(self.sids),
+      'moved': int((raw != new).any(1).sum()),
+    }
+
+
+def load(
+  workdir: pathlib.Path | str, mesh: jax.sharding.Mesh | None = None
+) -> Tokenizer:
+  """Loads the tokenizer of a run.
+
+  Args:
+    workdir: the run's directory; its sid stage must be finished.
+    mesh: where to; by default the mesh of the run's config.
+
+  Returns:
+    The tokenizer.
+
+  Raises:
+    FileNotFoundError: no run, or its sid stage is not finished.
+  """
+  workdir = pathlib.Path(workdir).absolute()
+  for name in ('config.json', 'sid/DONE'):
+    if not (workdir / name).exists():
+      raise FileNotFoundError(
+        f'{workdir / name} is missing: give the --workdir of a run whose sid '
+        'stage is finished.'
+      )
+  config = config_lib.load(workdir / 'config.json')
+  cfg = config_lib.build(SidConfig, config.sid)
+  if mesh is None:
+    mesh = sharding.make_mesh(**config.mesh)
+  with np.load(workdir / 'sid' / 'sids.npz') as arrays:
+    stored = dict(arrays)
+  items = artifacts.Artifacts(config, workdir).dataset.items
+  trained = None
+  if cfg.quantiser == 'rqvae':
+    width = len(stored['mean'])
+    trained = steps.create(cfg, len(items), width, mesh, seed=0)
+    with checkpoint.Checkpointer(workdir / 'sid' / 'checkpoints') as saved:
+      trained = saved.restore(trained)[0]
+  return Tokenizer(
+    config=cfg,
+    mesh=mesh,
+    scaling=rqvae.Scaling(stored['mean'], float(stored['scale'])),
+    state=trained,
+    books=stored['books'],
+    sids=stored['sids'],
+    raw=stored['raw'],
+    item_ids=[item.item_id for item in items],
+  )
