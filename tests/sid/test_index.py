@@ -1,6 +1,7 @@
 """The prefix index against brute force over the rows."""
 
 import itertools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -108,3 +109,45 @@ def test_index_is_an_argument_of_jitted_functions():
   lo, hi = walk(found, jnp.array([0, 2]))
   np.testing.assert_array_equal(lo, [0, 3])
   np.testing.assert_array_equal(hi, [3, 5])
+
+
+@pytest.mark.slow
+def test_ten_million_items():
+  """Exact, small and fast to ask at the scale of a large catalogue."""
+  items, levels, codes = 10_000_000, 4, 256
+  rng = np.random.default_rng(0)
+
+  def rows(numbers):
+    places = codes ** np.arange(levels)[::-1]
+    return (numbers[:, None] // places % codes).astype(np.int32)
+
+  # Only 16 of the first codes are used: some prefixes are crowded.
+  drawn = np.unique(rng.integers(0, 16 * codes**3, items + items // 20))
+  sids = rows(rng.permutation(drawn)[:items])
+  started = time.monotonic()
+  built = index.build(sids, codes)
+  seconds = time.monotonic() - started
+  size = sum(x.nbytes for x in jax.tree.leaves(built))
+  print(f'{items} items: {seconds:.1f} s, {size / 2**20:.0f} MiB')
+  # Three arrays of I x L integers and one of I: nothing of nodes x codes.
+  assert size == 4 * items * (3 * levels + 1)
+
+  @jax.jit
+  def walk(built, wanted):
+    lo, hi = (jnp.broadcast_to(x, wanted.shape[:1]) for x in built.root())
+    for level in range(levels):
+      legal = built.children(lo, hi, level)
+      own = jnp.take_along_axis(legal, wanted[:, level, None], axis=1)[:, 0]
+      lo, hi = built.narrow(lo, hi, level, wanted[:, level])
+      lo = jnp.where(own, lo, hi)
+    return built.item(lo), hi - lo
+
+  asked = rng.permutation(items)[:512]
+  found, count = walk(built, jnp.asarray(sids[asked]))
+  np.testing.assert_array_equal(found, asked)
+  np.testing.assert_array_equal(count, 1)
+  absent = rows(np.setdiff1d(rng.integers(0, codes**levels, 512), drawn))
+  _, count = walk(built, jnp.asarray(absent))
+  np.testing.assert_array_equal(count, 0)
+  with pytest.raises(KeyError, match='longest prefix'):
+    built.lookup(absent[0])
