@@ -40,6 +40,7 @@ def get_config(arg: str = ''):
   config.sft.train.ckpt_every = 10
   config.candidates.sasrec = {'max_epochs': 2, 'width': 32, 'layers': 1}
   config.rl.steps = 4
+  config.rl.lr = 1e-3
   config.rl.prompts_per_step = 4
   config.rl.group_size = 4
   config.rl.checkpoint_every = 2
