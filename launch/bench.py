@@ -1,0 +1,52 @@
+"""Benchmarks, each as a ratio to a peer that was measured in the same run.
+
+    bash launch/bench.sh sid --output=results/bench_sid.json
+
+Groups: `sid` (RQ-VAE training and assignment, constrained beam search). Ours
+and the peer take turns; a ratio is the median over the turns, since machines
+differ and are noisy. `launch/bench.sh` installs the peers.
+"""
+
+import importlib
+import pathlib
+
+from absl import app, flags
+
+from launch import bench_contest, start
+
+GROUPS = {'sid': 'launch.bench_sid'}
+
+_OUTPUT = flags.DEFINE_string('output', '', 'Where to keep the report (JSON).')
+_TURNS = flags.DEFINE_integer(
+  'turns', 5, 'How often ours and the peer are measured.', lower_bound=1
+)
+
+
+def main(argv) -> None:
+  """Measures a group and prints its table."""
+  if len(argv) != 2 or argv[1] not in GROUPS:
+    raise app.UsageError(f'Name one group of {sorted(GROUPS)}.')
+  from gr2_jax import files, progress
+  from gr2_jax.report import terminal
+
+  start.set_up()
+  contests = importlib.import_module(GROUPS[argv[1]]).contests()
+  found = []
+  with progress.bar(total=len(contests), desc='bench', unit='contest') as bar:
+    for contest in contests:
+      found.append(bench_contest.measure(contest, _TURNS.value))
+      bar.update()
+  report = {
+    'machine': bench_contest.machine(),
+    'turns': _TURNS.value,
+    'results': found,
+  }
+  if _OUTPUT.value:
+    files.write_json(pathlib.Path(_OUTPUT.value), report)
+  columns = ('name', 'peer', 'unit', 'ours', 'theirs', 'ratio', 'goal')
+  cells = [[str(row[c]) for c in columns] for row in found]
+  print(terminal.rows([list(columns), *cells]))
+
+
+if __name__ == '__main__':
+  app.run(main)

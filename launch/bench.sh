@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs benchmarks beside their peers, in an environment of their own.
+# Usage: bash launch/bench.sh sid [--output=results/bench_sid.json]
+# Makes or reuses .venv-bench: what the project needs, and the peers.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash launch/setup.sh
+if ! cmp -s launch/bench_requirements.txt .venv-bench/installed; then
+  .venv/bin/python -m venv .venv-bench
+  echo 'Installing launch/bench_requirements.txt into .venv-bench'
+  .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+    -r requirements.txt -r launch/bench_requirements.txt
+  cp launch/bench_requirements.txt .venv-bench/installed
+fi
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+exec .venv-bench/bin/python -m launch.bench "$@"

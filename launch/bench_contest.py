@@ -1,0 +1,84 @@
+"""How ours and a peer are measured: in turns, in one run."""
+
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import NamedTuple
+
+
+class Contest(NamedTuple):
+  """Two ways to do the same.
+
+  Attributes:
+    name: what is done.
+    peer: by whom else.
+    unit: of what is counted.
+    count: how much one call does.
+    ours: does it, and waits until it is done.
+    theirs: does it, too.
+    goal: the ratio of rates that we want.
+  """
+
+  name: str
+  peer: str
+  unit: str
+  count: int
+  ours: Callable[[], None]
+  theirs: Callable[[], None]
+  goal: float
+
+
+def seconds(run: Callable[[], None]) -> float:
+  """Measures one call."""
+  started = time.perf_counter()
+  run()
+  return time.perf_counter() - started
+
+
+def measure(contest: Contest, turns: int) -> dict:
+  """Lets ours and the peer take turns, after one call each to warm up.
+
+  Args:
+    contest: what to measure.
+    turns: number of turns.
+
+  Returns:
+    Rates (median) and the median of the turns' ratios, ours over theirs.
+  """
+  contest.ours()
+  contest.theirs()
+  pairs = [
+    (seconds(contest.ours), seconds(contest.theirs)) for _ in range(turns)
+  ]
+  rates = [
+    contest.count / statistics.median(times)
+    for times in zip(*pairs, strict=True)
+  ]
+  ratios = [theirs / ours for ours, theirs in pairs]
+  return {
+    'name': contest.name,
+    'peer': contest.peer,
+    'unit': f'{contest.unit}/s',
+    'ours': round(rates[0], 1),
+    'theirs': round(rates[1], 1),
+    'ratio': round(statistics.median(ratios), 3),
+    'ratio_range': [round(min(ratios), 3), round(max(ratios), 3)],
+    'goal': contest.goal,
+  }
+
+
+def machine() -> dict:
+  """Describes the processor and the packages that were compared."""
+  info = pathlib.Path('/proc/cpuinfo')
+  lines = info.read_text().splitlines() if info.exists() else []
+  names = [line.split(': ')[1] for line in lines if line.startswith('model na')]
+  packages = ('jax', 'torch', 'transformers', 'faiss-cpu')
+  return {
+    'processor': names[0] if names else platform.processor(),
+    'cores': len(os.sched_getaffinity(0)),
+    'packages': {name: metadata.version(name) for name in packages},
+  }

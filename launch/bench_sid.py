@@ -1,0 +1,121 @@
+"""The tokenizer and the constrained beam search beside their peers.
+
+Peers see the same arrays in the same precision, or the one they are fastest in.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gr2_jax import sharding
+from gr2_jax.decode import retrieve
+from gr2_jax.lm import decoder
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.sid import assign, quantised, rqvae, steps
+from gr2_jax.sid import index as sid_index
+from gr2_jax.sid.config import SidConfig
+from gr2_jax.text import answer
+from launch import bench_contest, bench_torch
+
+ITEMS, WIDTH, BATCH = 16_384, 384, 512
+SID = SidConfig(batch_size=BATCH)
+USERS, PROMPT, BEAM = 32, 64, 10
+# The decoder of configs/beauty.py.
+LM = LMConfig(
+  vocab_size=5_120,
+  width=256,
+  layers=6,
+  heads=8,
+  kv_heads=4,
+  head_dim=32,
+  mlp_dim=768,
+  bf16_matmul=True,
+)
+
+
+def contests() -> list[bench_contest.Contest]:
+  """Returns the contests of this group."""
+  rng = np.random.default_rng(0)
+  topics = rng.normal(size=(200, WIDTH))
+  noise = 0.5 * rng.normal(size=(ITEMS, WIDTH))
+  vectors = rqvae.standardise(topics[rng.integers(0, 200, ITEMS)] + noise)
+  mesh = sharding.make_mesh()
+  return [*_tokenizer(vectors, mesh), _beam_search(rng, mesh)]
+
+
+def _tokenizer(
+  vectors: np.ndarray, mesh: jax.sharding.Mesh
+) -> list[bench_contest.Contest]:
+  state = steps.create(SID, *vectors.shape, mesh, seed=0)
+  data = sharding.replicate(mesh, vectors)
+  state = steps.start_books(state, SID, data, jax.random.key(0))
+  books = np.asarray(state.books)
+  latent = np.asarray(
+    rqvae.apply(
+      rqvae.Autoencoder(SID, WIDTH), state.train.params, data, 'encode'
+    )
+  )
+  held = [jax.tree.map(jnp.copy, state)]
+
+  def train():
+    with jax.set_mesh(mesh):
+      held[0], _ = steps.epoch(
+        held[0], SID, mesh, data, jax.random.key(1), jnp.array(True)
+      )
+    jax.block_until_ready(held[0].books)
+
+  device_books, device_latent = sharding.replicate(mesh, (books, latent))
+  network = bench_torch.Rqvae(SID, WIDTH, books)
+  precision, peer_train = network.fastest(vectors, BATCH)
+  return [
+    bench_contest.Contest(
+      'RQ-VAE training', f'PyTorch {precision}', 'items', ITEMS, train,
+      peer_train, 1.2,
+    ),
+    bench_contest.Contest(
+      'assignment', 'PyTorch', 'items', ITEMS,
+      lambda: quantised.infer(state, SID, data),
+      lambda: network.assign(vectors), 1.0,
+    ),
+    bench_contest.Contest(
+      'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items', ITEMS,
+      lambda: quantised.nearest(device_books, device_latent),
+      bench_torch.faiss_quantiser(books, latent), 1.0,
+    ),
+  ]  # fmt: skip
+
+
+def _beam_search(
+  rng: np.random.Generator, mesh: jax.sharding.Mesh
+) -> bench_contest.Contest:
+  """Users' next items by constrained beam search over 12,000 items."""
+  _, sids = assign.assign(rng.integers(0, 256, (12_000, 4)), 256, seed=0)
+  offset = LM.vocab_size - 4 * 256
+  fmt = answer.AnswerFormat(
+    open=4, mid=5, sep=6, close=7, eos=1, pad=0, sid_offset=offset,
+    levels=4, codes=256, unsafe=(),
+  )  # fmt: skip
+  params, _ = sharding.init(
+    decoder.init_fn(LM), mesh, sharding.DECODE_RULES, jax.random.key(0)
+  )
+  retriever = retrieve.Retriever(
+    config=LM,
+    params=params,
+    mesh=mesh,
+    index=sharding.replicate(mesh, sid_index.build(sids, 256)),
+    fmt=fmt,
+    width=BEAM,
+    batch_size=USERS,
+  )
+  prompts = rng.integers(8, offset, (USERS, PROMPT))
+  tokens = sids + offset + np.arange(4) * 256
+  nobody = [np.zeros(0, np.int32)] * USERS
+  return bench_contest.Contest(
+    'constrained beam search, batch 32, beam 10',
+    'transformers generate, prefix_allowed_tokens_fn',
+    'users',
+    USERS,
+    lambda: retriever.top_k(prompts.tolist(), BEAM, nobody),
+    bench_torch.beam_search(LM, prompts, tokens, BEAM),
+    10.0,
+  )

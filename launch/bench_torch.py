@@ -1,0 +1,180 @@
+"""The peers of `bench_sid`: PyTorch, faiss and transformers."""
+
+import time
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.sid.config import SidConfig
+
+
+class Rqvae:
+  """The RQ-VAE of `gr2_jax.sid` in PyTorch: same sizes, EMA codebooks, Adam."""
+
+  def __init__(self, config: SidConfig, width: int, books: np.ndarray):
+    """Makes the network.
+
+    Args:
+      config: sizes, decay, commitment and learning rate.
+      width: W of the embeddings.
+      books: float32 [L, C, D], the start.
+    """
+    self._config, self._width = config, width
+    widths = [width, *config.hidden, config.latent]
+    self._encoder = _mlp(widths)
+    self._decoder = _mlp(widths[::-1])
+    self._books = [torch.tensor(book) for book in books]
+    parameters = [*self._encoder.parameters(), *self._decoder.parameters()]
+    self._adam = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
+
+  def fastest(
+    self, vectors: np.ndarray, batch: int
+  ) -> tuple[str, Callable[[], None]]:
+    """Finds the precision in which an epoch is fastest.
+
+    Args:
+      vectors: float32 [I, W].
+      batch: items a step.
+
+    Returns:
+      (name of the precision, an epoch in it).
+    """
+    data = torch.tensor(vectors)
+    runs = {
+      'float32': lambda: self._epoch(data, batch, bf16=False),
+      'bfloat16': lambda: self._epoch(data, batch, bf16=True),
+    }
+    times = {}
+    for name, run in runs.items():
+      run()
+      started = time.perf_counter()
+      run()
+      times[name] = time.perf_counter() - started
+    best = min(times, key=times.get)
+    return best, runs[best]
+
+  def _epoch(self, data: torch.Tensor, batch: int, bf16: bool) -> None:
+    order = torch.randperm(len(data))
+    for start in range(0, len(data), batch):
+      self._step(data[order[start : start + batch]], bf16)
+
+  def _step(self, h: torch.Tensor, bf16: bool) -> None:
+    with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+      z = self._encoder(h).float()
+    codes, after, residuals = self._quantise(z.detach())
+    commitment = ((z[:, None] - after) ** 2).sum((1, 2)).mean()
+    straight = z + (after[:, -1] - z).detach()
+    with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+      decoded = self._decoder(straight).float()
+    loss = ((h - decoded) ** 2).mean()
+    loss = loss + self._config.commitment / self._width * commitment
+    self._adam.zero_grad(set_to_none=True)
+    loss.backward()
+    self._adam.step()
+    for level, book in enumerate(self._books):
+      self._move(book, codes[:, level], residuals[:, level])
+
+  def _quantise(self, z: torch.Tensor):
+    codes, after, residuals = [], [], []
+    residual, total = z, torch.zeros_like(z)
+    for book in self._books:
+      distance = (book**2).sum(-1) - 2 * residual @ book.T
+      code = distance.argmin(-1)
+      chosen = book[code]
+      residuals.append(residual)
+      codes.append(code)
+      residual, total = residual - chosen, total + chosen
+      after.append(total)
+    return tuple(torch.stack(x, 1) for x in (codes, after, residuals))
+
+  def _move(
+    self, book: torch.Tensor, code: torch.Tensor, residual: torch.Tensor
+  ) -> None:
+    count = torch.zeros(len(book)).index_add_(0, code, torch.ones(len(code)))
+    total = torch.zeros_like(book).index_add_(0, code, residual)
+    mean = total / count.clamp(min=1)[:, None]
+    decay = self._config.decay
+    moved = decay * book + (1 - decay) * mean
+    book.copy_(torch.where(count[:, None] > 0, moved, book))
+
+  @torch.inference_mode()
+  def assign(self, vectors: np.ndarray) -> np.ndarray:
+    """Quantises embeddings [I, W]: int64 [I, L]."""
+    return self._quantise(self._encoder(torch.tensor(vectors)))[0].numpy()
+
+
+def _mlp(widths: list[int]) -> nn.Sequential:
+  layers: list[nn.Module] = []
+  for left, right in zip(widths[:-1], widths[1:], strict=True):
+    layers += [nn.Linear(left, right), nn.ReLU()]
+  return nn.Sequential(*layers[:-1])
+
+
+def faiss_quantiser(books: np.ndarray, latent: np.ndarray) -> Callable:
+  """Returns faiss' residual quantisation of vectors [I, D], beam 1."""
+  levels, codes, width = books.shape
+  quantiser = faiss.ResidualQuantizer(width, levels, codes.bit_length() - 1)
+  quantiser.max_beam_size = 1
+  faiss.copy_array_to_vector(books.ravel(), quantiser.codebooks)
+  quantiser.is_trained = True
+  quantiser.compute_codebook_tables()
+  return lambda: quantiser.compute_codes(latent)
+
+
+def beam_search(
+  config: LMConfig, prompts: np.ndarray, tokens: np.ndarray, beam: int
+) -> Callable:
+  """Returns a constrained `generate` on a Qwen3 of the same shape.
+
+  Args:
+    config: the shape.
+    prompts: int [Q, P].
+    tokens: int [I, L], the items' token ids.
+    beam: width.
+  """
+  shape = transformers.Qwen3Config(
+    vocab_size=config.vocab_size,
+    hidden_size=config.width,
+    intermediate_size=config.mlp_dim,
+    num_hidden_layers=config.layers,
+    num_attention_heads=config.heads,
+    num_key_value_heads=config.kv_heads,
+    head_dim=config.head_dim,
+    tie_word_embeddings=config.tie_embeddings,
+    eos_token_id=None,
+    pad_token_id=0,
+  )
+  torch.manual_seed(0)
+  model = transformers.Qwen3ForCausalLM(shape).eval()
+  trie: dict = {}
+  for row in tokens.tolist():
+    node = trie
+    for token in row:
+      node = node.setdefault(token, {})
+  length = prompts.shape[1]
+  ids = torch.tensor(prompts)
+
+  def allowed(_, sequence):
+    node = trie
+    for token in sequence[length:].tolist():
+      node = node.get(token, {})
+    return list(node) or [0]
+
+  @torch.inference_mode()
+  def run():
+    model.generate(
+      ids,
+      attention_mask=torch.ones_like(ids),
+      num_beams=beam,
+      num_return_sequences=beam,
+      max_new_tokens=tokens.shape[1],
+      do_sample=False,
+      prefix_allowed_tokens_fn=allowed,
+    )
+
+  return run
