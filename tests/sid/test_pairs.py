@@ -21,7 +21,6 @@ def test_partners_by_hand():
 
 def test_nothing_held_out_is_read():
   items = [dataset_lib.Item(f'i{i}', f't{i}', ()) for i in range(20)]
-  rng = np.random.default_rng(0)
   found = []
   for seed in (1, 2):
     held = np.random.default_rng(seed)

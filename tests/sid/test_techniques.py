@@ -23,14 +23,6 @@ CONFIG = SidConfig(
 )
 
 
-@pytest.fixture(scope='module')
-def vectors():
-  rng = np.random.default_rng(0)
-  topics = rng.normal(size=(6, 3)) @ rng.normal(size=(3, 12))
-  noise = 0.3 * rng.normal(size=(90, 12))
-  return rqvae.standardise(np.repeat(topics, 15, 0) + noise)
-
-
 def _fit(vectors, mesh, tmp_path, partners=None, **changes):
   config = dataclasses.replace(CONFIG, **changes)
   trained = train.fit(vectors, config, mesh, tmp_path, 0, partners)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gr2_jax import files, sharding
-from gr2_jax.sid import assign, codebook, quantised, rqvae, steps, train
+from gr2_jax.sid import assign, codebook, quantised, steps, train
 from gr2_jax.sid.config import SidConfig
 
 CONFIG = SidConfig(
@@ -22,15 +22,6 @@ CONFIG = SidConfig(
   warmup_epochs=2,
   check_every=3,
 )
-
-
-@pytest.fixture(scope='module')
-def vectors():
-  """90 items: 6 topics of 3 dimensions in 12, with noise."""
-  rng = np.random.default_rng(0)
-  topics = rng.normal(size=(6, 3)) @ rng.normal(size=(3, 12))
-  noise = 0.3 * rng.normal(size=(90, 12))
-  return rqvae.standardise(np.repeat(topics, 15, 0) + noise)
 
 
 @pytest.fixture(scope='module')
