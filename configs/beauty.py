@@ -1,4 +1,4 @@
-"""Amazon Beauty 2014 (5-core), leave-one-out, a 10 M decoder from scratch.
+"""Amazon Beauty 2014 (5-core), leave-one-out, a 6 M decoder from scratch.
 
     python -m launch.pipeline --config=configs/beauty.py \
         --config.data.dir=DIR --workdir=runs/beauty

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import beauty
 from gr2_jax import sharding
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder
@@ -21,16 +22,7 @@ ITEMS, WIDTH, BATCH = 16_384, 384, 512
 SID = SidConfig(batch_size=BATCH)
 USERS, PROMPT, BEAM = 32, 64, 10
 # The decoder of configs/beauty.py.
-LM = LMConfig(
-  vocab_size=5_120,
-  width=256,
-  layers=6,
-  heads=8,
-  kv_heads=4,
-  head_dim=32,
-  mlp_dim=768,
-  bf16_matmul=True,
-)
+LM = LMConfig(vocab_size=5_120, **beauty.get_config().lm)
 
 
 def contests() -> list[bench_contest.Contest]:

@@ -67,6 +67,9 @@ class Tokenizer:
   ) -> tuple[np.ndarray, dict]:
     """Gives new items SIDs and adds them to the catalogue.
 
+    In a run whose last level is Sinkhorn's, colliding newcomers draw an unused
+    last code: a transport over all would move IDs that exist.
+
     Args:
       items: N new items.
       embeddings: float [N, W]; None to embed the texts by MiniLM.

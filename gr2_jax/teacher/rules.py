@@ -26,8 +26,8 @@ class RulesConfig:
 
   The three scores are standardised within each list before they are weighted.
   The defaults were chosen on MovieLens-100K's validation lists, where they rank
-  better than the incoming order of the generative retriever (NDCG@5 0.447
-  against 0.406; on the training lists, 0.409 against 0.374).
+  better than the incoming order of the generative retriever (NDCG@5 0.425
+  against 0.390 on 213 lists, without noise).
 
   Attributes:
     recency: weight of a history item over that of the next younger one.
@@ -36,9 +36,8 @@ class RulesConfig:
     window: how far apart two items may stand to count as following.
     prior: weight of the incoming order (minus the log of the rank).
     noise: standard deviation of the noise, times the number of the attempt.
-    top: how many items the rules rank; the rest keep the incoming order, of
-      which a list of one positive says nothing better. A small model learns
-      three choices and a copy where it fails to learn ten choices.
+    top: how many items the rules rank; the rest keep the incoming order. A
+      small model learns three choices and a copy, but not ten choices.
     name_tokens: a longer category, brand or word is not named.
   """
 

@@ -32,7 +32,7 @@ class Trace:
 
   Attributes:
     row: index of its request.
-    ranking: all candidates; but in practice the true one first.
+    ranking: all candidates, the true one first; in practice none is known.
     explanation: the teacher's words.
     attempt: which attempt was accepted, from 0.
   """
