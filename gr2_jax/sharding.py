@@ -149,9 +149,9 @@ def init(
   return params, shardings
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding that splits a leading axis over data and fsdp."""
-  return NamedSharding(mesh, PartitionSpec(BATCH))
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+  """Returns the sharding that splits an axis over data and fsdp."""
+  return NamedSharding(mesh, PartitionSpec(*(None,) * axis, BATCH))
 
 
 def batch_parts(mesh: Mesh) -> int:
@@ -159,12 +159,13 @@ def batch_parts(mesh: Mesh) -> int:
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 
-def shard_batch(mesh: Mesh, tree: Any) -> Any:
-  """Puts a batch on the mesh, its leading axis split over data and fsdp.
+def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
+  """Puts a batch on the mesh, one axis split over data and fsdp.
 
   Args:
     mesh: the mesh.
     tree: arrays [B, ...] of this process's part of the batch.
+    axis: which axis is B's.
 
   Returns:
     The tree as global arrays.
@@ -172,13 +173,13 @@ def shard_batch(mesh: Mesh, tree: Any) -> Any:
   Raises:
     ValueError: the batch does not divide by the devices.
   """
-  sharding = batch_sharding(mesh)
+  sharding = batch_sharding(mesh, axis)
   parts = batch_parts(mesh)
 
   def put(path: Any, x: Any) -> jax.Array:
     x = np.asarray(x)
-    rows = x.shape[0] * jax.process_count() if x.ndim else 0
-    if not x.ndim or rows % parts:
+    rows = x.shape[axis] * jax.process_count() if x.ndim > axis else 0
+    if not rows or rows % parts:
       raise ValueError(
         f'Batch entry {jax.tree_util.keystr(path)} of shape {x.shape} has '
         f'{rows} rows in all, which do not divide by the {parts} devices of '

@@ -12,7 +12,7 @@ from gr2_jax import sharding
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.sid import assign, quantised, rqvae, steps
+from gr2_jax.sid import assign, batches, quantised, rqvae, steps, vectors
 from gr2_jax.sid import index as sid_index
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.text import answer
@@ -30,16 +30,15 @@ def contests() -> list[bench_contest.Contest]:
   rng = np.random.default_rng(0)
   topics = rng.normal(size=(200, WIDTH))
   noise = 0.5 * rng.normal(size=(ITEMS, WIDTH))
-  vectors = rqvae.standardise(topics[rng.integers(0, 200, ITEMS)] + noise)
+  data = vectors.scaled(topics[rng.integers(0, 200, ITEMS)] + noise)[:]
   mesh = sharding.make_mesh()
-  return [*_tokenizer(vectors, mesh), _beam_search(rng, mesh)]
+  return [*_tokenizer(data, mesh), _beam_search(rng, mesh)]
 
 
 def _tokenizer(
-  vectors: np.ndarray, mesh: jax.sharding.Mesh
+  data: np.ndarray, mesh: jax.sharding.Mesh
 ) -> list[bench_contest.Contest]:
-  state = steps.create(SID, *vectors.shape, mesh, seed=0)
-  data = sharding.replicate(mesh, vectors)
+  state = steps.create(SID, *data.shape, mesh, seed=0)
   state = steps.start_books(state, SID, data, jax.random.key(0))
   books = np.asarray(state.books)
   latent = np.asarray(
@@ -48,17 +47,17 @@ def _tokenizer(
     )
   )
   held = [jax.tree.map(jnp.copy, state)]
+  blocks = batches.iterate(batches.source(data, SID, 0, None), 0)
 
   def train():
+    block = sharding.shard_batch(mesh, next(blocks), axis=1)
     with jax.set_mesh(mesh):
-      held[0], _ = steps.epoch(
-        held[0], SID, mesh, data, jax.random.key(1), jnp.array(True)
-      )
+      held[0], _ = steps.block(held[0], SID, ITEMS, block, jnp.array(True))
     jax.block_until_ready(held[0].books)
 
-  device_books, device_latent = sharding.replicate(mesh, (books, latent))
+  device_books = sharding.replicate(mesh, books)
   network = bench_torch.Rqvae(SID, WIDTH, books)
-  precision, peer_train = network.fastest(vectors, BATCH)
+  precision, peer_train = network.fastest(data, BATCH)
   return [
     bench_contest.Contest(
       'RQ-VAE training', f'PyTorch {precision}', 'items', ITEMS, train,
@@ -66,12 +65,12 @@ def _tokenizer(
     ),
     bench_contest.Contest(
       'assignment', 'PyTorch', 'items', ITEMS,
-      lambda: quantised.infer(state, SID, data),
-      lambda: network.assign(vectors), 1.0,
+      lambda: quantised.infer(state, SID, data, mesh),
+      lambda: network.assign(data), 1.0,
     ),
     bench_contest.Contest(
       'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items', ITEMS,
-      lambda: quantised.nearest(device_books, device_latent),
+      lambda: quantised.nearest(device_books, latent, mesh),
       bench_torch.faiss_quantiser(books, latent), 1.0,
     ),
   ]  # fmt: skip

@@ -32,21 +32,22 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax import files
   from gr2_jax.data import generic
-  from gr2_jax.stages import new_items, sid
+  from gr2_jax.sid import vectors
+  from gr2_jax.stages import new_items
 
   start.set_up()
   items = generic.read_items(pathlib.Path(_ITEMS.value))
   tokenizer = new_items.load(_WORKDIR.value)
-  vectors = None
+  embeddings = None
   if _EMBEDDINGS.value:
-    vectors = sid.read_embeddings(_EMBEDDINGS.value, len(items))
+    embeddings = vectors.read(_EMBEDDINGS.value, len(items))
   elif tokenizer.config.embeddings:
     raise app.UsageError(
       'The run was trained on embeddings of its own '
       f'({tokenizer.config.embeddings}): give those of the new items with '
       '--embeddings.'
     )
-  sids, report = tokenizer.assign(items, vectors)
+  sids, report = tokenizer.assign(items, embeddings)
   files.write_jsonl(
     pathlib.Path(_OUTPUT.value),
     (

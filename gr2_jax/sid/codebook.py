@@ -23,9 +23,15 @@ def nearest(book: jax.Array, x: jax.Array) -> jax.Array:
   Returns:
     int32 [B].
   """
-  products = jnp.einsum('bd,cd->bc', x, book, precision=_EXACT)
-  distance = (book**2).sum(-1)[None, :] - 2 * products
-  return jnp.argmin(distance, axis=-1).astype(jnp.int32)
+  # Codes first, and two plain reductions: XLA's argmin is several times slower
+  # on a CPU, since nothing in it is vectorised.
+  products = jnp.einsum('cd,bd->cb', book, x, precision=_EXACT)
+  distance = (book**2).sum(-1)[:, None] - 2 * products
+  codes = jnp.arange(len(book), dtype=jnp.int32)[:, None]
+  least = distance.min(0, keepdims=True)
+  # A vector of NaN has no nearest code; the last one keeps the index legal.
+  reaching = jnp.where(distance == least, codes, len(book) - 1)
+  return reaching.min(0)
 
 
 def quantise(

@@ -42,6 +42,9 @@ class SidConfig:
     warmup_epochs: passes without quantisation, before k-means starts the
       codebooks on the residuals of a latent space that has some shape [G].
     kmeans_iterations: Lloyd's steps after k-means++ [G].
+    kmeans_items: at most so many items, drawn at random, start the codebooks
+      (or make them, with quantiser='kmeans') [G]; all of them lie on each
+      device.
     last_level: how the last code is chosen: 'random', colliding items draw
       unused ones [P]; 'sinkhorn', colliding items share the codes out evenly by
       distance [N: LC-Rec]; 'nearest', as the quantiser says.
@@ -73,6 +76,7 @@ class SidConfig:
   contrastive_window: int = 2
   warmup_epochs: int = 20
   kmeans_iterations: int = 10
+  kmeans_items: int = 65_536
   last_level: Literal['random', 'sinkhorn', 'nearest'] = 'random'
   check_every: int = 20
 
@@ -84,6 +88,7 @@ class SidConfig:
       ('batch_size', 1, 2**24),
       ('decay', 0.0, 1.0),
       ('kmeans_iterations', 0, 10_000),
+      ('kmeans_items', 1, 10**9),
       ('check_every', 1, 10**6),
       ('warmup_epochs', 0, self.epochs - 1),
       ('dead_reset', 0, 10**9),

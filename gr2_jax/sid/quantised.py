@@ -1,21 +1,27 @@
 """Codes of all items, from a trained RQ-VAE or from residual k-means.
 
+Items pass in batches of one shape, split over the mesh: memory is bounded by
+the batch and the codes, however many embeddings lie on disk.
+
 Letters: I items, W width of the embedding, D width of the codes, L levels,
 C codes a level.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from gr2_jax import sharding
-from gr2_jax.sid import codebook, rqvae
+from gr2_jax.sid import batches, codebook, rqvae, vectors
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.sid.steps import RqvaeState
+
+# Vectors that pass through all levels together: what stays in a core's cache.
+_TILE = 512
 
 
 class Quantised(NamedTuple):
@@ -24,88 +30,176 @@ class Quantised(NamedTuple):
   Attributes:
     codes: int32 [I, L], the nearest ones.
     mse: mean squared reconstruction error per component.
-    last: float32 [I, D], residuals before the last level.
+    last: float32 [I, D], residuals before the last level; None where
+      `sid.last_level` does not need them.
     books: float32 [L, C, D].
   """
 
   codes: np.ndarray
   mse: float
-  last: np.ndarray
+  last: np.ndarray | None
   books: np.ndarray
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _infer(current, config, vectors):
-  model = rqvae.Autoencoder(config, vectors.shape[1])
-  _, aux = rqvae.loss(current.train.params, model, vectors, jnp.array(True))
-  return aux['codes'], aux['mse'], aux['residuals'][:, -1]
+def sample(data: batches.Vectors, config: SidConfig, seed: int) -> np.ndarray:
+  """Draws the items that start the codebooks (`SidConfig.kmeans_items`).
+
+  Args:
+    data: float32 [I, W], scaled.
+    config: the numbers.
+    seed: of the draw.
+
+  Returns:
+    float32 [n, W]: all items in order where there are few enough.
+  """
+  items, most = len(data), config.kmeans_items
+  if items <= most:
+    return data[:items]
+  rng = np.random.default_rng([seed, 0])
+  return data[np.sort(rng.choice(items, most, replace=False))]
+
+
+@functools.lru_cache(maxsize=8)
+def _tiled(mesh: Mesh, quantise: Callable) -> Callable:
+  """Compiles `quantise(params, x) -> {name: array by row}` of a batch."""
+
+  def local(params, x):
+    tiles = x.reshape(-1, min(len(x), _TILE), x.shape[-1])
+    found = jax.lax.map(lambda tile: quantise(params, tile), tiles)
+    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), found)
+
+  rows = PartitionSpec(sharding.BATCH)
+  return jax.jit(
+    jax.shard_map(
+      local, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows
+    )
+  )
+
+
+def _by_batch(
+  quantise: Callable, params: Any, data: batches.Vectors, mesh: Mesh
+) -> dict[str, np.ndarray]:
+  """Applies `quantise` to all vectors; the next batch is read meanwhile."""
+  run, split = _tiled(mesh, quantise), sharding.batch_sharding(mesh)
+  items, parts = len(data), sharding.batch_parts(mesh)
+  # The smallest number of whole tiles for small catalogues, else all of them.
+  share = -(-min(items, vectors.ROWS) // parts)
+  size = parts * (share if share <= _TILE else -(-share // _TILE) * _TILE)
+  found, pending = [], None
+  for rows in vectors.blocks(items, size):
+    x = np.zeros((size, data.shape[1]), np.float32)
+    count = rows.stop - rows.start
+    x[:count] = data[rows]
+    arrays = run(params, sharding.reshard(x, split))
+    started = sharding.replicate(mesh, arrays), count
+    if pending is not None:
+      found.append(_fetch(*pending))
+    pending = started
+  found.append(_fetch(*pending))
+  return {name: np.concatenate([x[name] for x in found]) for name in found[0]}
+
+
+def _fetch(arrays: dict[str, jax.Array], count: int) -> dict[str, np.ndarray]:
+  return {name: np.asarray(x)[:count] for name, x in arrays.items()}
+
+
+@functools.lru_cache(maxsize=8)
+def _rqvae(config: SidConfig, width: int) -> Callable:
+  model = rqvae.Autoencoder(config, width)
+
+  def quantise(params, x):
+    z = rqvae.apply(model, params, x, 'encode')
+    codes, chosen, residuals = codebook.quantise(params['books'], z)
+    decoded = rqvae.apply(model, params, chosen.sum(1), 'decode')
+    return _found(config, codes, residuals, x - decoded)
+
+  return quantise
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(config: SidConfig) -> Callable:
+  def quantise(params, x):
+    codes, chosen, residuals = codebook.quantise(params['books'], x)
+    left = residuals[:, -1] - chosen[:, -1]
+    return _found(config, codes, residuals, left)
+
+  return quantise
+
+
+def _found(config, codes, residuals, left):
+  found = {'codes': codes, 'errors': (left**2).mean(-1)}
+  if config.last_level == 'sinkhorn':
+    found['last'] = residuals[:, -1]
+  return found
+
+
+def _codes(params, x):
+  return {'codes': codebook.quantise(params['books'], x)[0]}
 
 
 def infer(
-  current: RqvaeState, config: SidConfig, vectors: jax.Array
+  current: RqvaeState, config: SidConfig, data: batches.Vectors, mesh: Mesh
 ) -> Quantised:
   """Quantises all items.
 
   Args:
     current: a trained state.
     config: the numbers.
-    vectors: float32 [I, W], standardised.
+    data: float32 [I, W], scaled; read in batches.
+    mesh: each batch is split over its data and fsdp axes.
 
   Returns:
     The codes.
   """
-  codes, mse, last = _infer(current, config, vectors)
+  quantise = _rqvae(config, data.shape[1])
+  found = _by_batch(quantise, current.train.params, data, mesh)
+  return _quantised(found, current.books)
+
+
+def _quantised(found: dict[str, np.ndarray], books: jax.Array) -> Quantised:
   return Quantised(
-    np.asarray(codes), float(mse), np.asarray(last), np.asarray(current.books)
+    found['codes'],
+    float(found['errors'].mean()),
+    found.get('last'),
+    np.asarray(books),
   )
 
 
-@jax.jit
-def _codes(books, vectors):
-  return codebook.quantise(books, vectors)
-
-
-def nearest(books: jax.Array, vectors: jax.Array) -> np.ndarray:
+def nearest(books: jax.Array, data: batches.Vectors, mesh: Mesh) -> np.ndarray:
   """Quantises vectors as they are.
 
   Args:
     books: float32 [L, C, D].
-    vectors: float32 [I, D].
+    data: float32 [I, D]; read in batches.
+    mesh: each batch is split over its data and fsdp axes.
 
   Returns:
     int32 [I, L].
   """
-  return np.asarray(_codes(books, vectors)[0])
+  return _by_batch(_codes, {'books': books}, data, mesh)['codes']
 
 
 def kmeans(
-  vectors: np.ndarray, config: SidConfig, mesh: Mesh, seed: int
+  data: batches.Vectors, config: SidConfig, mesh: Mesh, seed: int
 ) -> Quantised:
   """Quantises items by residual k-means on their vectors: the baseline.
 
   Args:
-    vectors: float32 [I, W], standardised.
-    config: levels, codes and iterations.
+    data: float32 [I, W], scaled; read in batches.
+    config: levels, codes, iterations and items of the k-means.
     mesh: the mesh.
     seed: of the starts.
 
   Returns:
     The codes; the error is that of the sum of the chosen codes.
   """
-  vectors = sharding.replicate(mesh, vectors)
   with jax.set_mesh(mesh):
     books = codebook.residual_kmeans(
       jax.random.key(seed),
-      vectors,
+      sharding.replicate(mesh, sample(data, config, seed)),
       config.levels,
       config.codes,
       config.kmeans_iterations,
     )
-    codes, chosen, residuals = _codes(books, vectors)
-  left = np.asarray(residuals[:, -1] - chosen[:, -1])
-  return Quantised(
-    np.asarray(codes),
-    float((left**2).mean()),
-    np.asarray(residuals[:, -1]),
-    np.asarray(books),
-  )
+  found = _by_batch(_plain(config), {'books': books}, data, mesh)
+  return _quantised(found, books)

@@ -5,12 +5,11 @@ GR2.md, stage 1a; Lee et al., arXiv 2203.01941; Rajput et al., arXiv
 vector, L levels, C codes a level.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gr2_jax.sid import codebook, losses
 from gr2_jax.sid.config import SidConfig
@@ -51,63 +50,6 @@ class Autoencoder(nn.Module):
   def decode(self, z: jax.Array) -> jax.Array:
     """Maps latent vectors [B, D] to vectors [B, W]."""
     return self.decoder(z)
-
-
-class Scaling(NamedTuple):
-  """How embeddings are centred and scaled.
-
-  Attributes:
-    mean: float64 [W].
-    scale: root of the mean square of the centred components.
-  """
-
-  mean: np.ndarray
-  scale: float
-
-  def apply(self, vectors: np.ndarray) -> np.ndarray:
-    """Scales vectors [I, W] to float32 [I, W].
-
-    Raises:
-      ValueError: a value is not finite.
-    """
-    vectors = np.asarray(vectors, np.float64)
-    if not np.isfinite(vectors).all():
-      row = int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])
-      raise ValueError(
-        f'The embedding of item {row} is not finite: compute it anew.'
-      )
-    return ((vectors - self.mean) / self.scale).astype(np.float32)
-
-
-def scaling(vectors: np.ndarray) -> Scaling:
-  """Finds what brings vectors to mean 0 and a mean square of one.
-
-  So learning rates and errors mean the same for every encoder: a mean squared
-  error of 1 is what the mean vector alone reaches. Our choice.
-
-  Args:
-    vectors: float [I, W].
-
-  Returns:
-    The scaling.
-
-  Raises:
-    ValueError: all vectors are the same.
-  """
-  vectors = np.asarray(vectors, np.float64)
-  mean = vectors.mean(0)
-  scale = float(np.sqrt(((vectors - mean) ** 2).mean()))
-  if scale == 0:
-    raise ValueError(
-      'All item embeddings are the same vector: SIDs cannot tell items apart. '
-      'Check the item texts or sid.embeddings.'
-    )
-  return Scaling(mean, scale)
-
-
-def standardise(vectors: np.ndarray) -> np.ndarray:
-  """Scales vectors [I, W] by their own `scaling`; float32 [I, W]."""
-  return scaling(vectors).apply(vectors)
 
 
 def create(

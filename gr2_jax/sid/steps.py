@@ -1,6 +1,7 @@
-"""The RQ-VAE's state and one epoch of its training, as one jitted scan.
+"""The RQ-VAE's state and a block of its training, as one jitted scan.
 
-Letters: I items, B items a step, W width of the embedding, L levels, C codes.
+Letters: I items, S steps a block, B items a step, W width of the embedding,
+L levels, C codes.
 """
 
 import functools
@@ -11,17 +12,17 @@ from flax import struct
 from jax.sharding import Mesh
 
 from gr2_jax import sharding
-from gr2_jax.sid import codebook, rqvae
+from gr2_jax.sid import batches, codebook, rqvae
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.train import optimiser, state
 
-# What an epoch averages, where the loss has it.
+# What is averaged over an epoch, where the loss has it.
 NUMBERS = ('mse', 'commitment', 'diversity', 'contrastive')
 
 
 @struct.dataclass
 class RqvaeState:
-  """What an epoch changes.
+  """What training changes.
 
   Attributes:
     train: parameters (codebooks included) and the optimiser's state.
@@ -42,15 +43,12 @@ class RqvaeState:
     return self.replace(train=self.train.replace(params=params))
 
 
-def _steps(config: SidConfig, items: int) -> int:
-  return -(-items // config.batch_size)
-
-
 def _optimiser(config: SidConfig, items: int) -> optimiser.Optimiser:
+  plan = batches.Plan.make(config, items)
   return optimiser.make(
     optimiser.OptimiserConfig(
       lr=config.lr,
-      total_steps=_steps(config, items) * config.epochs,
+      total_steps=plan.blocks * plan.steps * config.epochs,
       weight_decay=config.weight_decay,
       b2=0.999,
     )
@@ -91,7 +89,17 @@ def create(
 def start_books(
   current: RqvaeState, config: SidConfig, vectors: jax.Array, key: jax.Array
 ) -> RqvaeState:
-  """Starts the codebooks (`SidConfig.init`) on the latents of all items."""
+  """Starts the codebooks (`SidConfig.init`) on the latents of some items.
+
+  Args:
+    current: a state that was trained without quantisation, or not at all.
+    config: the numbers.
+    vectors: float32 [n, W], scaled.
+    key: of the start.
+
+  Returns:
+    The state with codebooks.
+  """
   if config.init == 'random':
     return current.with_books(
       codebook.random_books(key, config.levels, config.codes, config.latent)
@@ -103,18 +111,6 @@ def start_books(
       key, z, config.levels, config.codes, config.kmeans_iterations
     )
   )
-
-
-def _positives(
-  key: jax.Array, partners: jax.Array, chosen: jax.Array
-) -> jax.Array:
-  """Draws one partner of each item [B]; -1 for items without any."""
-  rows = partners[chosen]
-  count = (rows >= 0).sum(-1)
-  draw = jax.random.uniform(key, count.shape)
-  place = jnp.minimum((draw * count).astype(jnp.int32), count - 1)
-  drawn = jnp.take_along_axis(rows, jnp.maximum(place, 0)[:, None], axis=1)
-  return jnp.where(count > 0, drawn[:, 0], -1)
 
 
 def _move_books(
@@ -148,49 +144,36 @@ def _move_books(
 
 
 @functools.partial(
-  jax.jit, static_argnames=('config', 'mesh'), donate_argnames='current'
+  jax.jit, static_argnames=('config', 'items'), donate_argnames='current'
 )
-def epoch(
+def block(
   current: RqvaeState,
   config: SidConfig,
-  mesh: Mesh,
-  vectors: jax.Array,
-  key: jax.Array,
+  items: int,
+  data: dict[str, jax.Array],
   quantised: jax.Array,
-  partners: jax.Array | None = None,
 ) -> tuple[RqvaeState, dict[str, jax.Array]]:
-  """Trains on every item once (the last batch is filled up from the first).
+  """Trains on one block, a step after the other.
 
   Args:
     current: the state; its memory is reused.
     config: the numbers.
-    mesh: each batch is split over its data and fsdp axes.
-    vectors: float32 [I, W], standardised.
-    key: of the order of the items.
+    items: I, which gives the length of the run.
+    data: of `batches.Blocks`, each step's items split over the devices.
     quantised: bool scalar; False trains the plain autoencoder.
-    partners: int32 [I, M], positives of the contrastive term, -1 pads; None
-      without it.
 
   Returns:
-    (state, means over the epoch and `counts` [L, C] of the codes' use).
+    (state, means over the block and `counts` [L, C] of the codes' use).
   """
-  items, width = vectors.shape
-  model = rqvae.Autoencoder(config, width)
+  model = rqvae.Autoencoder(config, data['vectors'].shape[-1])
   tx = _optimiser(config, items)
-  order = jax.random.permutation(key, items)
-  order = jnp.resize(order, (_steps(config, items), config.batch_size))
 
-  def step(current, chosen):
-    chosen = jax.lax.with_sharding_constraint(
-      chosen, sharding.batch_sharding(mesh)
-    )
+  def step(current, part):
     train, pairs = current.train, None
-    if partners is not None:
-      draw = jax.random.fold_in(key, train.step)
-      positives = _positives(draw, partners, chosen)
-      pairs = (chosen, positives, vectors[jnp.maximum(positives, 0)])
+    if config.contrastive:
+      pairs = (part['items'], part['positives'], part['partners'])
     (loss, aux), grads = jax.value_and_grad(rqvae.loss, has_aux=True)(
-      train.params, model, vectors[chosen], quantised, pairs
+      train.params, model, part['vectors'], quantised, pairs
     )
     updates, opt_state = tx.update(grads, train.opt_state, train.params)
     params = jax.tree.map(jnp.add, train.params, updates)
@@ -206,7 +189,7 @@ def epoch(
     counts = jax.nn.one_hot(aux['codes'], config.codes).sum(0)
     return after, {'loss': loss, **numbers, 'counts': counts}
 
-  current, numbers = jax.lax.scan(step, current, order)
+  current, numbers = jax.lax.scan(step, current, data)
   counts = numbers.pop('counts').sum(0)
   means = {name: value.mean() for name, value in numbers.items()}
   return current, {**means, 'counts': counts}

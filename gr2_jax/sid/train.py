@@ -3,8 +3,9 @@
 Letters: I items, M partners, W width of the embedding.
 """
 
+import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gr2_jax import progress, sharding
-from gr2_jax.sid import assign, codebook, quantised, steps
+from gr2_jax.sid import assign, batches, codebook, quantised, steps
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.train import checkpoint, metrics
 
 
 def fit(
-  vectors: np.ndarray,
+  vectors: batches.Vectors,
   config: SidConfig,
   mesh: Mesh,
   directory: pathlib.Path,
@@ -29,7 +30,8 @@ def fit(
   """Trains to the end, or on from the last checkpoint, with the same result.
 
   Args:
-    vectors: float32 [I, W], standardised.
+    vectors: float32 [I, W], scaled; read block by block, so that they may lie
+      on disk (`vectors.Embeddings`).
     config: the numbers.
     mesh: the mesh.
     directory: gets `metrics.jsonl` (a line an epoch) and `checkpoints/`.
@@ -44,40 +46,46 @@ def fit(
     ValueError: the contrastive term is on without partners, or the batch size
       does not divide by the devices.
   """
-  _check(config, mesh, partners)
-  current = steps.create(config, *vectors.shape, mesh, seed)
-  vectors = sharding.replicate(mesh, vectors)
-  if partners is not None:
-    partners = sharding.replicate(mesh, partners)
-  key = jax.random.fold_in(jax.random.key(seed), 1)
+  source = batches.source(vectors, config, seed, partners)
+  if config.batch_size % sharding.batch_parts(mesh):
+    raise ValueError(
+      f'sid.batch_size = {config.batch_size} does not divide by the '
+      f'{sharding.batch_parts(mesh)} devices of the data and fsdp axes: change '
+      'it or config.mesh.'
+    )
+  items, width = vectors.shape
 
-  def train(current, number):
+  def train(current, number, blocks):
     quantises = number >= config.warmup_epochs
     if number == config.warmup_epochs:
-      current = steps.start_books(current, config, vectors, key)
-    order_key = jax.random.fold_in(key, number)
-    current, numbers = steps.epoch(
-      current,
-      config,
-      mesh,
-      vectors,
-      order_key,
-      jnp.array(quantises),
-      partners,
-    )
-    return current, _record(numbers, quantises)
+      some = sharding.replicate(mesh, quantised.sample(vectors, config, seed))
+      key = jax.random.fold_in(jax.random.key(seed), 1)
+      current = steps.start_books(current, config, some, key)
+    found = []
+    for data in itertools.islice(blocks, source.plan.blocks):
+      data = sharding.shard_batch(mesh, data, axis=1)
+      current, numbers = steps.block(
+        current, config, items, data, jnp.array(quantises)
+      )
+      found.append(numbers)
+    return current, _record(jax.device_get(found), quantises)
 
   def unique(current):
-    return assign.uniqueness(quantised.infer(current, config, vectors).codes)
+    found = quantised.infer(current, config, vectors, mesh)
+    return assign.uniqueness(found.codes)
 
+  start = steps.create(config, items, width, mesh, seed)
   with jax.set_mesh(mesh):
-    return _loop(config, current, train, unique, directory)
+    return _loop(config, start, source, train, unique, directory)
 
 
 def _loop(
   config: SidConfig,
   current: steps.RqvaeState,
-  train: Callable[[steps.RqvaeState, int], tuple[steps.RqvaeState, dict]],
+  source: batches.Blocks,
+  train: Callable[
+    [steps.RqvaeState, int, Iterator], tuple[steps.RqvaeState, dict]
+  ],
   unique: Callable[[steps.RqvaeState], float],
   directory: pathlib.Path,
 ) -> steps.RqvaeState:
@@ -88,11 +96,12 @@ def _loop(
     if first:
       current = saved.restore(current)[0]
     writer.truncate(first)
+    blocks = batches.iterate(source, first)
     with progress.bar(
       total=config.epochs, desc='rq-vae', unit='epoch', initial=first
     ) as bar:
       for number in range(first, config.epochs):
-        current, record = train(current, number)
+        current, record = train(current, number, blocks)
         done = number + 1
         check = done % config.check_every == 0 or done == config.epochs
         if check and number >= config.warmup_epochs:
@@ -104,28 +113,20 @@ def _loop(
   return current
 
 
-def _check(config: SidConfig, mesh: Mesh, partners: np.ndarray | None) -> None:
-  parts = sharding.batch_parts(mesh)
-  if config.batch_size % parts:
-    raise ValueError(
-      f'sid.batch_size = {config.batch_size} does not divide by the {parts} '
-      'devices of the data and fsdp axes: change it or config.mesh.'
-    )
-  if bool(config.contrastive) != (partners is not None):
-    given = 'missing' if partners is None else 'given'
-    raise ValueError(
-      f'sid.contrastive = {config.contrastive} and partners {given}: the term '
-      'needs them, and nothing else does.'
-    )
-
-
-def _record(numbers: dict[str, Any], quantises: bool) -> dict[str, Any]:
-  """Turns an epoch's numbers into a line of metrics."""
+def _record(
+  blocks: Sequence[dict[str, Any]], quantises: bool
+) -> dict[str, Any]:
+  """Turns an epoch's blocks into a line of metrics."""
   names = (
     ('loss', *steps.NUMBERS) if quantises else ('loss', 'mse', 'contrastive')
   )
-  record = {name: float(numbers[name]) for name in names if name in numbers}
+  record = {
+    name: float(np.mean([block[name] for block in blocks]))
+    for name in names
+    if name in blocks[0]
+  }
   if quantises:
-    for level, value in enumerate(codebook.perplexity(numbers['counts'])):
+    counts = sum(block['counts'] for block in blocks)
+    for level, value in enumerate(codebook.perplexity(counts)):
       record[f'perplexity_{level}'] = value
   return record

@@ -14,7 +14,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.sid import assign, growth, quantised, rqvae, steps
+from gr2_jax.sid import assign, growth, quantised, steps, vectors
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.stages import artifacts, sid
 from gr2_jax.text import encoder
@@ -38,7 +38,7 @@ class Tokenizer:
 
   config: SidConfig
   mesh: jax.sharding.Mesh
-  scaling: rqvae.Scaling
+  scaling: vectors.Scaling
   state: steps.RqvaeState | None
   books: np.ndarray
   sids: np.ndarray
@@ -54,11 +54,12 @@ class Tokenizer:
     Returns:
       int32 [N, L], the nearest codes.
     """
-    vectors = sharding.replicate(self.mesh, self.scaling.apply(embeddings))
+    vectors.check_finite(embeddings)
+    data = vectors.Embeddings(embeddings, self.scaling)
     if self.state is None:
       books = sharding.replicate(self.mesh, self.books)
-      return quantised.nearest(books, vectors)
-    return quantised.infer(self.state, self.config, vectors).codes
+      return quantised.nearest(books, data, self.mesh)
+    return quantised.infer(self.state, self.config, data, self.mesh).codes
 
   def assign(
     self,
@@ -151,7 +152,7 @@ def load(
   return Tokenizer(
     config=cfg,
     mesh=mesh,
-    scaling=rqvae.Scaling(stored['mean'], float(stored['scale'])),
+    scaling=vectors.Scaling(stored['mean'], float(stored['scale'])),
     state=trained,
     books=stored['books'],
     sids=stored['sids'],

@@ -1,9 +1,10 @@
 """Semantic IDs: item texts to vectors to codes to distinct SIDs.
 
-Writes `workdir/sid/`: `embeddings.npy` float32 [I, W], the RQ-VAE's
-`checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L],
-`raw` (before conflicts are resolved) and what the tokenizer needs for new items
-(`stages/new_items.py`): `books`, `mean` and `scale`.
+Writes `workdir/sid/`: `embeddings.npy` float32 [I, W] (unless the config names
+vectors of its own), the RQ-VAE's `checkpoints/` and `metrics.jsonl`, and
+`sids.npz` with `sids` int32 [I, L], `raw` (before conflicts are resolved) and
+what the tokenizer needs for new items (`stages/new_items.py`): `books`, `mean`
+and `scale`.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from gr2_jax import assets, files, sharding
+from gr2_jax import assets, files
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.sid import (
@@ -24,8 +25,8 @@ from gr2_jax.sid import (
   measures,
   pairs,
   quantised,
-  rqvae,
   train,
+  vectors,
 )
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.stages import artifacts, runner
@@ -44,28 +45,6 @@ def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
     )
   with open(path, 'rb') as stream:
     return hashlib.file_digest(stream, 'sha256').hexdigest()
-
-
-def read_embeddings(path: str, items: int) -> np.ndarray:
-  """Reads precomputed vectors and checks that they fit the catalogue.
-
-  Args:
-    path: a `.npy`, float [I, W].
-    items: I.
-
-  Returns:
-    float32 [I, W].
-
-  Raises:
-    ValueError: another shape.
-  """
-  vectors = np.load(path, allow_pickle=False)
-  if vectors.ndim != 2 or len(vectors) != items:
-    raise ValueError(
-      f'{path} has the shape {vectors.shape}; the catalogue needs one row for '
-      f'each of its {items} items, in the order of the data set.'
-    )
-  return vectors.astype(np.float32)
 
 
 def embed(
@@ -98,27 +77,25 @@ def embed(
 def _embeddings(
   config: SidConfig, context: runner.Context, dataset: dataset_lib.Dataset
 ) -> np.ndarray:
-  """Returns float32 [I, W], from an interrupted run where that has them."""
+  """Returns float [I, W] on disk, from an interrupted run where that has it."""
+  if config.embeddings:
+    return vectors.read(config.embeddings, dataset.num_items)
   path = context.directory / 'embeddings.npy'
   if not path.exists():
-    if config.embeddings:
-      vectors = read_embeddings(config.embeddings, dataset.num_items)
-    else:
-      vectors = embed(config, dataset.items, context.mesh)
-    files.atomic_save(path, vectors)
-  return np.load(path, allow_pickle=False)
+    files.atomic_save(path, embed(config, dataset.items, context.mesh))
+  return vectors.read(path, dataset.num_items)
 
 
 def _quantise(
   cfg: SidConfig,
   config: ml_collections.ConfigDict,
   context: runner.Context,
-  vectors: np.ndarray,
+  data: vectors.Embeddings,
 ) -> quantised.Quantised:
   """Trains the quantiser and applies it to all items."""
   mesh = context.mesh
   if cfg.quantiser == 'kmeans':
-    return quantised.kmeans(vectors, cfg, mesh, context.seed)
+    return quantised.kmeans(data, cfg, mesh, context.seed)
   partners = None
   if cfg.contrastive:
     store = artifacts.Artifacts(config, context.workdir)
@@ -129,9 +106,9 @@ def _quantise(
       cfg.contrastive_window,
     )
   trained = train.fit(
-    vectors, cfg, mesh, context.directory, context.seed, partners
+    data, cfg, mesh, context.directory, context.seed, partners
   )
-  return quantised.infer(trained, cfg, sharding.replicate(mesh, vectors))
+  return quantised.infer(trained, cfg, data, mesh)
 
 
 def _agreement(
@@ -154,10 +131,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """
   cfg = config_lib.build(SidConfig, config.sid)
   dataset = dataset_lib.load(context.input('data'))
-  embeddings = _embeddings(cfg, context, dataset)
-  scaling = rqvae.scaling(embeddings)
-  vectors = scaling.apply(embeddings)
-  found = _quantise(cfg, config, context, vectors)
+  data = vectors.scaled(_embeddings(cfg, context, dataset))
+  found = _quantise(cfg, config, context, data)
   nearest = found.codes
   raw, sids = assign.assign(
     nearest,
@@ -172,7 +147,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     sids=sids,
     raw=raw,
     books=found.books,
-    **scaling._asdict(),
+    **data.scaling._asdict(),
   )
   counts = codebook.usage(nearest, cfg.codes)
   summary = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gr2_jax.sid import rqvae
+from gr2_jax.sid import vectors as vectors_lib
 
 
 @pytest.fixture(scope='session')
@@ -12,4 +12,4 @@ def vectors():
   rng = np.random.default_rng(0)
   topics = rng.normal(size=(6, 3)) @ rng.normal(size=(3, 12))
   noise = 0.3 * rng.normal(size=(90, 12))
-  return rqvae.standardise(np.repeat(topics, 15, 0) + noise)
+  return vectors_lib.scaled(np.repeat(topics, 15, 0) + noise)[:]

@@ -22,6 +22,14 @@ def test_quantise_by_hand():
   np.testing.assert_array_equal(residuals[0], [[3.0, 0.0], [-1.0, 0.0]])
 
 
+def test_the_first_of_equally_near_codes_wins():
+  book = jnp.array([[9.0], [1.0], [-1.0], [1.0]])
+  np.testing.assert_array_equal(
+    codebook.nearest(book, jnp.array([[0.0], [1.0], [-3.0], [7.0]])),
+    [1, 1, 2, 0],
+  )
+
+
 def test_ema_by_hand():
   book = jnp.array([[1.0], [5.0], [9.0]])
   x = jnp.array([[2.0], [4.0], [7.0]])

@@ -55,17 +55,6 @@ def test_without_quantisation_it_is_an_autoencoder():
   assert float(aux['mse']) == 0.0
 
 
-def test_standardise():
-  scaled = rqvae.standardise(np.array([[1.0, 5.0], [3.0, 5.0]]))
-  # Centred (-1, 0), (1, 0): the mean square over all components is a half.
-  np.testing.assert_allclose(scaled, [[-(2**0.5), 0], [2**0.5, 0]], rtol=1e-6)
-  assert scaled.dtype == np.float32
-  with pytest.raises(ValueError, match='item 1 is not finite'):
-    rqvae.standardise(np.array([[1.0], [np.nan]]))
-  with pytest.raises(ValueError, match='the same vector'):
-    rqvae.standardise(np.ones((3, 2)))
-
-
 @pytest.mark.parametrize(
   ('field', 'value'),
   [('levels', 0), ('decay', 1.5), ('warmup_epochs', 120), ('check_every', 0)],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gr2_jax import files, sharding
-from gr2_jax.sid import assign, codebook, quantised, steps, train
+from gr2_jax.sid import assign, batches, codebook, quantised, steps, train
 from gr2_jax.sid.config import SidConfig
 
 CONFIG = SidConfig(
@@ -30,9 +30,9 @@ def run(vectors, mesh1, tmp_path_factory):
   return train.fit(vectors, CONFIG, mesh1, directory, seed=0), directory
 
 
-def test_it_learns_and_uses_its_codes(run, vectors):
+def test_it_learns_and_uses_its_codes(run, vectors, mesh1):
   state, directory = run
-  codes, mse, *_ = quantised.infer(state, CONFIG, jnp.asarray(vectors))
+  codes, mse, *_ = quantised.infer(state, CONFIG, vectors, mesh1)
   # The mean vector alone reaches 1, by construction; three dimensions of
   # signal carry nearly everything.
   assert mse < 0.3
@@ -47,7 +47,7 @@ def test_it_learns_and_uses_its_codes(run, vectors):
 
 def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
   """Crashes: before any checkpoint, one epoch after the first, two after."""
-  whole = steps.epoch
+  whole = steps.block
   for cut in (1, 4, 2):
     left = cut
 
@@ -58,10 +58,10 @@ def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
         raise KeyboardInterrupt
       return whole(*args)
 
-    monkeypatch.setattr(steps, 'epoch', crash)
+    monkeypatch.setattr(steps, 'block', crash)
     with pytest.raises(KeyboardInterrupt):
       train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
-  monkeypatch.setattr(steps, 'epoch', whole)
+  monkeypatch.setattr(steps, 'block', whole)
   state = train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
   for one, other in zip(
     jax.tree.leaves(run[0]), jax.tree.leaves(state), strict=True
@@ -73,23 +73,21 @@ def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
 
 
 def test_finished_training_is_only_read(run, vectors, mesh1, monkeypatch):
-  monkeypatch.setattr(steps, 'epoch', None)
+  monkeypatch.setattr(steps, 'block', None)
   state = train.fit(vectors, CONFIG, mesh1, run[1], seed=0)
   np.testing.assert_array_equal(state.books, run[0].books)
 
 
 def test_eight_devices_equal_one(run, vectors, mesh1, mesh8):
-  """One epoch from the same state; sums in another order: 1e-5."""
+  """One block from the same state; sums in another order: 1e-5."""
+  blocks = batches.source(vectors, CONFIG, 5, None)
+  assert blocks.plan == batches.Plan(blocks=1, steps=3)
   results = []
   for mesh in (mesh1, mesh8):
     start = sharding.replicate(mesh, jax.tree.map(np.asarray, run[0]))
-    data = sharding.replicate(mesh, vectors)
+    data = sharding.shard_batch(mesh, blocks[0], axis=1)
     with jax.set_mesh(mesh):
-      results.append(
-        steps.epoch(
-          start, CONFIG, mesh, data, jax.random.key(5), jnp.array(True)
-        )
-      )
+      results.append(steps.block(start, CONFIG, 90, data, jnp.array(True)))
   (one, numbers), (eight, numbers8) = results
   np.testing.assert_array_equal(numbers['counts'], numbers8['counts'])
   assert float(numbers['counts'].sum()) == 3 * 32 * 3

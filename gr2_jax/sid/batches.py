@@ -1,0 +1,175 @@
+"""Training batches of embeddings: read from disk by Grain, block by block.
+
+Letters: I items, W width of the embedding, M partners, S steps a block,
+B items a step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Protocol
+
+import grain
+import jax
+import numpy as np
+
+from gr2_jax.sid.config import SidConfig
+
+# Vectors in a block, which goes to the devices at once.
+_BLOCK_VECTORS = 32_768
+
+
+class Vectors(Protocol):
+  """Embeddings that are read by row; float32 [I, W]."""
+
+  shape: tuple[int, int]
+
+  def __len__(self) -> int:
+    """Returns I."""
+
+  def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+    """Returns float32 [rows, W]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How an epoch is cut, so that all blocks have one shape.
+
+  Attributes:
+    blocks: blocks an epoch.
+    steps: S; the last block is filled up from the beginning of the epoch.
+  """
+
+  blocks: int
+  steps: int
+
+  @classmethod
+  def make(cls, config: SidConfig, items: int) -> 'Plan':
+    """Cuts an epoch over `items` items."""
+    steps = -(-items // config.batch_size)
+    most = max(1, _BLOCK_VECTORS // config.batch_size)
+    blocks = -(-steps // most)
+    return cls(blocks, -(-steps // blocks))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+  """A Grain source whose element n is block n of the run.
+
+  Orders and draws are functions of (seed, epoch), so any block can be made
+  alone and a resumed run sees what an undisturbed one does.
+
+  Attributes:
+    vectors: the embeddings, scaled.
+    config: epochs and batch size.
+    seed: of orders and draws.
+    partners: int32 [I, M], positives of the contrastive term, -1 pads; None
+      without it.
+    process: (index, count): each process reads its part of every batch.
+  """
+
+  vectors: Vectors
+  config: SidConfig
+  seed: int
+  partners: np.ndarray | None = None
+  process: tuple[int, int] = (0, 1)
+
+  @functools.cached_property
+  def plan(self) -> Plan:
+    """How epochs are cut."""
+    return Plan.make(self.config, len(self.vectors))
+
+  def __len__(self) -> int:
+    """Returns the number of blocks of the run."""
+    return self.config.epochs * self.plan.blocks
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    """Returns {'vectors': float32 [S, B, W]}, and with partners also 'items'
+    and 'positives' int32 [S, B] (-1 for none) and 'partners' float32
+    [S, B, W], the positives' vectors.
+    """
+    number, block = divmod(index, self.plan.blocks)
+    steps, batch = self.plan.steps, self.config.batch_size
+    order = _order(len(self.vectors), self.seed, number)
+    size = steps * batch
+    chosen = order.take(range(block * size, (block + 1) * size), mode='wrap')
+    chosen = chosen.reshape(steps, batch)
+    rank, count = self.process
+    own = slice(batch * rank // count, batch * (rank + 1) // count)
+    found = {'vectors': self._read(chosen[:, own])}
+    if self.partners is not None:
+      rng = np.random.default_rng([self.seed, number, block])
+      positives = draw_positives(rng, self.partners, chosen)[:, own]
+      found['items'] = chosen[:, own].astype(np.int32)
+      found['positives'] = positives
+      found['partners'] = self._read(np.maximum(positives, 0))
+    return found
+
+  def _read(self, rows: np.ndarray) -> np.ndarray:
+    return self.vectors[rows.reshape(-1)].reshape(*rows.shape, -1)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(items: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng([seed, epoch]).permutation(items)
+
+
+def draw_positives(
+  rng: np.random.Generator, partners: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+  """Draws one partner of each item.
+
+  Args:
+    rng: of the draws.
+    partners: int32 [I, M]; -1 pads.
+    chosen: int [...], items.
+
+  Returns:
+    int32 [...]; -1 for items without any partner.
+  """
+  rows = partners[chosen]
+  count = (rows >= 0).sum(-1)
+  place = (rng.random(count.shape) * count).astype(np.int64)
+  drawn = np.take_along_axis(rows, place[..., None], axis=-1)[..., 0]
+  return np.where(count > 0, drawn, -1).astype(np.int32)
+
+
+def iterate(blocks: Blocks, first_epoch: int) -> Iterator[dict]:
+  """Reads blocks ahead of the devices, from the start of an epoch on."""
+  dataset = grain.MapDataset.source(blocks)
+  if len(dataset) > first_epoch * blocks.plan.blocks:
+    dataset = dataset[first_epoch * blocks.plan.blocks :]
+  return iter(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    )
+  )
+
+
+def source(
+  vectors: Vectors, config: SidConfig, seed: int, partners: np.ndarray | None
+) -> Blocks:
+  """Returns this process's blocks; see `Blocks`.
+
+  Raises:
+    ValueError: the contrastive term is on without partners or off with them,
+      or the batch size does not divide by the processes.
+  """
+  if bool(config.contrastive) != (partners is not None):
+    given = 'missing' if partners is None else 'given'
+    raise ValueError(
+      f'sid.contrastive = {config.contrastive} and partners {given}: the term '
+      'needs them, and nothing else does.'
+    )
+  if config.batch_size % jax.process_count():
+    raise ValueError(
+      f'sid.batch_size = {config.batch_size} does not divide by the '
+      f'{jax.process_count()} processes: make it a multiple.'
+    )
+  return Blocks(
+    vectors,
+    config,
+    seed,
+    partners,
+    (jax.process_index(), jax.process_count()),
+  )

@@ -1,0 +1,148 @@
+"""Item embeddings as the tokenizer reads them: centred, scaled, from disk.
+
+Letters: I items, W width of the embedding.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+# Rows read at a time: it bounds the memory, not the result.
+ROWS = 8192
+
+
+class Scaling(NamedTuple):
+  """How embeddings are centred and scaled.
+
+  Attributes:
+    mean: float64 [W].
+    scale: root of the mean square of the centred components.
+  """
+
+  mean: np.ndarray
+  scale: float
+
+  def apply(self, vectors: np.ndarray) -> np.ndarray:
+    """Scales vectors [I, W] to float32 [I, W]."""
+    centred = np.asarray(vectors, np.float32) - self.mean.astype(np.float32)
+    return centred / np.float32(self.scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embeddings:
+  """Vectors that are scaled when they are read.
+
+  Attributes:
+    raw: float [I, W], an array or a memory-mapped file.
+    scaling: how they are scaled.
+  """
+
+  raw: np.ndarray
+  scaling: Scaling
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """(I, W)."""
+    return self.raw.shape
+
+  def __len__(self) -> int:
+    """Returns I."""
+    return len(self.raw)
+
+  def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    """Returns float32 [rows, W], scaled.
+
+    Args:
+      rows: a slice, or int [n].
+    """
+    return self.scaling.apply(self.raw[rows])
+
+
+def blocks(items: int, rows: int = ROWS) -> Iterator[slice]:
+  """Yields the slices that cover `items` rows, `rows` at a time."""
+  for start in range(0, items, rows):
+    yield slice(start, min(start + rows, items))
+
+
+def read(path: str | pathlib.Path, items: int) -> np.ndarray:
+  """Maps precomputed vectors into memory and checks their shape.
+
+  Args:
+    path: a `.npy`, float [I, W].
+    items: I.
+
+  Returns:
+    float [I, W], read from disk as it is used.
+
+  Raises:
+    ValueError: another shape, or no numbers.
+  """
+  vectors = np.load(path, mmap_mode='r', allow_pickle=False)
+  if vectors.ndim != 2 or len(vectors) != items:
+    raise ValueError(
+      f'{path} has the shape {vectors.shape}; the catalogue needs one row for '
+      f'each of its {items} items, in the order of the data set.'
+    )
+  if not np.issubdtype(vectors.dtype, np.floating):
+    raise ValueError(
+      f'{path} holds {vectors.dtype}; save the embeddings as float32.'
+    )
+  return vectors
+
+
+def check_finite(vectors: np.ndarray) -> None:
+  """Looks for values that are not finite, block by block.
+
+  Args:
+    vectors: float [I, W].
+
+  Raises:
+    ValueError: there is one; names its row.
+  """
+  for rows in blocks(len(vectors)):
+    finite = np.isfinite(vectors[rows]).all(1)
+    if not finite.all():
+      row = rows.start + int(np.flatnonzero(~finite)[0])
+      raise ValueError(
+        f'The embedding of item {row} is not finite: compute it anew.'
+      )
+
+
+def scaling(vectors: np.ndarray) -> Scaling:
+  """Finds what brings vectors to mean 0 and a mean square of one.
+
+  So learning rates and errors mean the same for every encoder: a mean squared
+  error of 1 is what the mean vector alone reaches. Our choice.
+
+  Args:
+    vectors: float [I, W]; read twice, block by block.
+
+  Returns:
+    The scaling.
+
+  Raises:
+    ValueError: all vectors are the same, or a value is not finite.
+  """
+  check_finite(vectors)
+  items, width = vectors.shape
+  mean, squares = np.zeros(width), 0.0
+  for rows in blocks(items):
+    mean += vectors[rows].sum(0, dtype=np.float64)
+  mean /= items
+  for rows in blocks(items):
+    squares += float(((vectors[rows] - mean) ** 2).sum())
+  scale = float(np.sqrt(squares / (items * width)))
+  if scale == 0:
+    raise ValueError(
+      'All item embeddings are the same vector: SIDs cannot tell items apart. '
+      'Check the item texts or sid.embeddings.'
+    )
+  return Scaling(mean, scale)
+
+
+def scaled(vectors: np.ndarray) -> Embeddings:
+  """Returns vectors [I, W] with their own scaling."""
+  return Embeddings(vectors, scaling(vectors))
