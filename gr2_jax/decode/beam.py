@@ -17,6 +17,7 @@ items.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -39,35 +40,41 @@ def beam_search(
   fmt: answer.AnswerFormat,
   width: int,
   exclude: jax.Array,
+  prefix: Sequence[int] = (),
 ) -> tuple[jax.Array, jax.Array]:
   """Finds the W best items for each prompt; jitted.
 
   Args:
     config: shape of the model.
     params: its parameters.
-    prompts: int32 [Q, P], padded on the right, each ending where a SID begins.
+    prompts: int32 [Q, P], padded on the right, each ending where a SID begins,
+      or after the tokens of `prefix`.
     valid: bool [Q, P], the tokens of each prompt.
     index: of the catalogue's SIDs.
     fmt: says where the SID tokens lie in the vocabulary.
     width: W. With W at least the number of items the search is exhaustive.
     exclude: int32 [Q, E], items that may not be returned; -1 pads. A prefix
       with no other item under it is not followed either.
+    prefix: first codes of all items that may be returned, fewer than L; their
+      probabilities do not count. Nothing is found under one that does not
+      exist: `PrefixIndex.find` tells.
 
   Returns:
     (items int32 [Q, W], best first; scores float32 [Q, W]). Where fewer than W
     items can be found, items are -1 and scores -inf.
 
   Raises:
-    ValueError: the index and the format disagree on levels or codes.
+    ValueError: index and format disagree, or the prefix leaves no level.
   """
-  _check(index, fmt)
+  _check(index, fmt, prefix)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
   read = cache.read(model, prompts, valid)
-  queries, hidden, tail = len(prompts), read.last, None
+  queries, hidden = len(prompts), read.last
+  tail = cache.empty_tail(config, queries, width, fmt.levels - len(prefix) - 1)
   scores = jnp.zeros((queries, 1), jnp.float32)
-  lo, hi = (jnp.broadcast_to(x, (queries, 1)) for x in index.root())
+  lo, hi = (jnp.broadcast_to(x, (queries, 1)) for x in _start(index, prefix))
   dead, rows = _dead_prefixes(index, exclude)
-  for level in range(fmt.levels):
+  for level in range(len(prefix), fmt.levels):
     logits = _level_logits(config, params, hidden, fmt, level)
     legal = index.children(lo, hi, level)
     legal &= ~_dead_children(index, lo, hi, dead[level], rows, level)
@@ -78,22 +85,36 @@ def beam_search(
     lo, hi = (jnp.take_along_axis(x, parents, axis=1) for x in (lo, hi))
     lo, hi = index.narrow(lo, hi, level, codes)
     if not final:
-      if level == 0:
-        tail = cache.empty_tail(config, queries, width, fmt.levels - 1)
-      else:
-        tail = decoder.reorder_tail(tail, parents)
+      slot = level - len(prefix)
+      tail = decoder.reorder_tail(tail, parents) if slot else tail
       tokens = fmt.sid_offset + level * fmt.codes + codes
-      hidden, tail = cache.extend(model, read, tokens, tail, level)
+      hidden, tail = cache.extend(model, read, tokens, tail, slot)
   return jnp.where(jnp.isfinite(scores), index.item(lo), -1), scores
 
 
-def _check(index: sid_index.PrefixIndex, fmt: answer.AnswerFormat) -> None:
+def _check(
+  index: sid_index.PrefixIndex, fmt: answer.AnswerFormat, prefix: Sequence[int]
+) -> None:
   if (index.levels, index.codes) != (fmt.levels, fmt.codes):
     raise ValueError(
       f'The index has {index.levels} levels of {index.codes} codes and the '
       f'vocabulary {fmt.levels} of {fmt.codes}: both must come from one run of '
       'the sid stage.'
     )
+  if len(prefix) >= fmt.levels:
+    raise ValueError(
+      f'A prefix of {len(prefix)} codes leaves none of {fmt.levels} levels to '
+      'search: ask `PrefixIndex.lookup` for the item of a whole SID.'
+    )
+
+
+def _start(
+  index: sid_index.PrefixIndex, prefix: Sequence[int]
+) -> tuple[jax.Array, jax.Array]:
+  lo, hi = index.root()
+  for level, code in enumerate(prefix):
+    lo, hi = index.narrow(lo, hi, level, code)
+  return lo, hi
 
 
 def _level_logits(

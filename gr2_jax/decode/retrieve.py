@@ -65,6 +65,7 @@ class Retriever:
     prompts: Sequence[Sequence[int]],
     k: int,
     exclude: Sequence[np.ndarray],
+    prefix: Sequence[int] = (),
   ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k best items for each prompt.
 
@@ -72,6 +73,8 @@ class Retriever:
       prompts: N lists of token ids, each ending where a SID begins.
       k: length of each list, at most the width.
       exclude: N arrays of items that may not be returned.
+      prefix: the codes with which the SIDs of all items returned begin: a part
+        of the catalogue.
 
     Returns:
       items int32 [N, k], best first, and their log-probabilities float32
@@ -79,7 +82,13 @@ class Retriever:
 
     Raises:
       ValueError: k is above the width of the beam.
+      KeyError: no SID of the catalogue has this prefix.
     """
+    if prefix:
+      self.index.find(prefix)
+      places = self.fmt.sid_offset + self.fmt.codes * np.arange(len(prefix))
+      tokens = (places + prefix).tolist()
+      prompts = [[*prompt, *tokens] for prompt in prompts]
     if k > self.width:
       raise ValueError(
         f'A beam of width {self.width} cannot give lists of {k} items: raise '
@@ -95,7 +104,9 @@ class Retriever:
       items[rows], scores[rows] = (x[: len(rows), :k] for x in found)
 
     for shape, rows in self._batches(prompts, exclude):
-      waiting.append((rows, self._search(prompts, exclude, rows, shape)))
+      waiting.append(
+        (rows, self._search(prompts, exclude, rows, shape, prefix))
+      )
       if len(waiting) > _AHEAD:
         collect()
     while waiting:
@@ -122,6 +133,7 @@ class Retriever:
     exclude: Sequence[np.ndarray],
     rows: np.ndarray,
     shape: tuple[int, int],
+    prefix: Sequence[int],
   ) -> tuple[jax.Array, jax.Array]:
     """Starts the search for one batch; rows that are missing are empty."""
     seen, length = shape
@@ -146,6 +158,7 @@ class Retriever:
         self.fmt,
         self.width,
         left_out,
+        tuple(prefix),
       )
 
 

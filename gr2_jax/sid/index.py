@@ -10,6 +10,7 @@ Letters: I items, L levels, C codes a level.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -144,15 +145,32 @@ class PrefixIndex:
       The item's index.
 
     Raises:
-      KeyError: no item has this SID; the message names the SID and the
-        longest prefix of it that exists.
+      KeyError: as `find` does, or a SID of another length.
     """
     sid = tuple(int(code) for code in sid)
     if len(sid) != self.levels:
       raise KeyError(f'SID {sid} has {len(sid)} codes, not {self.levels}.')
+    return int(self.order[self.find(sid)[0]])
+
+  def find(self, prefix: Sequence[int]) -> tuple[int, int]:
+    """Returns the range of a prefix, on the host.
+
+    Args:
+      prefix: at most L codes; of none, the range is the whole catalogue.
+
+    Returns:
+      (lo, hi), the first row of the items that have it and one past the last.
+
+    Raises:
+      KeyError: no item has it; the message names it and the longest part of it
+        that exists.
+    """
+    prefix = tuple(int(code) for code in prefix)
+    if len(prefix) > self.levels:
+      raise KeyError(f'Prefix {prefix} has more than {self.levels} codes.')
     sids = np.asarray(self.sids)
     lo, hi = 0, self.num_items
-    for level, code in enumerate(sid):
+    for level, code in enumerate(prefix):
       column = sids[lo:hi, level]
       lo, hi = (
         lo + int(np.searchsorted(column, code, 'left')),
@@ -160,10 +178,11 @@ class PrefixIndex:
       )
       if lo == hi:
         raise KeyError(
-          f'No item has the SID {sid}: its longest prefix in the catalogue is '
-          f'{sid[:level]}. Decode with constraints, or check the SID file.'
+          f'No SID of the catalogue begins with {prefix}: the longest part of '
+          f'it that does is {prefix[:level]}. Decode with constraints, or '
+          'check the SID file.'
         )
-    return int(self.order[lo])
+    return lo, hi
 
 
 def build(sids: np.ndarray, codes: int) -> PrefixIndex:

@@ -27,51 +27,56 @@ def sids():
 
 @pytest.fixture(scope='module')
 def search(tiny, fmt, prompts):
-  def run(sids, width, exclude=NONE, params=None):
+  def run(sids, width, exclude=NONE, params=None, prefix=(), prompts=prompts):
     items, scores = beam.beam_search(
       tiny.config,
       tiny.params if params is None else params,
-      *prompts,
+      *map(jnp.asarray, prompts),
       sid_index.build(sids, CODES),
       fmt,
       width,
       jnp.asarray(exclude, jnp.int32),
+      prefix,
     )
     return np.asarray(items), np.asarray(scores)
 
   return run
 
 
-@pytest.fixture(scope='module')
-def level_scores(tiny, fmt, prompts, sids):
-  """Log-probabilities [4, 20, L] of every item's codes by full forwards."""
-  rows = np.zeros((4 * 20, 8 + LEVELS), np.int32)
-  for q in range(4):
-    length = int(prompts[1][q].sum())
-    for i, sid in enumerate(sids):
-      tokens = fmt.sid_offset + np.arange(LEVELS) * CODES + sid
-      rows[q * 20 + i, :length] = prompts[0][q, :length]
-      rows[q * 20 + i, length : length + LEVELS] = tokens
-  logits = np.asarray(tiny.forward(rows)).reshape(4, 20, 8 + LEVELS, -1)
-  scores = np.zeros((4, 20, LEVELS))
-  for q in range(4):
-    length = int(prompts[1][q].sum())
+def score_items(tiny, fmt, prompts, sids):
+  """Log-probabilities [4, I, L] of every item's codes by full forwards."""
+  items = len(sids)
+  lengths = np.asarray(prompts[1]).sum(1)
+  rows = np.zeros((4, items, 8 + LEVELS), np.int32)
+  rows[:, :, :8] = prompts[0][:, None]
+  for q, length in enumerate(lengths):
+    tokens = fmt.sid_offset + np.arange(LEVELS) * CODES + sids
+    rows[q, :, length : length + LEVELS] = tokens
+  logits = np.asarray(tiny.forward(rows.reshape(4 * items, -1)))
+  logits = logits.reshape(4, items, 8 + LEVELS, -1)
+  scores = np.zeros((4, items, LEVELS))
+  for q, length in enumerate(lengths):
     for level in range(LEVELS):
       start = fmt.sid_offset + level * CODES
       codes = logits[q, :, length - 1 + level, start : start + CODES]
       logps = jax.nn.log_softmax(codes.astype(np.float64), axis=-1)
-      scores[q, :, level] = logps[np.arange(20), sids[:, level]]
+      scores[q, :, level] = logps[np.arange(items), sids[:, level]]
   return scores
 
 
-def plain_search(level_scores, sids, width, excluded=()):
+@pytest.fixture(scope='module')
+def level_scores(tiny, fmt, prompts, sids):
+  return score_items(tiny, fmt, prompts, sids)
+
+
+def plain_search(level_scores, sids, width, excluded=(), prefix=()):
   """Beam search in plain Python: (score, then SID) decides at every level."""
-  beams = [()]
-  for level in range(LEVELS):
+  beams = [prefix]
+  for level in range(len(prefix), LEVELS):
     grown = {}
     for i, sid in enumerate(sids.tolist()):
       if i not in excluded and tuple(sid[:level]) in beams:
-        score = level_scores[i, : level + 1].sum()
+        score = level_scores[i, len(prefix) : level + 1].sum()
         grown[tuple(sid[: level + 1])] = score
     beams = sorted(grown, key=lambda s: (-grown[s], s))[:width]
   found = [sids.tolist().index(list(s)) for s in beams]
@@ -88,6 +93,48 @@ def test_a_wide_beam_equals_scoring_every_item(search, sids, level_scores):
     scores[:, :20], np.take_along_axis(exact, want, 1), atol=2e-4
   )
   assert (items[:, 20:] == -1).all() and np.isneginf(scores[:, 20:]).all()
+
+
+@pytest.mark.parametrize('items', [1, 2, 9, 60])
+@pytest.mark.parametrize('width', [1, 4, 64])
+def test_random_tries(search, tiny, fmt, prompts, items, width):
+  """Catalogues of any shape, beams narrower and wider than they are."""
+  sids = catalogue(items, seed=100 * items + width)
+  scores = score_items(tiny, fmt, prompts, sids)
+  found, _ = search(sids, width)
+  want = [plain_search(scores[q], sids, width) for q in range(4)]
+  assert found.tolist() == want
+  if width >= items:
+    exhaustive = np.argsort(-scores.sum(-1), axis=-1, kind='stable')
+    np.testing.assert_array_equal(found[:, :items], exhaustive)
+
+
+@pytest.mark.parametrize('length', [1, 2])
+@pytest.mark.parametrize('width', [2, 27])
+def test_a_prefix_is_a_part_of_the_catalogue(
+  search, fmt, prompts, sids, level_scores, length, width
+):
+  prefix = tuple(sids[7, :length].tolist())
+  lengths = np.asarray(prompts[1]).sum(1)
+  rows = np.zeros((4, 8 + length), np.int32)
+  rows[:, :8] = prompts[0]
+  exclude = NONE.copy()
+  exclude[2, 0] = 7
+  for q, end in enumerate(lengths):
+    tokens = fmt.sid_offset + np.arange(length) * CODES + prefix
+    rows[q, end : end + length] = tokens
+  longer = rows, np.arange(8 + length) < lengths[:, None] + length
+  items, _ = search(sids, width, exclude, prefix=prefix, prompts=longer)
+  want = [
+    plain_search(level_scores[q], sids, width, set(exclude[q].tolist()), prefix)
+    for q in range(4)
+  ]
+  assert items.tolist() == want
+
+
+def test_under_an_absent_prefix_nothing_is_found(search, sids):
+  items, scores = search(sids, 3, prefix=(CODES - 1,))
+  assert (items == -1).all() and np.isneginf(scores).all()
 
 
 def test_a_narrow_beam_equals_a_plain_beam_search(search, sids, level_scores):
@@ -165,17 +212,9 @@ def test_only_distinct_items_of_the_catalogue(search, sids, remake, seed):
   assert (np.diff(scores) <= 0).all()
 
 
-def test_padding_of_prompts_does_not_matter(search, sids, tiny, fmt, prompts):
+def test_padding_of_prompts_does_not_matter(search, sids, prompts):
   wide = [jnp.pad(x, ((0, 0), (0, 5))) for x in prompts]
-  items, scores = beam.beam_search(
-    tiny.config,
-    tiny.params,
-    *wide,
-    sid_index.build(sids, CODES),
-    fmt,
-    5,
-    jnp.asarray(NONE),
-  )
+  items, scores = search(sids, 5, prompts=wide)
   want, want_scores = search(sids, 5)
   np.testing.assert_array_equal(items, want)
   # Sums of another length.
@@ -219,6 +258,11 @@ def test_an_index_of_other_sids_is_an_error(tiny, fmt, prompts, sids):
       3,
       jnp.asarray(NONE),
     )
+
+
+def test_a_whole_sid_is_no_prefix(search, sids):
+  with pytest.raises(ValueError, match='prefix of 3 codes leaves none of 3'):
+    search(sids, 3, prefix=(0, 0, 0))
 
 
 @pytest.mark.parametrize('tied', [True, False])
