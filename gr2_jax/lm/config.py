@@ -23,6 +23,9 @@ class LMConfig:
     scan: one scanned block for all layers: compiles faster, but costs about a
       third of the speed on CPU.
     remat: recompute each block in the backward pass.
+    dropout: share of activations that training drops, of the embedding and of
+      what each layer adds; 0, as Qwen3 has it. Serves models that are trained
+      from scratch on few interactions.
   """
 
   vocab_size: int
@@ -39,6 +42,7 @@ class LMConfig:
   bf16_matmul: bool = False
   scan: bool = False
   remat: bool = False
+  dropout: float = 0.0
 
   def __post_init__(self):
     for name in (
@@ -58,6 +62,10 @@ class LMConfig:
       raise ValueError(
         f'LMConfig.heads = {self.heads} does not divide by kv_heads = '
         f'{self.kv_heads}: each key/value head serves heads / kv_heads queries.'
+      )
+    if not 0 <= self.dropout < 1:
+      raise ValueError(
+        f'LMConfig.dropout = {self.dropout} must lie in 0..1, below 1.'
       )
     if self.head_dim % 2:
       raise ValueError(

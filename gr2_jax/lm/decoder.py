@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gr2_jax import sharding
 from gr2_jax.lm import attention, dots
 from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.dropout import Dropout
 from gr2_jax.lm.layers import Block, Context, RMSNorm, cache_dtype
 
 
@@ -35,7 +36,7 @@ class Decoder(nn.Module):
       self.layers = nn.scan(
         block,
         variable_axes={'params': 0},
-        split_rngs={'params': True},
+        split_rngs={'params': True, 'dropout': True},
         in_axes=(0, nn.broadcast),
         length=c.layers,
         metadata_params={nn.PARTITION_NAME: 'layers'},
@@ -43,6 +44,7 @@ class Decoder(nn.Module):
     else:
       self.layers = [block(c) for _ in range(c.layers)]
     self.final_norm = RMSNorm(c.norm_eps)
+    self.drop = Dropout(c.dropout)
 
   def __call__(
     self,
@@ -155,7 +157,7 @@ class Decoder(nn.Module):
   def _run(
     self, tokens: jax.Array, kv: Any, context: Context
   ) -> tuple[jax.Array, Any]:
-    x = jnp.take(self.embedding, tokens, axis=0)
+    x = self.drop(jnp.take(self.embedding, tokens, axis=0))
     if self.config.scan:
       x, new = self.layers(x, kv, context)
     else:

@@ -10,6 +10,7 @@ from flax import struct
 from gr2_jax import sharding
 from gr2_jax.lm import attention, dots, norms
 from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.dropout import Dropout
 
 
 @struct.dataclass
@@ -188,10 +189,10 @@ class Block(nn.Module):
     Returns:
       (x, new keys and values: the prompt's or the tail's, or None).
     """
-    eps = self.config.norm_eps
+    eps, drop = self.config.norm_eps, Dropout(self.config.dropout)
     out, new = Attention(self.config, name='attention')(
       RMSNorm(eps, name='attention_norm')(x), kv, context
     )
-    x = _named(x + out, 'activation')
+    x = _named(x + drop(out), 'activation')
     out = Mlp(self.config, name='mlp')(RMSNorm(eps, name='mlp_norm')(x))
-    return _named(x + out, 'activation'), new
+    return _named(x + drop(out), 'activation'), new

@@ -24,7 +24,8 @@ def lm_loss(
     batch: of `data.pipeline`: `tokens`, `segments` (0 is padding),
       `positions`, int [B, T]; `weights`, float [B, T], of the token that
       stands there and is predicted from the place before it. The first token
-      of a segment is never predicted. With `num_tasks` also `task`, int [B, T].
+      of a segment is never predicted. With `num_tasks` also `task`, int [B, T];
+      with `seed` uint32 [B] (`data.seeded`) activations are dropped.
     num_tasks: how many values `task` takes; 0 leaves tasks alone.
 
   Returns:
@@ -33,6 +34,9 @@ def lm_loss(
   """
   model = Decoder(config)
   variables = {'params': params}
+  rngs = None
+  if 'seed' in batch:
+    rngs = {'dropout': jax.random.key(batch['seed'][0])}
   # All T places are computed, though the last predicts nothing: shapes stay
   # those of the batch.
   hidden = model.apply(
@@ -41,6 +45,7 @@ def lm_loss(
     batch['positions'],
     batch['segments'],
     method='hidden',
+    rngs=rngs,
   )
   unembed = functools.partial(model.apply, variables, method='unembed')
   targets = _next(batch['tokens'])

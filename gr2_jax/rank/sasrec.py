@@ -17,7 +17,7 @@ import numpy as np
 
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import pipeline
+from gr2_jax.data import pipeline, seeded
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.rank import sasrec_data, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
@@ -242,7 +242,7 @@ def _init(
 
 def _batches(
   source: sasrec_data.Histories, cfg: SASRecConfig, seed: int
-) -> sasrec_data.Seeded:
+) -> seeded.Seeded:
   processes = jax.process_count()
   if cfg.batch_size % processes:
     raise ValueError(
@@ -258,4 +258,4 @@ def _batches(
     process_index=jax.process_index(),
     process_count=processes,
   )
-  return sasrec_data.Seeded(batches, seed)
+  return seeded.Seeded(batches, seed)

@@ -1,12 +1,10 @@
-"""Training windows and batches of SASRec."""
+"""Training windows and padded batches of SASRec."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import pipeline
 from gr2_jax.data import splits as splits_lib
 
 
@@ -45,34 +43,6 @@ class Histories:
       'tokens': self._dataset.sequence(user)[start:end],
       'weights': weights,
     }
-
-
-class Seeded(Iterator[dict[str, np.ndarray]]):
-  """Adds the dropout's seed, one for each step, to batches of the pipeline."""
-
-  def __init__(self, batches: pipeline.LMIterator, seed: int):
-    """Numbers the steps from 0."""
-    self._batches = batches
-    self._seed = seed
-    self._step = 0
-
-  def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch; 'seed' is uint32 [B], the same in all rows."""
-    batch = next(self._batches)
-    del batch['task']
-    rows = len(batch['tokens'])
-    seeds = np.random.SeedSequence((self._seed, self._step)).generate_state(1)
-    self._step += 1
-    return {**batch, 'seed': np.repeat(seeds, rows)}
-
-  def get_state(self) -> dict[str, Any]:
-    """Returns a JSON-able state."""
-    return {'batches': self._batches.get_state(), 'step': self._step}
-
-  def set_state(self, saved: Mapping[str, Any]) -> None:
-    """Goes back to a state of `get_state`."""
-    self._batches.set_state(saved['batches'])
-    self._step = saved['step']
 
 
 def pad(

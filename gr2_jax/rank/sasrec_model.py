@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention
+from gr2_jax.lm import attention, dropout
 
 # Rows of the item table are padded to a multiple of this, so that the table
 # splits over the mesh's tensor axis whatever the size of the catalogue.
@@ -75,31 +75,6 @@ def _norm(name: str) -> nn.LayerNorm:
   return nn.LayerNorm(scale_init=ones, bias_init=zeros, name=name)
 
 
-class Dropout(nn.Module):
-  """Dropout that draws a byte, not a float, for each activation.
-
-  The draws were a third of a training step on CPU. The rate is rounded to a
-  multiple of 1/256, and what is kept is scaled by the rounded rate.
-
-  Attributes:
-    rate: share that is dropped, below 1.
-  """
-
-  rate: float
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Drops activations of x [..., D], if `train`."""
-    dropped = round(256 * self.rate)
-    if not train or not dropped:
-      return x
-    words = (*x.shape[:-1], -(-x.shape[-1] // 4))
-    bits = jax.random.bits(self.make_rng('dropout'), words, jnp.uint32)
-    drawn = jax.lax.bitcast_convert_type(bits, jnp.uint8)
-    drawn = drawn.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
-    return jnp.where(drawn >= dropped, x * (256 / (256 - dropped)), 0.0)
-
-
 class SASRec(nn.Module):
   """The network.
 
@@ -115,15 +90,13 @@ class SASRec(nn.Module):
     tokens: jax.Array,
     positions: jax.Array,
     segments: jax.Array,
-    train: bool = False,
   ) -> jax.Array:
-    """Encodes histories.
+    """Encodes histories; with an RNG 'dropout', drops activations.
 
     Args:
       tokens: int [B, T], item indices; rows may hold several histories.
       positions: int [B, T], place in the history, below `max_length`.
       segments: int [B, T], which history; items attend within theirs only.
-      train: drop activations (needs the RNG 'dropout').
 
     Returns:
       float32 [B, T, D]: multiplied with the item table, the logits of the item
@@ -135,14 +108,12 @@ class SASRec(nn.Module):
       'positions', _table(('length', 'table')), (c.max_length, c.width)
     )
     x = table[tokens] * c.width**0.5 + places[positions]
-    drop = Dropout(c.dropout)
-    x = sharding.constrain(drop(x, train), 'batch', 'length', 'activation')
+    drop = dropout.Dropout(c.dropout)
+    x = sharding.constrain(drop(x), 'batch', 'length', 'activation')
     mask = attention.causal_mask(tokens.shape[1], segments)
     for i in range(c.layers):
-      x = x + drop(
-        self._attend(_norm(f'attention_norm_{i}')(x), mask, i), train
-      )
-      x = x + drop(self._feed(_norm(f'mlp_norm_{i}')(x), i), train)
+      x = x + drop(self._attend(_norm(f'attention_norm_{i}')(x), mask, i))
+      x = x + drop(self._feed(_norm(f'mlp_norm_{i}')(x), i))
       x = sharding.constrain(x, 'batch', 'length', 'activation')
     return _norm('final_norm')(x)
 
@@ -263,7 +234,6 @@ def loss(
     batch['tokens'],
     batch['positions'],
     batch['segments'],
-    train=True,
     rngs={'dropout': jax.random.key(batch['seed'][0])},
   )
   # The last place of a row predicts nothing: its weight becomes 0.

@@ -16,7 +16,7 @@ import numpy as np
 from gr2_jax.sid.config import SidConfig
 
 # Vectors in a block, which goes to the devices at once.
-_BLOCK_VECTORS = 32_768
+_BLOCK_VECTORS = 8192
 
 
 class Vectors(Protocol):

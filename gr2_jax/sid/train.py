@@ -68,11 +68,13 @@ def fit(
         current, config, items, data, jnp.array(quantises)
       )
       found.append(numbers)
+      # At most one block waits while another is worked on: more fill the memory.
+      jax.block_until_ready(found[-2:-1])
     return current, _record(jax.device_get(found), quantises)
 
   def unique(current):
-    found = quantised.infer(current, config, vectors, mesh)
-    return assign.uniqueness(found.codes)
+    codes = quantised.infer(current, config, vectors, mesh).codes
+    return assign.uniqueness(codes)
 
   start = steps.create(config, items, width, mesh, seed)
   with jax.set_mesh(mesh):

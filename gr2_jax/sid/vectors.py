@@ -27,8 +27,9 @@ class Scaling(NamedTuple):
 
   def apply(self, vectors: np.ndarray) -> np.ndarray:
     """Scales vectors [I, W] to float32 [I, W]."""
-    centred = np.asarray(vectors, np.float32) - self.mean.astype(np.float32)
-    return centred / np.float32(self.scale)
+    scaled = np.asarray(vectors, np.float32) - self.mean.astype(np.float32)
+    scaled /= np.float32(self.scale)
+    return scaled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

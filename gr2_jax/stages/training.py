@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from gr2_jax import sharding
-from gr2_jax.data import pipeline
+from gr2_jax.data import pipeline, seeded
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import loss
 from gr2_jax.train import loop, metrics, optimiser, state, step
@@ -139,6 +139,8 @@ def train(
     The parameters after the last step.
   """
   batches = _batches(sources, weights, cfg, seed)
+  if config.dropout:
+    batches = seeded.Seeded(batches, seed)
   tx = optimiser.make(cfg.optimiser, trainable)
   step_fn = step.make_train_step(
     named_loss(config, sorted(sources)), tx, cfg.microbatches
