@@ -51,13 +51,16 @@ def get_config(arg: str = ''):
   }
   runs['bare'] = _BARE
   runs |= {f'bare+{name}': {**_BARE, **on} for name, on in _ON.items()}
+  base = bases[switches.data]()
+  # Around what all data sets share, not around what one was tuned to.
+  base.sid.contrastive = 0.0
   plain = {'sid.quantiser': 'kmeans'}
   runs['residual_kmeans'] = {**plain, 'sid.last_level': 'nearest'}
   runs['residual_kmeans+random_last'] = plain
   # Keys with dots are no nested sections: as a list of pairs they stay whole.
   return ml_collections.ConfigDict(
     {
-      'base': bases[switches.data](),
+      'base': base,
       'stages': ['data', 'sid'],
       'seeds': list(range(switches.seeds)),
       'share': [('sid.embeddings', 'sid/embeddings.npy')],

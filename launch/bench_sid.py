@@ -3,6 +3,8 @@
 Peers see the same arrays in the same precision, or the one they are fastest in.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from gr2_jax.text import answer
 from launch import bench_contest, bench_torch
 
 ITEMS, WIDTH, BATCH = 16_384, 384, 512
-SID = SidConfig(batch_size=BATCH)
+SID = SidConfig(batch_size=BATCH, bf16_matmul=True)
 USERS, PROMPT, BEAM = 32, 64, 10
 # The decoder of configs/beauty.py.
 LM = LMConfig(vocab_size=5_120, **beauty.get_config().lm)
@@ -47,26 +49,28 @@ def _tokenizer(
     )
   )
   held = [jax.tree.map(jnp.copy, state)]
-  blocks = batches.iterate(batches.source(data, SID, 0, None), 0)
+  source = batches.source(data, SID, 0, None)
+  blocks = batches.iterate(source, 0)
 
   def train():
-    block = sharding.shard_batch(mesh, next(blocks), axis=1)
-    with jax.set_mesh(mesh):
-      held[0], _ = steps.block(held[0], SID, ITEMS, block, jnp.array(True))
+    for block in itertools.islice(blocks, source.plan.blocks):
+      block = sharding.shard_batch(mesh, block, axis=1)
+      with jax.set_mesh(mesh):
+        held[0], _ = steps.block(held[0], SID, ITEMS, block, jnp.array(True))
     jax.block_until_ready(held[0].books)
 
   device_books = sharding.replicate(mesh, books)
   network = bench_torch.Rqvae(SID, WIDTH, books)
-  precision, peer_train = network.fastest(data, BATCH)
+  train_name, peer_train = bench_torch.fastest(network.training(data, BATCH))
+  assign_name, peer_assign = bench_torch.fastest(network.assignment(data))
   return [
     bench_contest.Contest(
-      'RQ-VAE training', f'PyTorch {precision}', 'items', ITEMS, train,
+      'RQ-VAE training', f'PyTorch {train_name}', 'items', ITEMS, train,
       peer_train, 1.2,
     ),
     bench_contest.Contest(
-      'assignment', 'PyTorch', 'items', ITEMS,
-      lambda: quantised.infer(state, SID, data, mesh),
-      lambda: network.assign(data), 1.0,
+      'assignment', f'PyTorch {assign_name}', 'items', ITEMS,
+      lambda: quantised.infer(state, SID, data, mesh), peer_assign, 1.0,
     ),
     bench_contest.Contest(
       'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items', ITEMS,
@@ -101,12 +105,15 @@ def _beam_search(
   prompts = rng.integers(8, offset, (USERS, PROMPT))
   tokens = sids + offset + np.arange(4) * 256
   nobody = [np.zeros(0, np.int32)] * USERS
+  name, peer = bench_torch.fastest(
+    bench_torch.beam_search(LM, prompts, tokens, BEAM)
+  )
   return bench_contest.Contest(
     'constrained beam search, batch 32, beam 10',
-    'transformers generate, prefix_allowed_tokens_fn',
+    f'transformers {name} generate, prefix_allowed_tokens_fn',
     'users',
     USERS,
     lambda: retriever.top_k(prompts.tolist(), BEAM, nobody),
-    bench_torch.beam_search(LM, prompts, tokens, BEAM),
+    peer,
     10.0,
   )

@@ -1,5 +1,6 @@
 """The peers of `bench_sid`: PyTorch, faiss and transformers."""
 
+import copy
 import time
 from collections.abc import Callable
 
@@ -32,31 +33,31 @@ class Rqvae:
     parameters = [*self._encoder.parameters(), *self._decoder.parameters()]
     self._adam = torch.optim.AdamW(parameters, lr=config.lr, fused=True)
 
-  def fastest(
+  def training(
     self, vectors: np.ndarray, batch: int
-  ) -> tuple[str, Callable[[], None]]:
-    """Finds the precision in which an epoch is fastest.
+  ) -> dict[str, Callable[[], None]]:
+    """Returns an epoch over vectors [I, W] in each precision.
 
     Args:
       vectors: float32 [I, W].
       batch: items a step.
-
-    Returns:
-      (name of the precision, an epoch in it).
     """
     data = torch.tensor(vectors)
-    runs = {
+    return {
       'float32': lambda: self._epoch(data, batch, bf16=False),
       'bfloat16': lambda: self._epoch(data, batch, bf16=True),
     }
-    times = {}
-    for name, run in runs.items():
-      run()
-      started = time.perf_counter()
-      run()
-      times[name] = time.perf_counter() - started
-    best = min(times, key=times.get)
-    return best, runs[best]
+
+  def assignment(
+    self, vectors: np.ndarray
+  ) -> dict[str, Callable[[], np.ndarray]]:
+    """Returns the quantisation of vectors [I, W] to int64 [I, L] in each
+    precision of the encoder.
+    """
+    return {
+      'float32': lambda: self._assign(vectors, bf16=False),
+      'bfloat16': lambda: self._assign(vectors, bf16=True),
+    }
 
   def _epoch(self, data: torch.Tensor, batch: int, bf16: bool) -> None:
     order = torch.randperm(len(data))
@@ -103,9 +104,29 @@ class Rqvae:
     book.copy_(torch.where(count[:, None] > 0, moved, book))
 
   @torch.inference_mode()
-  def assign(self, vectors: np.ndarray) -> np.ndarray:
-    """Quantises embeddings [I, W]: int64 [I, L]."""
-    return self._quantise(self._encoder(torch.tensor(vectors)))[0].numpy()
+  def _assign(self, vectors: np.ndarray, bf16: bool) -> np.ndarray:
+    with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+      latent = self._encoder(torch.tensor(vectors)).float()
+    return self._quantise(latent)[0].numpy()
+
+
+def fastest(runs: dict[str, Callable]) -> tuple[str, Callable]:
+  """Finds the fastest of several ways, after one call each to warm up.
+
+  Args:
+    runs: the ways by name.
+
+  Returns:
+    (name, way).
+  """
+  times = {}
+  for name, run in runs.items():
+    run()
+    started = time.perf_counter()
+    run()
+    times[name] = time.perf_counter() - started
+  best = min(times, key=times.get)
+  return best, runs[best]
 
 
 def _mlp(widths: list[int]) -> nn.Sequential:
@@ -128,8 +149,9 @@ def faiss_quantiser(books: np.ndarray, latent: np.ndarray) -> Callable:
 
 def beam_search(
   config: LMConfig, prompts: np.ndarray, tokens: np.ndarray, beam: int
-) -> Callable:
-  """Returns a constrained `generate` on a Qwen3 of the same shape.
+) -> dict[str, Callable[[], None]]:
+  """Returns a constrained `generate` on a Qwen3 of the same shape, in each
+  precision.
 
   Args:
     config: the shape.
@@ -166,7 +188,7 @@ def beam_search(
     return list(node) or [0]
 
   @torch.inference_mode()
-  def run():
+  def run(model):
     model.generate(
       ids,
       attention_mask=torch.ones_like(ids),
@@ -177,4 +199,5 @@ def beam_search(
       prefix_allowed_tokens_fn=allowed,
     )
 
-  return run
+  low = copy.deepcopy(model).to(torch.bfloat16)
+  return {'float32': lambda: run(model), 'bfloat16': lambda: run(low)}

@@ -24,8 +24,7 @@ class LMConfig:
       third of the speed on CPU.
     remat: recompute each block in the backward pass.
     dropout: share of activations that training drops, of the embedding and of
-      what each layer adds; 0, as Qwen3 has it. Serves models that are trained
-      from scratch on few interactions.
+      what each layer adds; none without an RNG 'dropout'.
   """
 
   vocab_size: int

@@ -15,14 +15,16 @@ def read(workdir: pathlib.Path) -> tuple[dict, dict]:
     workdir: directory of a run.
 
   Returns:
-    (config, results); the results are empty until the run is evaluated.
+    (config, results); of a run that ended with its candidates the results are
+    those of retrieval, and of one that did not come so far there are none.
 
   Raises:
     FileNotFoundError: the directory is not that of a run.
   """
-  if (workdir / 'report.json').exists():
-    report = files.read_json(workdir / 'report.json')
-    return report.pop('config'), report
+  for name in ('report.json', 'retrieval.json'):
+    if (workdir / name).exists():
+      report = files.read_json(workdir / name)
+      return report.pop('config'), report
   if (workdir / 'config.json').exists():
     return files.read_json(workdir / 'config.json'), {}
   raise FileNotFoundError(

@@ -13,7 +13,7 @@ from gr2_jax.report import charts, intervals, lists
 
 _STYLE = (pathlib.Path(__file__).parent / 'page.css').read_text()
 _METRICS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
-_RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10', 'illegal_rate')
+_RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
 _TITLES = {
   'valid_rate': 'valid',
@@ -108,17 +108,25 @@ def _interval(triple: Sequence[float]) -> str:
 
 def _retrieval(report: Mapping[str, Any]) -> str:
   rows = {'candidates': report['retrieval'], **report['baselines']}
+  columns = (*_RETRIEVAL, 'illegal_rate')
   table = _table(
-    ['retriever', 'n', *map(_title, _RETRIEVAL)],
+    ['retriever', 'n', *map(_title, columns)],
     [
-      [name, f'{v["n"]:,}', *(f'{v[key]:.4f}' for key in _RETRIEVAL)]
+      [name, f'{v["n"]:,}', *(f'{v[key]:.4f}' for key in columns)]
       for name, v in rows.items()
+    ],
+  )
+  deltas = _table(
+    ['', *map(_title, _RETRIEVAL)],
+    [
+      [name, *(_interval(v[key]) for key in _RETRIEVAL)]
+      for name, v in report['retrieval']['deltas'].items()
     ],
   )
   return (
     '<h2>Retrieval over the whole catalogue</h2><p>What makes the candidates '
     f'({html.escape(report["source"])}), and the baselines, on all test '
-    f'targets.</p>{table}'
+    f'targets.</p>{table}<h3>Differences, with intervals of 95 %</h3>{deltas}'
   )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _COLUMNS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
+_RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
 
 
@@ -26,6 +27,39 @@ def interval(triple: list[float]) -> str:
   # Without the zeros three of them fit into the width of a terminal.
   delta, low, high = (f'{v:+.3f}'.replace('0.', '.', 1) for v in triple)
   return f'{delta} [{low}, {high}]'
+
+
+def retrieval_table(report: Mapping[str, Any]) -> str:
+  """Lays out a run that ends with its candidates, for a terminal.
+
+  Args:
+    report: the content of `retrieval.json`.
+
+  Returns:
+    Several lines: the retrievers, and the source's differences from the others
+    with their intervals.
+  """
+  own, source = report['retrieval'], report['source']
+  cells = [['retriever', *_RETRIEVAL, 'illegal']]
+  for name, values in {source: own, **report['baselines']}.items():
+    numbers = [f'{values[column]:.4f}' for column in _RETRIEVAL]
+    cells.append([name, *numbers, f'{values["illegal_rate"]:.4f}'])
+  differences = [['', source, *own['deltas']]]
+  for column in _RETRIEVAL:
+    triples = [d[column] for d in (own['intervals'], *own['deltas'].values())]
+    differences.append([column, *map(interval, triples)])
+  share = ', '.join(f'{x:.3f}' for x in own['prefix_recall@10'])
+  return '\n\n'.join(
+    [
+      f'{report["dataset"]["name"]}, seed {report["seed"]}, whole catalogue, '
+      f'{own["n"]} targets',
+      rows(cells),
+      'Bootstrap intervals of 95 %, paired where two differ\n'
+      + rows(differences),
+      f'Targets whose first 1, 2, .. codes stand in the ten of {source}: '
+      f'{share}',
+    ]
+  )
 
 
 def closing_table(report: Mapping[str, Any]) -> str:

@@ -65,9 +65,10 @@ def _means(
   x: jax.Array, code: jax.Array, codes: int
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the mean of each code's vectors [C, D] and their number [C, 1]."""
-  member = jax.nn.one_hot(code, codes)
-  total = jnp.einsum('bc,bd->cd', member, x, precision=_EXACT)
-  count = member.sum(0)[:, None]
+  # Codes first, as the fast kernels of a CPU want it.
+  member = jax.nn.one_hot(code, codes, axis=0)
+  total = jnp.einsum('cb,bd->cd', member, x, precision=_EXACT)
+  count = member.sum(1, keepdims=True)
   return total / jnp.maximum(count, 1), count
 
 

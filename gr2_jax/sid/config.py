@@ -15,7 +15,9 @@ class SidConfig:
       the data set; empty: the item texts are embedded by MiniLM.
     max_length: tokens of an item text that are embedded [G].
     embed_tokens: tokens in a batch of texts; speed only.
-    bf16_matmul: the text encoder's operands in bfloat16; speed only.
+    bf16_matmul: operands of the products in the text encoder and in the
+      RQ-VAE's encoder and decoder in bfloat16, sums in float32 [G]. Distances
+      to codes are always float32.
     hidden: widths between the embedding and the latent vector [G].
     latent: width of the latent vector and of the codes [G].
     epochs: passes over the items [G].

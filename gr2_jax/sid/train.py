@@ -68,7 +68,7 @@ def fit(
         current, config, items, data, jnp.array(quantises)
       )
       found.append(numbers)
-      # At most one block waits while another is worked on: more fill the memory.
+      # Only one block waits while another is worked on: more fill the memory.
       jax.block_until_ready(found[-2:-1])
     return current, _record(jax.device_get(found), quantises)
 

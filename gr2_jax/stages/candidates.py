@@ -3,11 +3,13 @@
 Writes `workdir/candidates/{train,valid,test}.npz` with N lists each: `user` and
 `position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32
 [N, K], `target` int32 [N], place of the true item among the candidates or -1,
-and `rank` int32 [N], its place among the first max(K, 10), or this number.
+and `rank` int32 [N], its place among the first max(K, 10), or this number; then
+`workdir/retrieval.json`, the report of the road up to here.
 """
 
 import dataclasses
 import shutil
+import time
 from collections.abc import Callable, Mapping
 
 import ml_collections
@@ -20,7 +22,7 @@ from gr2_jax.decode import retrieve
 from gr2_jax.lm import io
 from gr2_jax.rank import popularity, sasrec, scores
 from gr2_jax.sid import index as sid_index
-from gr2_jax.stages import artifacts, runner
+from gr2_jax.stages import artifacts, retrieval, runner
 
 SOURCES = ('lm', 'sasrec', 'popularity')
 BASELINES = ('popularity', 'sasrec')
@@ -240,24 +242,6 @@ def _targets(sources: _Sources, split: str) -> np.ndarray:
   return dataset.flat[dataset.offsets[users] + positions]
 
 
-def _illegal_rate(sources: _Sources, items: np.ndarray) -> float:
-  """Share of the named items that do not exist or stand in a list twice."""
-  named = items >= 0
-  legal = items < sources.store.dataset.num_items
-  ordered = np.sort(np.where(named, items, -1), axis=1)
-  twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-  return float(((named & ~legal).sum() + twice.sum()) / max(named.sum(), 1))
-
-
-def _metrics(sources: _Sources, items: np.ndarray) -> dict:
-  """Full-catalogue metrics of the test lists."""
-  rank = scores.find_positions(items, _targets(sources, 'test'))
-  return {
-    **scores.retrieval_metrics(rank),
-    'illegal_rate': _illegal_rate(sources, items),
-  }
-
-
 @runner.stage(
   'candidates',
   sections=('candidates', 'text'),
@@ -265,6 +249,7 @@ def _metrics(sources: _Sources, items: np.ndarray) -> dict:
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Retrieves the lists of all splits and measures those of the test split."""
+  started = time.monotonic()
   cfg = config_lib.build(CandidatesConfig, config.candidates)
   store = artifacts.Artifacts(config, context.workdir)
   sources = _Sources(cfg, store, context)
@@ -275,16 +260,21 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     lists[split] = len(rank)
     if len(rank):
       hit_rate[split] = float((rank < cfg.k).mean())
-  measured = {cfg.source: _metrics(sources, items)}
+  found = {cfg.source: items}
   for name in cfg.baselines:
-    if name not in measured:
-      measured[name] = _metrics(sources, _retrieve(sources, name, 'test')[0])
-  shutil.rmtree(context.directory / 'parts')
-  return {
+    if name not in found:
+      found[name] = _retrieve(sources, name, 'test')[0]
+  targets = _targets(sources, 'test')
+  summary = {
     'source': cfg.source,
     'k': cfg.k,
-    'retrieval': measured[cfg.source],
-    'baselines': {name: measured[name] for name in cfg.baselines},
+    **retrieval.measure(
+      found, cfg.source, cfg.baselines, targets, store, context.seed
+    ),
     'hit_rate': hit_rate,
     'lists': lists,
   }
+  seconds = time.monotonic() - started
+  retrieval.write_report(config, context, summary, seconds)
+  shutil.rmtree(context.directory / 'parts')
+  return summary

@@ -95,6 +95,52 @@ def draw_examples(
   return examples
 
 
+def read_summaries(
+  workdir: pathlib.Path, stages: Sequence[str]
+) -> tuple[dict[str, dict], dict[str, float]]:
+  """Reads what finished stages say of themselves.
+
+  Args:
+    workdir: of the run.
+    stages: their names.
+
+  Returns:
+    (stage to summary, stage to seconds). Speeds are left out: they differ from
+    run to run, and a report is what does not.
+  """
+  found = {
+    stage: files.read_json(workdir / stage / 'summary.json') for stage in stages
+  }
+  seconds = {stage: summary.pop('seconds') for stage, summary in found.items()}
+  blocks = {
+    stage: {k: v for k, v in summary.items() if 'per_second' not in k}
+    for stage, summary in found.items()
+  }
+  return blocks, seconds
+
+
+def head(
+  config: ml_collections.ConfigDict, blocks: Mapping[str, Mapping]
+) -> dict:
+  """Returns what every report begins with.
+
+  Args:
+    config: of the run.
+    blocks: summaries of the stages; 'data', 'sid' and 'midtrain' among them.
+
+  Returns:
+    Config, seed, commit, data set, semantic IDs and mid-training.
+  """
+  return {
+    'config': config_lib.to_dict(config),
+    'seed': config.seed,
+    'commit': find_commit(),
+    'dataset': {name: blocks['data'][name] for name in _DATASET},
+    'sid': blocks['sid'],
+    'midtrain': blocks['midtrain'],
+  }
+
+
 def build(
   config: ml_collections.ConfigDict,
   context: runner.Context,
@@ -113,27 +159,13 @@ def build(
     The report (DESIGN.md, "Fixed names") with the summaries of the stages
     beside it; `seconds` still lacks the evaluation itself.
   """
-  summaries = {
-    stage: files.read_json(context.input(stage) / 'summary.json')
-    for stage in EARLIER
-  }
-  seconds = {stage: s.pop('seconds') for stage, s in summaries.items()}
-  # Speeds differ from run to run; a report is what does not.
-  blocks = {
-    stage: {k: v for k, v in s.items() if 'per_second' not in k}
-    for stage, s in summaries.items()
-  }
+  blocks, seconds = read_summaries(context.workdir, EARLIER)
   found = blocks['candidates']
   table, deltas = results.summarise(
     systems, test.lists.candidates, test.targets, context.seed
   )
   return {
-    'config': config_lib.to_dict(config),
-    'seed': config.seed,
-    'commit': find_commit(),
-    'dataset': {name: blocks['data'][name] for name in _DATASET},
-    'sid': blocks['sid'],
-    'midtrain': blocks['midtrain'],
+    **head(config, blocks),
     'source': found['source'],
     'retrieval': found['retrieval'],
     'baselines': found['baselines'],

@@ -60,3 +60,9 @@ def run(
   if report.exists() and (not only or 'evaluate' in only):
     print(terminal.closing_table(files.read_json(report)))
     print(f'\nReport: {report}\n        {report.with_suffix(".html")}')
+  elif (
+    only and list(STAGES)[max(map(list(STAGES).index, only))] == 'candidates'
+  ):
+    report = workdir / 'retrieval.json'
+    print(terminal.retrieval_table(files.read_json(report)))
+    print(f'\nReport: {report}')

@@ -30,6 +30,8 @@ class TrainConfig:
     warmup: share of the steps over which the rate rises; 0.1 [N].
     weight_decay: 0.01 [N].
     clip_norm: bound of the gradient's global norm.
+    dropout: share of activations that are dropped; for models that are trained
+      from scratch on few interactions.
     ckpt_every: steps between checkpoints.
     log_every: steps between lines of metrics.jsonl.
   """
@@ -43,6 +45,7 @@ class TrainConfig:
   warmup: float = 0.1
   weight_decay: float = 0.01
   clip_norm: float = 1.0
+  dropout: float = 0.0
   ckpt_every: int = 200
   log_every: int = 10
 
@@ -139,11 +142,12 @@ def train(
     The parameters after the last step.
   """
   batches = _batches(sources, weights, cfg, seed)
-  if config.dropout:
+  if cfg.dropout:
     batches = seeded.Seeded(batches, seed)
+  shape = dataclasses.replace(config, dropout=cfg.dropout)
   tx = optimiser.make(cfg.optimiser, trainable)
   step_fn = step.make_train_step(
-    named_loss(config, sorted(sources)), tx, cfg.microbatches
+    named_loss(shape, sorted(sources)), tx, cfg.microbatches
   )
   trained = loop.fit(
     state.create(params, tx, mesh),

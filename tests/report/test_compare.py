@@ -57,3 +57,12 @@ def test_equal_runs_and_runs_without_results(tmp_path):
 def test_no_run_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match='neither report.json'):
     compare.differences(tmp_path, tmp_path)
+
+
+def test_a_run_that_ended_with_its_candidates(tmp_path):
+  (tmp_path / 'a').mkdir()
+  report = {'config': {'seed': 0}, 'retrieval': {'recall@10': 0.06}}
+  files.write_json(tmp_path / 'a' / 'retrieval.json', report)
+  config, results = compare.read(tmp_path / 'a')
+  assert config == {'seed': 0}
+  assert results == {'retrieval': {'recall@10': 0.06}}

@@ -66,3 +66,14 @@ def test_closing_table_shows_systems_and_intervals(report):
   assert 'hit rate 0.160' in text
   assert max(map(len, lines)) <= 80
   assert terminal.interval([0.5, -0.25, 1]) == '+.500 [-.250, +1.000]'
+
+
+def test_retrieval_table(report):
+  lines = terminal.retrieval_table(report).splitlines()
+  table = [' '.join(line.split()) for line in lines]
+  assert 'ml-100k, seed 0, whole catalogue, 9430 targets' in table
+  assert 'sasrec 0.1000 0.1600 0.0700 0.0900 0.0000' in table
+  assert 'lm lm-popularity lm-sasrec' in table
+  triple = terminal.interval([0.16, 0.15, 0.17])
+  assert f'recall@10 {triple} {triple} {triple}' in table
+  assert table[-1].endswith('0.600, 0.300, 0.200, 0.160')

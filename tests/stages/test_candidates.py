@@ -36,6 +36,9 @@ def before(tmp_path_factory, made):
   for stage in ('data', 'sid', 'midtrain'):
     (root / stage).mkdir()
     files.write_json(root / stage / 'DONE', {'fingerprint': stage})
+    files.write_json(root / stage / 'summary.json', {'seconds': 1.5})
+  counts = {**made.counts, 'name': 'made-up', 'sha256': made.sha256}
+  files.write_json(root / 'data' / 'summary.json', {**counts, 'seconds': 1.5})
   sids = np.stack([np.arange(25) // 5, np.arange(25) % 5], axis=1)
   files.atomic_savez(root / 'sid' / 'sids.npz', sids=sids)
   vocab = vocab_lib.Vocab.train(wording.corpus(ITEMS), 320, levels=2, codes=5)
@@ -111,6 +114,13 @@ def test_lists_and_report(workdir, made, source):
   assert block['ndcg@5'] == pytest.approx(gains.mean())
   assert set(summary['baselines']) == {'popularity'}
   assert summary['source'] == source
+  report = files.read_json(run / 'retrieval.json')
+  assert report['retrieval'] == block and report['seed'] == 0
+  assert set(report['seconds']) == {'data', 'sid', 'midtrain', 'candidates'}
+  delta = block['recall@10'] - summary['baselines']['popularity']['recall@10']
+  deltas = block['deltas'].get('lm-popularity')
+  assert (deltas is None) == (source == 'popularity')
+  assert deltas is None or deltas['recall@10'][0] == pytest.approx(delta)
   assert summary['lists'] == {'train': USERS, 'valid': USERS, 'test': USERS}
 
 
@@ -181,6 +191,10 @@ def test_sasrec_as_source_and_baseline(workdir):
     ),
     run,
   )
-  assert summary['retrieval'] == summary['baselines']['sasrec']
-  assert summary['retrieval']['illegal_rate'] == 0
+  own = dict(summary['retrieval'])
+  assert set(own.pop('deltas')) == {'sasrec-popularity'}
+  assert own.pop('intervals').keys() == own.keys() - {
+    'n', 'illegal_rate', 'prefix_recall@10'
+  }  # fmt: skip
+  assert own == summary['baselines']['sasrec'] and own['illegal_rate'] == 0
   assert (run / 'candidates' / 'sasrec' / 'best').exists()

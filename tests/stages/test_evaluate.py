@@ -85,7 +85,7 @@ def _summaries(dataset):
     'candidates': {
       'source': 'popularity',
       'k': K,
-      'retrieval': retrieval,
+      'retrieval': {**retrieval, 'deltas': {}},
       'baselines': {'popularity': retrieval},
       'hit_rate': {'test': 0.8},
     },

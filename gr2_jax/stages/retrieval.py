@@ -1,0 +1,128 @@
+"""How well candidates were retrieved: metrics, intervals and their report.
+
+Letters: N lists, n items a list, L levels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+import numpy as np
+
+from gr2_jax import files
+from gr2_jax.rank import bootstrap, scores
+from gr2_jax.stages import artifacts, reporting, runner
+
+# The stages whose summaries the report holds.
+_EARLIER = ('data', 'sid', 'midtrain')
+_K = 10
+
+
+def measure(
+  found: Mapping[str, np.ndarray],
+  source: str,
+  baselines: Sequence[str],
+  targets: np.ndarray,
+  store: artifacts.Artifacts,
+  seed: int,
+) -> dict:
+  """Measures lists over the whole catalogue.
+
+  Args:
+    found: retriever to items int32 [N, n], n at least ten, -1 pads.
+    source: which of the retrievers makes the candidates.
+    baselines: which are shown beside it; it may be one of them.
+    targets: int32 [N], the true items.
+    store: gives the catalogue and its semantic IDs.
+    seed: of the bootstrap.
+
+  Returns:
+    'baselines', the numbers of each, and 'retrieval', those of the source: in
+    it 'intervals', metric to [mean, low, high], and 'deltas', 'source-baseline'
+    to metric to [delta, low, high], both by bootstrap, 95 %.
+  """
+  values = {name: _by_list(items, targets) for name, items in found.items()}
+  blocks = {
+    name: {
+      'n': len(targets),
+      **scores.mean(values[name]),
+      'illegal_rate': illegal_rate(items, store.dataset.num_items),
+      'prefix_recall@10': prefix_recall(items[:, :_K], targets, store.sids),
+    }
+    for name, items in found.items()
+  }
+  own = values[source]
+  nothing = {name: np.zeros_like(x) for name, x in own.items()}
+  deltas = {
+    f'{source}-{name}': bootstrap.paired_difference(own, values[name], seed)
+    for name in baselines
+    if name != source
+  }
+  return {
+    'retrieval': {
+      **blocks[source],
+      'intervals': bootstrap.paired_difference(own, nothing, seed),
+      'deltas': deltas,
+    },
+    'baselines': {name: blocks[name] for name in baselines},
+  }
+
+
+def _by_list(items: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+  positions = scores.find_positions(items, targets)
+  return scores.by_list(positions, recall=(5, 10), ndcg=(5, 10))
+
+
+def illegal_rate(items: np.ndarray, num_items: int) -> float:
+  """Returns the share of the named items that do not exist or come twice.
+
+  Args:
+    items: int32 [N, n]; -1 pads.
+    num_items: I.
+  """
+  named = items >= 0
+  ordered = np.sort(items, axis=1)
+  twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+  wrong = (items >= num_items).sum() + twice.sum()
+  return float(wrong / max(named.sum(), 1))
+
+
+def prefix_recall(
+  items: np.ndarray, targets: np.ndarray, sids: np.ndarray
+) -> list[float]:
+  """Says how far down the semantic ID the right way is found.
+
+  Args:
+    items: int32 [N, n]; -1 pads.
+    targets: int32 [N].
+    sids: int32 [I, L].
+
+  Returns:
+    L shares: how often some item of the list has the first level's code of the
+    target, the first two codes, and so on; the last is the recall. Our choice.
+  """
+  same = sids[np.maximum(items, 0)] == sids[targets][:, None]
+  same = np.logical_and.accumulate(same, axis=-1) & (items >= 0)[..., None]
+  return same.any(axis=1).mean(axis=0).round(4).tolist()
+
+
+def write_report(
+  config: ml_collections.ConfigDict,
+  context: runner.Context,
+  summary: Mapping,
+  seconds: float,
+) -> None:
+  """Writes `workdir/retrieval.json`: a report of the road up to here.
+
+  Args:
+    config: of the run.
+    context: of the candidates stage.
+    summary: of the candidates stage.
+    seconds: that it took.
+  """
+  blocks, taken = reporting.read_summaries(context.workdir, _EARLIER)
+  report = {
+    **reporting.head(config, blocks),
+    **summary,
+    'seconds': {**taken, 'candidates': round(seconds, 1)},
+  }
+  files.write_json(context.workdir / 'retrieval.json', report)
