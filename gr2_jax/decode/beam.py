@@ -171,10 +171,8 @@ def _dead_prefixes(
     ascending, I for padding and repeats).
   """
   items = index.num_items
-  row_of = jnp.zeros(items, jnp.int32)
-  row_of = row_of.at[index.order].set(jnp.arange(items, dtype=jnp.int32))
-  rows = jnp.where(exclude >= 0, row_of[jnp.maximum(exclude, 0)], items)
-  rows = jnp.sort(rows, axis=-1)
+  rows = index.row_of[jnp.maximum(exclude, 0)]
+  rows = jnp.sort(jnp.where(exclude >= 0, rows, items), axis=-1)
   repeat = jnp.pad(rows[:, 1:] == rows[:, :-1], ((0, 0), (1, 0)))
   rows = jnp.sort(jnp.where(repeat, items, rows), axis=-1)
   # Edges ascend with their rows, so equal ones are a run, found by bisection.
@@ -183,11 +181,8 @@ def _dead_prefixes(
   bounds = jnp.concatenate([edges, edges + 1], axis=-1)
   bounds = jax.vmap(jax.vmap(jnp.searchsorted))(edges, bounds)
   first, after = jnp.split(bounds.astype(jnp.int32), 2, axis=-1)
-  level = jnp.arange(index.levels)
-  size = jnp.zeros((index.levels, items + 1), jnp.int32)
-  size = size.at[level[:, None], index.edge_of].add(1)
-  whole = size[level[:, None, None], edges] == after - first
-  return whole & (edges < items), rows
+  size = jnp.stack([index.count(rows, level) for level in range(index.levels)])
+  return (size == after - first) & (rows < items)[None], rows
 
 
 def _dead_children(

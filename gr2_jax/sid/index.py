@@ -19,7 +19,7 @@ import numpy as np
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=('sids', 'order', 'edge_of', 'edge_code'),
+  data_fields=('sids', 'order', 'row_of', 'edge_of', 'edge_code'),
   meta_fields=('codes', 'fanout'),
 )
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class PrefixIndex:
   Attributes:
     sids: int32 [I, L], sorted by row.
     order: int32 [I], the item of each sorted row.
+    row_of: int32 [I], the sorted row of each item.
     edge_of: int32 [L, I], the edge of each row at each level.
     edge_code: int32 [L, I], the code of each edge; -1 after the last.
     codes: C.
@@ -40,6 +41,7 @@ class PrefixIndex:
 
   sids: jax.Array
   order: jax.Array
+  row_of: jax.Array
   edge_of: jax.Array
   edge_code: jax.Array
   codes: int
@@ -123,6 +125,24 @@ class PrefixIndex:
 
     found = jnp.zeros((*lo.shape, self.codes), bool)
     return jax.lax.fori_loop(0, self.fanout[level], mark, found)
+
+  def count(self, rows: jax.Array, level: int) -> jax.Array:
+    """Counts the items that share the first level + 1 codes of a row.
+
+    Args:
+      rows: int32 [...], rows of the index.
+      level: a Python int.
+
+    Returns:
+      int32 [...], each at least 1.
+    """
+    # Edges ascend with their rows: those of one prefix are a run.
+    edges = self.edge_of[level]
+    own = edges.at[rows].get(mode='clip')
+    first, after = (
+      jnp.searchsorted(edges, own, side=side) for side in ('left', 'right')
+    )
+    return after - first
 
   def item(self, lo: jax.Array) -> jax.Array:
     """Returns the item at full SIDs.
@@ -226,9 +246,12 @@ def build(sids: np.ndarray, codes: int) -> PrefixIndex:
     edge_code[level, : len(starts)] = rows[starts, level]
     fanout.append(int(np.bincount(parents[starts]).max()))
     parents = edge_of[level]
+  row_of = np.empty(len(rows), np.int32)
+  row_of[order] = np.arange(len(rows), dtype=np.int32)
   return PrefixIndex(
     sids=jnp.asarray(rows),
     order=jnp.asarray(order.astype(np.int32)),
+    row_of=jnp.asarray(row_of),
     edge_of=jnp.asarray(edge_of),
     edge_code=jnp.asarray(edge_code),
     codes=codes,

@@ -35,6 +35,10 @@ def test_walk_by_hand():
   lo, hi = found.narrow(lo, hi, 2, 0)
   assert int(hi - lo) == 1
   assert int(found.item(lo)) == 2
+  # Sorted: items 4, 2, 1, 0, 3.
+  assert found.row_of.tolist() == [3, 2, 1, 4, 0]
+  assert found.count(found.row_of, 0).tolist() == [2, 3, 3, 2, 3]
+  assert found.count(found.row_of, 1).tolist() == [1, 2, 2, 1, 1]
   assert found.fanout == (2, 2, 2)
 
 
@@ -144,8 +148,8 @@ def test_ten_million_items():
   seconds = time.monotonic() - started
   size = sum(x.nbytes for x in jax.tree.leaves(built))
   print(f'{items} items: {seconds:.1f} s, {size / 2**20:.0f} MiB')
-  # Three arrays of I x L integers and one of I: nothing of nodes x codes.
-  assert size == 4 * items * (3 * levels + 1)
+  # Three arrays of I x L integers and two of I: nothing of nodes x codes.
+  assert size == 4 * items * (3 * levels + 2)
 
   @jax.jit
   def walk(built, wanted):

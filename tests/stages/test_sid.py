@@ -53,6 +53,21 @@ def world(tmp_path, monkeypatch):
   return tmp_path, config
 
 
+@pytest.mark.parametrize('codes, advice', [(8, 'sid.codes=2.'), (2, None)])
+def test_too_many_codes_for_the_catalogue(world, monkeypatch, codes, advice):
+  path, config = world
+  config.sid.codes, config.sid.epochs = codes, 2
+  config.sid.levels = 6
+  said = []
+  monkeypatch.setattr(
+    sid.logging, 'warning', lambda text, *values: said.append(text % values)
+  )
+  sid.run(config, path / 'one')
+  assert [text.rpartition('Set ')[2] for text in said] == [advice] * bool(
+    advice
+  )
+
+
 def test_artifacts_resume_and_redo(world, monkeypatch):
   path, config = world
   summary = sid.run(config, path / 'one')
