@@ -55,6 +55,42 @@ def test_without_quantisation_it_is_an_autoencoder():
   assert float(aux['mse']) == 0.0
 
 
+@pytest.mark.parametrize('items', [1, 6, 16])
+@pytest.mark.parametrize('bf16', [False, True])
+def test_encoder_and_its_gradients_are_those_of_plain_products(items, bf16):
+  config = SidConfig(hidden=(7,), latent=3, bf16_matmul=bf16)
+  model = rqvae.Autoencoder(config, 5)
+  params = rqvae.create(jax.random.key(0), model, config)
+  x = jax.random.normal(jax.random.key(1), (items, 5))
+
+  def plain(layers, x):
+    for i in range(2):
+      x = jax.nn.relu(x) if i else x
+      layer = layers[f'dense_{i}']
+      x = x @ layer['kernel'] + layer['bias'][None]
+    return x
+
+  def total(encode, params):
+    z = encode(params)
+    return (z * jnp.cos(jnp.arange(z.size).reshape(z.shape))).sum(), z
+
+  own, want = (
+    jax.value_and_grad(lambda p, f=f: total(f, p), has_aux=True)(params)
+    for f in (
+      lambda p: rqvae.apply(model, p, x, 'encode'),
+      lambda p: plain(p['encoder'], x),
+    )
+  )
+  # float32 sums in another order; bfloat16 keeps eight bits of an operand.
+  tolerance = {'rtol': 0.05, 'atol': 0.1} if bf16 else {'atol': 1e-5}
+  np.testing.assert_allclose(own[0][1], want[0][1], **tolerance)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+    own[1]['encoder'],
+    want[1]['encoder'],
+  )
+
+
 @pytest.mark.parametrize(
   ('field', 'value'),
   [('levels', 0), ('decay', 1.5), ('warmup_epochs', 120), ('check_every', 0)],
