@@ -50,9 +50,10 @@ def _tokenizer(
   )
   held = [jax.tree.map(jnp.copy, state)]
   source = batches.source(data, SID, 0, None)
-  blocks = batches.iterate(source, 0)
 
   def train():
+    # Made anew, so that nothing is read ahead during the peer's turn.
+    blocks = batches.iterate(source, 0)
     for block in itertools.islice(blocks, source.plan.blocks):
       block = sharding.shard_batch(mesh, block, axis=1)
       with jax.set_mesh(mesh):

@@ -78,10 +78,11 @@ class Retriever:
 
     Returns:
       items int32 [N, k], best first, and their log-probabilities float32
-      [N, k]; -1 and -inf where there are no more items.
+      [N, k], given the prefix; -1 and -inf where there are no more items.
 
     Raises:
-      ValueError: k is above the width of the beam.
+      ValueError: k is above the width of the beam, or the prefix is a whole
+        SID.
       KeyError: no SID of the catalogue has this prefix.
     """
     if prefix:

@@ -62,10 +62,8 @@ class LMConfig:
         f'LMConfig.heads = {self.heads} does not divide by kv_heads = '
         f'{self.kv_heads}: each key/value head serves heads / kv_heads queries.'
       )
-    if not 0 <= self.dropout < 1:
-      raise ValueError(
-        f'LMConfig.dropout = {self.dropout} must lie in 0..1, below 1.'
-      )
+    if not 0 <= self.dropout <= 0.99:
+      raise ValueError(f'LMConfig.dropout = {self.dropout} must be 0 to 0.99.')
     if self.head_dim % 2:
       raise ValueError(
         f'LMConfig.head_dim = {self.head_dim} is odd: rotary positions need '

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+SAMPLES = 10_000
 _CHUNK = 4_000_000  # drawn lists at a time, about 100 MB
 
 
@@ -31,7 +32,7 @@ def paired_difference(
   left: Mapping[str, np.ndarray],
   right: Mapping[str, np.ndarray],
   seed: int,
-  samples: int = 10_000,
+  samples: int = SAMPLES,
   level: float = 0.95,
 ) -> dict[str, list[float]]:
   """Compares two systems list by list.

@@ -258,4 +258,4 @@ def _batches(
     process_index=jax.process_index(),
     process_count=processes,
   )
-  return seeded.Seeded(batches, seed)
+  return seeded.Seeded(batches, seed, jax.process_index(), processes)

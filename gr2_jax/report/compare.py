@@ -2,35 +2,52 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
 
 
-def read(workdir: pathlib.Path) -> tuple[dict, dict]:
+class Run(NamedTuple):
+  """What a run's directory holds.
+
+  Attributes:
+    config: of the last call.
+    report: its results, None until it is evaluated.
+    retrieval: those of its candidates, None until there are any.
+  """
+
+  config: dict
+  report: dict | None
+  retrieval: dict | None
+
+
+def read(workdir: pathlib.Path) -> Run:
   """Reads a run.
 
   Args:
     workdir: directory of a run.
 
   Returns:
-    (config, results); of a run that ended with its candidates the results are
-    those of retrieval, and of one that did not come so far there are none.
+    The run.
 
   Raises:
     FileNotFoundError: the directory is not that of a run.
   """
-  for name in ('report.json', 'retrieval.json'):
-    if (workdir / name).exists():
-      report = files.read_json(workdir / name)
-      return report.pop('config'), report
-  if (workdir / 'config.json').exists():
-    return files.read_json(workdir / 'config.json'), {}
-  raise FileNotFoundError(
-    f'{workdir} holds neither report.json nor config.json: give the --workdir '
-    'of launch.pipeline.'
-  )
+  found = [
+    files.read_json(workdir / name) if (workdir / name).exists() else None
+    for name in ('config.json', 'report.json', 'retrieval.json')
+  ]
+  config, *results = found
+  for result in filter(None, results):
+    own = result.pop('config')
+    config = own if config is None else config
+  if config is None:
+    raise FileNotFoundError(
+      f'{workdir} holds neither report.json nor config.json: give the '
+      '--workdir of launch.pipeline.'
+    )
+  return Run(config, *results)
 
 
 def _text(value: Any) -> str:
@@ -83,24 +100,25 @@ def differences(left: pathlib.Path, right: pathlib.Path) -> str:
     right: directory of run B.
 
   Returns:
-    Lines: the settings that differ, then the results that do.
+    Lines: the settings that differ, then the results that do; of two runs that
+    both ended with their candidates, the results of retrieval.
 
   Raises:
     FileNotFoundError: a directory is not that of a run.
   """
-  (config_a, results_a), (config_b, results_b) = read(left), read(right)
+  runs = {left: read(left), right: read(right)}
+  one, other = (runs[directory] for directory in (left, right))
   lines = [f'A = {left}', f'B = {right}', '', 'Config']
-  lines += _differences(config_a, config_b, numbers=False)
+  lines += _differences(one.config, other.config, numbers=False)
   lines += ['', 'Results']
-  missing = [
-    str(directory)
-    for directory, results in ((left, results_a), (right, results_b))
-    if not results
-  ]
-  if missing:
+  ended = one.report is None and other.report is None
+  if ended and one.retrieval is not None and other.retrieval is not None:
+    lines += _differences(one.retrieval, other.retrieval, numbers=True)
+  elif one.report is not None and other.report is not None:
+    lines += _differences(one.report, other.report, numbers=True)
+  else:
+    missing = [str(path) for path, run in runs.items() if run.report is None]
     lines.append(
       f'  not evaluated yet: {", ".join(missing)} (run the stage evaluate)'
     )
-  else:
-    lines += _differences(results_a, results_b, numbers=True)
   return '\n'.join(lines)

@@ -13,6 +13,7 @@ import grain
 import jax
 import numpy as np
 
+from gr2_jax.data import order as order_lib
 from gr2_jax.sid.config import SidConfig
 
 # Vectors in a block, which goes to the devices at once.
@@ -79,6 +80,11 @@ class Blocks:
     """How epochs are cut."""
     return Plan.make(self.config, len(self.vectors))
 
+  @functools.cached_property
+  def orders(self) -> order_lib.Order:
+    """The order of the items in each epoch."""
+    return order_lib.Order(len(self.vectors), self.seed)
+
   def __len__(self) -> int:
     """Returns the number of blocks of the run."""
     return self.config.epochs * self.plan.blocks
@@ -90,7 +96,7 @@ class Blocks:
     """
     number, block = divmod(index, self.plan.blocks)
     steps, batch = self.plan.steps, self.config.batch_size
-    order = _order(len(self.vectors), self.seed, number)
+    order = self.orders[number]
     size = steps * batch
     chosen = order.take(range(block * size, (block + 1) * size), mode='wrap')
     chosen = chosen.reshape(steps, batch)
@@ -100,18 +106,13 @@ class Blocks:
     if self.partners is not None:
       rng = np.random.default_rng([self.seed, number, block])
       positives = draw_positives(rng, self.partners, chosen)[:, own]
-      found['items'] = chosen[:, own].astype(np.int32)
+      found['items'] = chosen[:, own]
       found['positives'] = positives
       found['partners'] = self._read(np.maximum(positives, 0))
     return found
 
   def _read(self, rows: np.ndarray) -> np.ndarray:
     return self.vectors[rows.reshape(-1)].reshape(*rows.shape, -1)
-
-
-@functools.lru_cache(maxsize=2)
-def _order(items: int, seed: int, epoch: int) -> np.ndarray:
-  return np.random.default_rng([seed, epoch]).permutation(items)
 
 
 def draw_positives(

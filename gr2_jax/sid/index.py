@@ -10,7 +10,7 @@ Letters: I items, L levels, C codes a level.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,29 +76,16 @@ class PrefixIndex:
       (lo, hi) int32 [...] of the longer prefixes; empty (lo == hi) where no
       item has it.
     """
-    column = self.sids[:, level]
-
-    def first_at_least(value):
-      def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) // 2
-        # `middle` leaves the rows only where low == high == I already.
-        right = (low < high) & (column.at[middle].get(mode='clip') < value)
-        return (
-          jnp.where(right, middle + 1, low),
-          jnp.where(right | (low >= high), high, middle),
-        )
-
-      return jax.lax.fori_loop(
-        0, self.num_items.bit_length(), halve, (start, stop)
-      )[0]
-
     start, stop, code = jnp.broadcast_arrays(
       jnp.asarray(lo, jnp.int32),
       jnp.asarray(hi, jnp.int32),
       jnp.asarray(code, jnp.int32),
     )
-    return first_at_least(code), first_at_least(code + 1)
+    read = lambda row: self.sids.at[row, level].get(mode='clip')
+    return tuple(
+      _first_at_least(read, start, stop, value, self.num_items)
+      for value in (code, code + 1)
+    )
 
   def children(self, lo: jax.Array, hi: jax.Array, level: int) -> jax.Array:
     """Returns which codes exist under ranges.
@@ -111,15 +98,14 @@ class PrefixIndex:
     Returns:
       bool [..., C]; all False for an empty range.
     """
-    edge_of, edge_code = self.edge_of[level], self.edge_code[level]
     lo, hi = jnp.asarray(lo, jnp.int32), jnp.asarray(hi, jnp.int32)
-    first = edge_of.at[lo].get(mode='clip')
-    last = edge_of.at[hi - 1].get(mode='clip')
+    first = self.edge_of.at[level, lo].get(mode='clip')
+    last = self.edge_of.at[level, hi - 1].get(mode='clip')
     count = jnp.where(hi > lo, last - first + 1, 0)
     codes = jnp.arange(self.codes, dtype=jnp.int32)
 
     def mark(step, found):
-      code = edge_code.at[first + step].get(mode='clip')
+      code = self.edge_code.at[level, first + step].get(mode='clip')
       code = jnp.where(step < count, code, -1)
       return found | (code[..., None] == codes.reshape((1,) * lo.ndim + (-1,)))
 
@@ -137,10 +123,12 @@ class PrefixIndex:
       int32 [...], each at least 1.
     """
     # Edges ascend with their rows: those of one prefix are a run.
-    edges = self.edge_of[level]
-    own = edges.at[rows].get(mode='clip')
+    read = lambda row: self.edge_of.at[level, row].get(mode='clip')
+    own = read(rows)
+    start, stop = (jnp.full_like(rows, x) for x in self.root())
     first, after = (
-      jnp.searchsorted(edges, own, side=side) for side in ('left', 'right')
+      _first_at_least(read, start, stop, value, self.num_items)
+      for value in (own, own + 1)
     )
     return after - first
 
@@ -203,6 +191,41 @@ class PrefixIndex:
           'check the SID file.'
         )
     return lo, hi
+
+
+def _first_at_least(
+  read: Callable[[jax.Array], jax.Array],
+  start: jax.Array,
+  stop: jax.Array,
+  value: jax.Array,
+  rows: int,
+) -> jax.Array:
+  """Bisects ranges of sorted rows, in place: nothing as long as I is copied.
+
+  Args:
+    read: rows int32 [...] to their values, ascending within each range; rows
+      past the last are clipped.
+    start: int32 [...].
+    stop: int32 [...].
+    value: int32 [...].
+    rows: I.
+
+  Returns:
+    int32 [...], the first row of each range whose value is at least `value`;
+    `stop` where there is none.
+  """
+
+  def halve(_, bounds):
+    low, high = bounds
+    middle = (low + high) // 2
+    # `middle` leaves the rows only where low == high == I already.
+    right = (low < high) & (read(middle) < value)
+    return (
+      jnp.where(right, middle + 1, low),
+      jnp.where(right | (low >= high), high, middle),
+    )
+
+  return jax.lax.fori_loop(0, rows.bit_length(), halve, (start, stop))[0]
 
 
 def build(sids: np.ndarray, codes: int) -> PrefixIndex:

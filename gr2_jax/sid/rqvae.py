@@ -104,7 +104,7 @@ def loss(
   Args:
     params: as `create` makes them.
     model: the autoencoder.
-    h: float32 [B, W], standardised.
+    h: float32 [B, W], scaled.
     quantised: bool scalar; False trains the plain autoencoder.
     pairs: for the contrastive term: the items int32 [B], their positives int32
       [B] (-1 for none) and the positives' vectors float32 [B, W].

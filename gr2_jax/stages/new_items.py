@@ -81,9 +81,11 @@ class Tokenizer:
       `moved`: how many of the new items had to leave their prefix.
 
     Raises:
-      ValueError: an item that the catalogue has, by name, or vectors that do
-        not fit the items.
+      ValueError: no items, an item that the catalogue has, by name, or vectors
+        that do not fit the items.
     """
+    if not items:
+      raise ValueError('No new items: the file has none.')
     known = set(self.item_ids)
     again = [item.item_id for item in items if item.item_id in known]
     if again:

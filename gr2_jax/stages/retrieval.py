@@ -15,6 +15,8 @@ from gr2_jax.stages import artifacts, reporting, runner
 # The stages whose summaries the report holds.
 _EARLIER = ('data', 'sid', 'midtrain')
 _K = 10
+# Lists drawn for an interval, at most where 1,000 samples are fewer.
+_DRAWS = 10**9
 
 
 def measure(
@@ -40,36 +42,39 @@ def measure(
     it 'intervals', metric to [mean, low, high], and 'deltas', 'source-baseline'
     to metric to [delta, low, high], both by bootstrap, 95 %.
   """
-  values = {name: _by_list(items, targets) for name, items in found.items()}
+  positions = {
+    name: scores.find_positions(items, targets) for name, items in found.items()
+  }
+  values = {
+    name: scores.by_list(x, recall=(5, 10), ndcg=(5, 10))
+    for name, x in positions.items()
+  }
   blocks = {
     name: {
-      'n': len(targets),
-      **scores.mean(values[name]),
+      **scores.retrieval_metrics(positions[name]),
       'illegal_rate': illegal_rate(items, store.dataset.num_items),
       'prefix_recall@10': prefix_recall(items[:, :_K], targets, store.sids),
     }
     for name, items in found.items()
   }
   own = values[source]
+  samples = min(bootstrap.SAMPLES, max(1000, _DRAWS // len(targets)))
   nothing = {name: np.zeros_like(x) for name, x in own.items()}
   deltas = {
-    f'{source}-{name}': bootstrap.paired_difference(own, values[name], seed)
+    f'{source}-{name}': bootstrap.paired_difference(
+      own, values[name], seed, samples
+    )
     for name in baselines
     if name != source
   }
   return {
     'retrieval': {
       **blocks[source],
-      'intervals': bootstrap.paired_difference(own, nothing, seed),
+      'intervals': bootstrap.paired_difference(own, nothing, seed, samples),
       'deltas': deltas,
     },
     'baselines': {name: blocks[name] for name in baselines},
   }
-
-
-def _by_list(items: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-  positions = scores.find_positions(items, targets)
-  return scores.by_list(positions, recall=(5, 10), ndcg=(5, 10))
 
 
 def illegal_rate(items: np.ndarray, num_items: int) -> float:
@@ -100,8 +105,9 @@ def prefix_recall(
     L shares: how often some item of the list has the first level's code of the
     target, the first two codes, and so on; the last is the recall. Our choice.
   """
-  same = sids[np.maximum(items, 0)] == sids[targets][:, None]
-  same = np.logical_and.accumulate(same, axis=-1) & (items >= 0)[..., None]
+  real = (items >= 0) & (items < len(sids))
+  same = sids[np.where(real, items, 0)] == sids[targets][:, None]
+  same = np.logical_and.accumulate(same, axis=-1) & real[..., None]
   return same.any(axis=1).mean(axis=0).round(4).tolist()
 
 

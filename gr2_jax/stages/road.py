@@ -37,7 +37,8 @@ def run(
   workdir: pathlib.Path,
   only: Sequence[str] = (),
 ) -> None:
-  """Runs the road, and prints the closing table after its last stage.
+  """Runs the road, and prints the closing table after its last stage, or that
+  of retrieval where the candidates are the last one asked for.
 
   Args:
     config: a whole config, as the files in `configs/` give it.

@@ -115,10 +115,14 @@ def _quantise(
   return quantised.infer(trained, cfg, data, mesh)
 
 
-def _warn_of_few_items(items: int, codes: int) -> None:
+def _warn_of_few_items(items: int, codes: int, levels: int) -> None:
   """Says so where a catalogue is too small for its codes."""
   if items < _ITEMS_A_CODE * codes:
     fitting = 1 << (max(2, items // _ITEMS_A_CODE).bit_length() - 1)
+    while fitting**levels < 2 * items:
+      fitting *= 2
+    if fitting >= codes:
+      return
     logging.warning(
       '%d items for %d codes a level: with fewer than %d items a code the '
       'levels after the first are used unevenly (see `perplexity`). Set '
@@ -150,7 +154,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """
   cfg = config_lib.build(SidConfig, config.sid)
   dataset = dataset_lib.load(context.input('data'))
-  _warn_of_few_items(dataset.num_items, cfg.codes)
+  _warn_of_few_items(dataset.num_items, cfg.codes, cfg.levels)
   data = vectors.scaled(_embeddings(cfg, context, dataset))
   found = _quantise(cfg, config, context, data)
   nearest = found.codes

@@ -127,15 +127,23 @@ def changed(
 def _share(
   sweep: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, str]:
-  """Makes what all runs share, by the base config itself."""
-  if not sweep.share:
+  """Makes what all runs share, by the base config itself; what that sets, such
+  as vectors of one's own, all runs have anyway.
+  """
+  share = {k: path for k, path in sweep.share if not _get(sweep.base, k)}
+  if not share:
     return {}
-  last = max(
-    list(road.STAGES).index(path.split('/')[0]) for _, path in sweep.share
-  )
-  stages = list(road.STAGES)[: last + 1]
-  road.run(changed(sweep.base, {}, sweep.seeds[0]), workdir, stages)
-  return {key: str((workdir / path).absolute()) for key, path in sweep.share}
+  names = list(road.STAGES)
+  last = max(names.index(path.split('/')[0]) for path in share.values())
+  base = changed(sweep.base, {}, sweep.seeds[0])
+  road.run(base, workdir, names[: last + 1])
+  return {key: str((workdir / path).absolute()) for key, path in share.items()}
+
+
+def _get(config: ml_collections.ConfigDict, key: str) -> Any:
+  for part in key.split('.'):
+    config = config[part]
+  return config
 
 
 def _read(workdir: pathlib.Path, column: str) -> Any:

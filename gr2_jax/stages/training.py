@@ -143,7 +143,13 @@ def train(
   """
   batches = _batches(sources, weights, cfg, seed)
   if cfg.dropout:
-    batches = seeded.Seeded(batches, seed)
+    process = jax.process_index(), jax.process_count()
+    batches = seeded.Seeded(batches, seed, *process)
+  if config.dropout:
+    raise ValueError(
+      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
+      'set midtrain.all.dropout or sft.train.dropout.'
+    )
   shape = dataclasses.replace(config, dropout=cfg.dropout)
   tx = optimiser.make(cfg.optimiser, trainable)
   step_fn = step.make_train_step(

@@ -59,10 +59,20 @@ def test_no_run_is_an_error(tmp_path):
     compare.differences(tmp_path, tmp_path)
 
 
-def test_a_run_that_ended_with_its_candidates(tmp_path):
-  (tmp_path / 'a').mkdir()
-  report = {'config': {'seed': 0}, 'retrieval': {'recall@10': 0.06}}
-  files.write_json(tmp_path / 'a' / 'retrieval.json', report)
-  config, results = compare.read(tmp_path / 'a')
-  assert config == {'seed': 0}
-  assert results == {'retrieval': {'recall@10': 0.06}}
+def _retrieved(directory, recall, **config):
+  directory.mkdir()
+  files.write_json(directory / 'config.json', config)
+  report = {'config': {'old': 1}, 'retrieval': {'recall@10': recall}}
+  files.write_json(directory / 'retrieval.json', report)
+  return directory
+
+
+def test_runs_that_ended_with_their_candidates(tmp_path):
+  left = _retrieved(tmp_path / 'a', 0.06, seed=0)
+  right = _retrieved(tmp_path / 'b', 0.07, seed=1)
+  text = ' '.join(compare.differences(left, right).split())
+  assert 'seed 0 1' in text and 'old' not in text
+  assert 'retrieval.recall@10 0.0600 0.0700 +0.01' in text
+  whole = _run(tmp_path / 'c', {'config': {'seed': 0}, 'rerank': {'n': 3}})
+  text = compare.differences(left, whole)
+  assert f'not evaluated yet: {left} (' in text and 'recall' not in text

@@ -72,6 +72,33 @@ def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
   ).read_text()
 
 
+def test_resumes_in_the_middle_of_several_blocks(
+  vectors, mesh1, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(batches, '_BLOCK_VECTORS', 32)
+  config = dataclasses.replace(CONFIG, epochs=4, warmup_epochs=1, check_every=1)
+  assert batches.source(vectors, config, 0, None).plan.blocks == 3
+  whole, left = steps.block, 8
+  want = train.fit(vectors, config, mesh1, tmp_path / 'whole', seed=0)
+
+  def crash(*args):
+    nonlocal left
+    left -= 1
+    if left < 0:
+      raise KeyboardInterrupt
+    return whole(*args)
+
+  monkeypatch.setattr(steps, 'block', crash)
+  with pytest.raises(KeyboardInterrupt):
+    train.fit(vectors, config, mesh1, tmp_path / 'cut', seed=0)
+  monkeypatch.setattr(steps, 'block', whole)
+  state = train.fit(vectors, config, mesh1, tmp_path / 'cut', seed=0)
+  for one, other in zip(
+    jax.tree.leaves(want), jax.tree.leaves(state), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+
+
 def test_finished_training_is_only_read(run, vectors, mesh1, monkeypatch):
   monkeypatch.setattr(steps, 'block', None)
   state = train.fit(vectors, CONFIG, mesh1, run[1], seed=0)

@@ -53,11 +53,16 @@ def world(tmp_path, monkeypatch):
   return tmp_path, config
 
 
-@pytest.mark.parametrize('codes, advice', [(8, 'sid.codes=2.'), (2, None)])
-def test_too_many_codes_for_the_catalogue(world, monkeypatch, codes, advice):
+@pytest.mark.parametrize(
+  ('codes', 'levels', 'advice'),
+  # 40 items have room, twice over, in 2^7 and in 8^3, not in 2^6 or 4^3.
+  [(8, 7, 'sid.codes=2.'), (16, 3, 'sid.codes=8.'), (8, 3, None)],
+)
+def test_too_many_codes_for_the_catalogue(
+  world, monkeypatch, codes, levels, advice
+):
   path, config = world
-  config.sid.codes, config.sid.epochs = codes, 2
-  config.sid.levels = 6
+  config.sid.codes, config.sid.levels, config.sid.epochs = codes, levels, 2
   said = []
   monkeypatch.setattr(
     sid.logging, 'warning', lambda text, *values: said.append(text % values)

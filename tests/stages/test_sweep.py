@@ -70,6 +70,14 @@ def test_every_run_has_its_config_seed_and_directory(made, tmp_path):
   ]
 
 
+def test_vectors_of_the_base_are_kept(made, tmp_path):
+  swept = _sweep()
+  swept.base.sid.embeddings = 'own.npy'
+  sweep.run(swept, tmp_path)
+  assert {config['sid']['embeddings'] for _, config, _ in made} == {'own.npy'}
+  assert not (tmp_path / '_shared').exists()
+
+
 def test_the_table_by_hand(made, tmp_path):
   lines = sweep.table(sweep.run(_sweep(), tmp_path)).splitlines()
   assert lines[0].split() == ['run', 'seeds', 'unique', 'dead', 'collisions']

@@ -1,0 +1,63 @@
+"""A phase with dropout: what it draws, and that it resumes bit for bit."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gr2_jax import sharding
+from gr2_jax.lm import decoder
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.stages import training
+from gr2_jax.text import tasks
+from gr2_jax.train import loop
+
+SHAPE = LMConfig(32, 16, 1, 2, 1, 8, 16)
+PHASE = training.TrainConfig(
+  steps=5, batch_size=4, length=16, lr=1e-2, microbatches=2, ckpt_every=2,
+  dropout=0.3,
+)  # fmt: skip
+
+
+def _example(index):
+  tokens = np.random.default_rng(index).integers(0, 32, 12).astype(np.int32)
+  weights = np.ones(12, np.float32)
+  weights[0] = 0
+  return {'tokens': tokens, 'weights': weights}
+
+
+def _train(directory, mesh, phase=PHASE, shape=SHAPE, seed=0):
+  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
+  source = tasks.Examples('it', 50, _example)
+  trained = training.train(
+    phase, shape, params, {'it': source}, {'it': 1.0}, directory, mesh, seed,
+    'test',
+  )  # fmt: skip
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(trained)])
+
+
+def test_dropout_resumes_bit_for_bit(mesh1, tmp_path, monkeypatch):
+  whole = _train(tmp_path / 'whole', mesh1)
+  plain = dataclasses.replace(PHASE, dropout=0.0)
+  assert not np.array_equal(_train(tmp_path / 'plain', mesh1, plain), whole)
+  read, left = loop._next_batch, 3
+
+  def crash(*args):
+    nonlocal left
+    left -= 1
+    if left < 0:
+      raise KeyboardInterrupt
+    return read(*args)
+
+  monkeypatch.setattr(loop, '_next_batch', crash)
+  with pytest.raises(KeyboardInterrupt):
+    _train(tmp_path / 'cut', mesh1)
+  monkeypatch.setattr(loop, '_next_batch', read)
+  np.testing.assert_array_equal(_train(tmp_path / 'cut', mesh1), whole)
+
+
+def test_dropout_of_the_shape_is_refused(mesh1, tmp_path):
+  shape = dataclasses.replace(SHAPE, dropout=0.1)
+  with pytest.raises(ValueError, match='lm.dropout = 0.1'):
+    _train(tmp_path, mesh1, shape=shape)
