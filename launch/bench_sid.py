@@ -21,6 +21,7 @@ from gr2_jax.text import answer
 from launch import bench_contest, bench_torch
 
 ITEMS, WIDTH, BATCH = 16_384, 384, 512
+EPOCHS = 4
 SID = SidConfig(batch_size=BATCH, bf16_matmul=True)
 USERS, PROMPT, BEAM = 32, 64, 10
 # The decoder of configs/beauty.py.
@@ -54,7 +55,7 @@ def _tokenizer(
   def train():
     # Made anew, so that nothing is read ahead during the peer's turn.
     blocks = batches.iterate(source, 0)
-    for block in itertools.islice(blocks, source.plan.blocks):
+    for block in itertools.islice(blocks, EPOCHS * source.plan.blocks):
       block = sharding.shard_batch(mesh, block, axis=1)
       with jax.set_mesh(mesh):
         held[0], _ = steps.block(held[0], SID, ITEMS, block, jnp.array(True))
@@ -66,12 +67,12 @@ def _tokenizer(
   assign_name, peer_assign = bench_torch.fastest(network.assignment(data))
   return [
     bench_contest.Contest(
-      'RQ-VAE training', f'PyTorch {train_name}', 'items', ITEMS, train,
-      peer_train, 1.2,
+      'RQ-VAE training', f'PyTorch {train_name}', 'items', EPOCHS * ITEMS,
+      train, lambda: [peer_train() for _ in range(EPOCHS)], 1.2,
     ),
     bench_contest.Contest(
       'assignment', f'PyTorch {assign_name}', 'items', ITEMS,
-      lambda: quantised.infer(state, SID, data, mesh), peer_assign, 1.0,
+      lambda: quantised.codes(state, SID, data, mesh), peer_assign, 1.0,
     ),
     bench_contest.Contest(
       'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items', ITEMS,

@@ -117,6 +117,16 @@ def _rqvae(config: SidConfig, width: int) -> Callable:
 
 
 @functools.lru_cache(maxsize=8)
+def _encoded(config: SidConfig, width: int) -> Callable:
+  model = rqvae.Autoencoder(config, width)
+
+  def quantise(params, x):
+    return _codes(params, rqvae.apply(model, params, x, 'encode'))
+
+  return quantise
+
+
+@functools.lru_cache(maxsize=8)
 def _plain(config: SidConfig) -> Callable:
   def quantise(params, x):
     codes, chosen, residuals = codebook.quantise(params['books'], x)
@@ -154,6 +164,24 @@ def infer(
   quantise = _rqvae(config, data.shape[1])
   found = _by_batch(quantise, current.train.params, data, mesh)
   return _quantised(found, current.books)
+
+
+def codes(
+  current: RqvaeState, config: SidConfig, data: batches.Vectors, mesh: Mesh
+) -> np.ndarray:
+  """Quantises all items and says nothing but their codes: nothing is decoded.
+
+  Args:
+    current: a trained state.
+    config: the numbers.
+    data: float32 [I, W], scaled; read in batches.
+    mesh: each batch is split over its data and fsdp axes.
+
+  Returns:
+    int32 [I, L], the nearest ones.
+  """
+  quantise = _encoded(config, data.shape[1])
+  return _by_batch(quantise, current.train.params, data, mesh)['codes']
 
 
 def _quantised(found: dict[str, np.ndarray], books: jax.Array) -> Quantised:

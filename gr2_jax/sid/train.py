@@ -73,7 +73,7 @@ def fit(
     return current, _record(jax.device_get(found), quantises)
 
   def unique(current):
-    codes = quantised.infer(current, config, vectors, mesh).codes
+    codes = quantised.codes(current, config, vectors, mesh)
     return assign.uniqueness(codes)
 
   start = steps.create(config, items, width, mesh, seed)

@@ -59,7 +59,7 @@ class Tokenizer:
     if self.state is None:
       books = sharding.replicate(self.mesh, self.books)
       return quantised.nearest(books, data, self.mesh)
-    return quantised.infer(self.state, self.config, data, self.mesh).codes
+    return quantised.codes(self.state, self.config, data, self.mesh)
 
   def assign(
     self,

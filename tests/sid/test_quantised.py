@@ -35,6 +35,9 @@ def test_batches_equal_one_pass(
   data = vectors_lib.scaled(vectors_lib.read(tmp_path / 'vectors.npy', 90))
   moved = jax.tree.map(np.asarray, state)
   found = quantised.infer(moved, CONFIG, data, mesh)
+  np.testing.assert_array_equal(
+    quantised.codes(moved, CONFIG, data, mesh), found.codes
+  )
   params = moved.train.params
   model = rqvae.Autoencoder(CONFIG, 12)
   z = rqvae.apply(model, params, jnp.asarray(data[:]), 'encode')
