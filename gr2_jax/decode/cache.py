@@ -41,10 +41,8 @@ def read(model: Callable, prompts: jax.Array, valid: jax.Array) -> Prompts:
   Returns:
     Their caches.
   """
-  hidden, kv = model(prompts, valid, method='prefill')
+  last, kv = model(prompts, valid, method='prefill')
   lengths = valid.sum(-1, dtype=jnp.int32)
-  last = jnp.maximum(lengths - 1, 0)[:, None, None]
-  last = jnp.take_along_axis(hidden, last, axis=1)
   return Prompts(kv=kv, valid=valid, lengths=lengths, last=last)
 
 

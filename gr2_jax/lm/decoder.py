@@ -14,7 +14,13 @@ from gr2_jax import sharding
 from gr2_jax.lm import attention, dots
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.lm.dropout import Dropout
-from gr2_jax.lm.layers import Block, Context, RMSNorm, cache_dtype
+from gr2_jax.lm.layers import (
+  Block,
+  Context,
+  RMSNorm,
+  cache_dtype,
+  take_place,
+)
 
 
 class Decoder(nn.Module):
@@ -87,11 +93,14 @@ class Decoder(nn.Module):
       valid: bool [Q, P], False on padding.
 
     Returns:
-      (states [Q, P, D], keys and values of the prompts for `extend`).
+      (states [Q, 1, D] that say what follows each prompt, without meaning for
+      an empty one; keys and values of the prompts for `extend`).
     """
     mask = attention.causal_mask(tokens.shape[1], None) & valid[:, None, :]
     angles = self._angles(jnp.arange(tokens.shape[1])[None])
-    return self._run(tokens, None, Context(angles, mask, keep=True))
+    last = jnp.maximum(valid.sum(-1, dtype=jnp.int32) - 1, 0)
+    context = Context(angles, mask, last=last, keep=True)
+    return self._run(tokens, None, context)
 
   def extend(
     self,
@@ -158,12 +167,16 @@ class Decoder(nn.Module):
     self, tokens: jax.Array, kv: Any, context: Context
   ) -> tuple[jax.Array, Any]:
     x = self.drop(jnp.take(self.embedding, tokens, axis=0))
+    # Only the last layer may leave places out.
+    whole = context.replace(last=None)
     if self.config.scan:
-      x, new = self.layers(x, kv, context)
+      x, new = self.layers(x, kv, whole)
+      x = take_place(x, context.last)
     else:
       new = []
       for i, layer in enumerate(self.layers):
-        x, layer_kv = layer(x, None if kv is None else kv[i], context)
+        own = context if i == self.config.layers - 1 else whole
+        x, layer_kv = layer(x, None if kv is None else kv[i], own)
         new.append(layer_kv)
       new = tuple(new)
     return self.final_norm(x), new

@@ -23,13 +23,33 @@ class Context:
     prompt_valid: bool [Q, P] where groups share a prompt, else None.
     index: first slot of the tail cache to write, or None without a cache.
     keep: whether a pass over rows returns its keys and values.
+    last: int32 [B], the one place of each row that goes on after this layer,
+      or None for all: keys and values are made of all places, the rest is not.
   """
 
   angles: attention.KV
   mask: jax.Array
   prompt_valid: jax.Array | None = None
   index: jax.Array | None = None
+  last: jax.Array | None = None
   keep: bool = struct.field(pytree_node=False, default=False)
+
+
+def take_place(x: jax.Array, place: jax.Array | None) -> jax.Array:
+  """Takes one place of each row.
+
+  Args:
+    x: [B, T, ...]; B may be 1 for all rows alike.
+    place: int32 [B], or None for all places.
+
+  Returns:
+    [B, 1, ...], or x.
+  """
+  if place is None:
+    return x
+  x = jnp.broadcast_to(x, (len(place), *x.shape[1:]))
+  index = place.reshape(-1, *(1,) * (x.ndim - 1))
+  return jnp.take_along_axis(x, index, axis=1)
 
 
 class RMSNorm(nn.Module):
@@ -96,29 +116,32 @@ class Attention(nn.Module):
     """Attends; see `Block` for the arguments."""
     c = self.config
 
-    def project(name: str, heads: int, axis: str) -> jax.Array:
+    def project(x: jax.Array, name: str, heads: int, axis: str) -> jax.Array:
       out = Linear(
         heads * c.head_dim, ('embed', axis), c.bf16_matmul, name=name
       )(x)
       return _named(out, axis).reshape(*x.shape[:-1], heads, c.head_dim)
 
-    q = project('query', c.heads, 'heads')
-    k = project('key', c.kv_heads, 'kv_heads')
-    v = project('value', c.kv_heads, 'kv_heads')
+    asking = take_place(x, context.last)
+    q = project(asking, 'query', c.heads, 'heads')
+    k = project(x, 'key', c.kv_heads, 'kv_heads')
+    v = project(x, 'value', c.kv_heads, 'kv_heads')
     if c.qk_norm:
       q = RMSNorm(c.norm_eps, name='query_norm')(q)
       k = RMSNorm(c.norm_eps, name='key_norm')(k)
-    q = attention.rotate(q, context.angles) * c.head_dim**-0.5
+    angles = tuple(take_place(a, context.last) for a in context.angles)
+    q = attention.rotate(q, angles) * c.head_dim**-0.5
     k = attention.rotate(k, context.angles)
     if kv is None:
-      out = attention.attend(q, k, v, context.mask, c.bf16_matmul)
+      mask = take_place(context.mask, context.last)
+      out = attention.attend(q, k, v, mask, c.bf16_matmul)
       new = self._prompt_cache(k, v) if context.keep else None
     else:
       new = self._tail_cache(k, v, kv['tail'], context.index)
       out = attention.attend_shared(
         q, kv['prompt'], new, context.prompt_valid, context.mask, c.bf16_matmul
       )
-    out = _named(out.reshape(*x.shape[:-1], -1), 'heads')
+    out = _named(out.reshape(*asking.shape[:-1], -1), 'heads')
     scale = (2 * c.layers) ** -0.5
     out = Linear(c.width, ('heads', 'embed'), c.bf16_matmul, scale, name='out')(
       out
@@ -187,12 +210,13 @@ class Block(nn.Module):
       context: what all layers share.
 
     Returns:
-      (x, new keys and values: the prompt's or the tail's, or None).
+      (x, of the last places only where the context says so; new keys and
+      values: the prompt's or the tail's, or None).
     """
     eps, drop = self.config.norm_eps, Dropout(self.config.dropout)
     out, new = Attention(self.config, name='attention')(
       RMSNorm(eps, name='attention_norm')(x), kv, context
     )
-    x = _named(x + drop(out), 'activation')
+    x = _named(take_place(x, context.last) + drop(out), 'activation')
     out = Mlp(self.config, name='mlp')(RMSNorm(eps, name='mlp_norm')(x))
     return _named(x + drop(out), 'activation'), new

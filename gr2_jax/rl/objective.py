@@ -37,12 +37,8 @@ def score(
     (log-probs, entropies), float32 [Q, G, S].
   """
   apply = functools.partial(Decoder(model).apply, {'params': params})
-  hidden, prompt_kv = apply(
-    groups.prompt, groups.prompt_valid, method='prefill'
-  )
+  first, prompt_kv = apply(groups.prompt, groups.prompt_valid, method='prefill')
   lengths = groups.prompt_valid.sum(-1, dtype=jnp.int32)
-  last = jnp.maximum(lengths - 1, 0)[:, None, None]
-  first = jnp.take_along_axis(hidden, last, axis=1)
   shape = groups.tokens.shape
   place = jnp.arange(shape[2] - 1)[None, None]
   positions = jnp.broadcast_to(

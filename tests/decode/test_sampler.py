@@ -49,9 +49,8 @@ def recompute(
 ):
   """Log-probabilities as the trainer gets them: the whole tail at once."""
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
-  hidden, prompt_kv = model(prompts, valid, method='prefill')
+  last, prompt_kv = model(prompts, valid, method='prefill')
   lengths = valid.sum(-1)[:, None, None]
-  last = jnp.take_along_axis(hidden, lengths - 1, axis=1)
   tokens = samples.tokens
   positions = lengths + jnp.arange(tokens.shape[2])[None, None]
   positions = jnp.broadcast_to(positions, tokens.shape)

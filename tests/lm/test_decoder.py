@@ -88,6 +88,19 @@ def test_prefill_and_extend_equal_a_pass_over_the_concatenation(scan, stepwise):
     np.testing.assert_allclose(got[q], want, **EXACT)
 
 
+@pytest.mark.parametrize('scan', [False, True])
+def test_prefill_gives_the_state_after_each_prompt(scan):
+  config = dataclasses.replace(TINY, scan=scan)
+  variables, prompts = {'params': _params(config)}, _tokens(3, 6)
+  lengths = np.array([6, 4, 1])
+  valid = np.arange(6)[None] < lengths[:, None]
+  last, _ = _apply(config, 'prefill')(variables, prompts, valid)
+  whole = _apply(config, 'hidden')(variables, prompts)
+  assert last.shape == (3, 1, config.width)
+  want = np.asarray(whole)[np.arange(3), lengths - 1]
+  np.testing.assert_allclose(last[:, 0], want, **EXACT)
+
+
 def test_later_tokens_do_not_change_earlier_logits():
   rows = np.repeat(_tokens(1, 8), 2, 0)
   rows[1, 5] = (rows[1, 5] + 1) % 64
