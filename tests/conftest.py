@@ -1,5 +1,6 @@
 """A strict session: eight CPU devices, warnings and rank promotion raise."""
 
+import contextlib
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -33,3 +34,28 @@ def mesh1():
   from gr2_jax import sharding
 
   return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+  """`with killed_after(module, name, calls): ...` ends as if it were killed.
+
+  `module.name` works so many times; the next call stands for SIGKILL.
+  """
+
+  @contextlib.contextmanager
+  def kill(module, name, calls):
+    whole, left = getattr(module, name), calls
+
+    def crash(*args):
+      nonlocal left
+      left -= 1
+      if left < 0:
+        raise KeyboardInterrupt
+      return whole(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+      patch.setattr(module, name, crash)
+      yield
+
+  return kill

@@ -45,23 +45,11 @@ def test_it_learns_and_uses_its_codes(run, vectors, mesh1):
   assert [x['step'] for x in lines if 'uniqueness' in x] == [3, 6, 8]
 
 
-def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
+def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, killed_after):
   """Crashes: before any checkpoint, one epoch after the first, two after."""
-  whole = steps.block
   for cut in (1, 4, 2):
-    left = cut
-
-    def crash(*args):
-      nonlocal left
-      left -= 1
-      if left < 0:
-        raise KeyboardInterrupt
-      return whole(*args)
-
-    monkeypatch.setattr(steps, 'block', crash)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(steps, 'block', cut):
       train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
-  monkeypatch.setattr(steps, 'block', whole)
   state = train.fit(vectors, CONFIG, mesh1, tmp_path, seed=0)
   for one, other in zip(
     jax.tree.leaves(run[0]), jax.tree.leaves(state), strict=True
@@ -73,25 +61,14 @@ def test_resumes_bit_for_bit(run, vectors, mesh1, tmp_path, monkeypatch):
 
 
 def test_resumes_in_the_middle_of_several_blocks(
-  vectors, mesh1, tmp_path, monkeypatch
+  vectors, mesh1, tmp_path, monkeypatch, killed_after
 ):
   monkeypatch.setattr(batches, '_BLOCK_VECTORS', 32)
   config = dataclasses.replace(CONFIG, epochs=4, warmup_epochs=1, check_every=1)
   assert batches.source(vectors, config, 0, None).plan.blocks == 3
-  whole, left = steps.block, 8
   want = train.fit(vectors, config, mesh1, tmp_path / 'whole', seed=0)
-
-  def crash(*args):
-    nonlocal left
-    left -= 1
-    if left < 0:
-      raise KeyboardInterrupt
-    return whole(*args)
-
-  monkeypatch.setattr(steps, 'block', crash)
-  with pytest.raises(KeyboardInterrupt):
+  with killed_after(steps, 'block', 8):
     train.fit(vectors, config, mesh1, tmp_path / 'cut', seed=0)
-  monkeypatch.setattr(steps, 'block', whole)
   state = train.fit(vectors, config, mesh1, tmp_path / 'cut', seed=0)
   for one, other in zip(
     jax.tree.leaves(want), jax.tree.leaves(state), strict=True

@@ -73,7 +73,7 @@ def test_too_many_codes_for_the_catalogue(
   )
 
 
-def test_artifacts_resume_and_redo(world, monkeypatch):
+def test_artifacts_resume_and_redo(world, killed_after):
   path, config = world
   summary = sid.run(config, path / 'one')
   with np.load(path / 'one' / 'sid' / 'sids.npz') as stored:
@@ -90,19 +90,8 @@ def test_artifacts_resume_and_redo(world, monkeypatch):
   assert [found.lookup(row) for row in sids] == list(range(ITEMS))
   assert not (path / 'one' / 'sid' / 'embeddings.npy').exists()
 
-  whole, left = steps.block, 3
-
-  def crash(*args):
-    nonlocal left
-    left -= 1
-    if left < 0:
-      raise KeyboardInterrupt
-    return whole(*args)
-
-  monkeypatch.setattr(steps, 'block', crash)
-  with pytest.raises(KeyboardInterrupt):
+  with killed_after(steps, 'block', 3):
     sid.run(config, path / 'two')
-  monkeypatch.setattr(steps, 'block', whole)
   again = sid.run(config, path / 'two')
   assert again | {'seconds': 0} == summary | {'seconds': 0}
   for name in ('sids.npz', 'metrics.jsonl'):
