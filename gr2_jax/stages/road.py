@@ -51,19 +51,21 @@ def run(
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
+  asked = [name for name in STAGES if not only or name in only]
   workdir.mkdir(parents=True, exist_ok=True)
   config_lib.save(config, workdir / 'config.json')
   for index, (name, stage) in enumerate(STAGES.items(), 1):
-    if not only or name in only:
+    if name in asked:
       logging.info('[%d/%d] %s', index, len(STAGES), name)
       stage(config, workdir)
-  report = workdir / 'report.json'
-  if report.exists() and (not only or 'evaluate' in only):
-    print(terminal.closing_table(files.read_json(report)))
-    print(f'\nReport: {report}\n        {report.with_suffix(".html")}')
-  elif (
-    only and list(STAGES)[max(map(list(STAGES).index, only))] == 'candidates'
+  for last, name, table in (
+    ('evaluate', 'report.json', terminal.closing_table),
+    ('candidates', 'retrieval.json', terminal.retrieval_table),
   ):
-    report = workdir / 'retrieval.json'
-    print(terminal.retrieval_table(files.read_json(report)))
-    print(f'\nReport: {report}')
+    report = workdir / name
+    if asked[-1] == last and report.exists():
+      page = report.with_suffix('.html')
+      print(table(files.read_json(report)))
+      print(f'\nReport: {report}')
+      if page.exists():
+        print(f'        {page}')

@@ -1,0 +1,50 @@
+import ml_collections
+import pytest
+
+from gr2_jax import files
+from gr2_jax.report import terminal
+from gr2_jax.stages import road
+
+
+@pytest.fixture
+def done(monkeypatch):
+  """Stages that only say that they ran, and tables that name their report."""
+  ran = []
+
+  def stage(name):
+    def run(config, workdir):
+      ran.append(name)
+      report = {'candidates': 'retrieval.json', 'evaluate': 'report.json'}
+      if name in report:
+        files.write_json(workdir / report[name], {'name': name})
+
+    return run
+
+  monkeypatch.setattr(
+    road, 'STAGES', {name: stage(name) for name in road.STAGES}
+  )
+  for table in ('closing_table', 'retrieval_table'):
+    monkeypatch.setattr(
+      terminal, table, lambda report, table=table: f'{table} {report["name"]}'
+    )
+  return ran
+
+
+@pytest.mark.parametrize(
+  ('only', 'stages', 'table'),
+  [
+    ((), 8, 'closing_table evaluate'),
+    (('evaluate',), 1, 'closing_table evaluate'),
+    (('candidates', 'data'), 2, 'retrieval_table candidates'),
+    (('candidates', 'sft'), 2, None),
+    (('data',), 1, None),
+  ],
+)
+def test_the_table_of_the_last_stage(
+  done, tmp_path, capsys, only, stages, table
+):
+  road.run(ml_collections.ConfigDict({'seed': 0}), tmp_path, only)
+  assert len(done) == stages
+  assert done == [name for name in road.STAGES if not only or name in only]
+  lines = capsys.readouterr().out.splitlines()
+  assert [line for line in lines if '_table ' in line] == [table] * bool(table)
