@@ -22,7 +22,7 @@ from gr2_jax.text import answer
 from launch import bench_contest, bench_torch
 
 ITEMS, WIDTH, BATCH = 16_384, 384, 512
-# A call measures seconds, not milliseconds.
+# So that a call takes tenths of a second, not milliseconds.
 EPOCHS, PASSES, BATCHES = 4, 16, 8
 SID = SidConfig(batch_size=BATCH, bf16_matmul=True)
 USERS, PROMPT, BEAM = 32, 64, 10
