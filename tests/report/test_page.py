@@ -53,6 +53,14 @@ def test_tags_balance_and_nothing_is_loaded(document):
   assert 'url(' not in style and '@import' not in style
 
 
+def test_retrieval_is_compared_with_intervals(document):
+  text = ' '.join(_parse(document).text)
+  after = text.split('Differences, with intervals of 95 %')[1]
+  for name in ('lm-popularity', 'lm-sasrec'):
+    assert name in after and name not in text.split('Differences, with')[0]
+  assert '+0.160 [+0.150, +0.170]' in ' '.join(after.split())
+
+
 def test_data_is_escaped(document):
   assert '<script>' not in document and '&lt;script&gt;' in document
   assert '<b>' not in document and '3&lt;b&gt;' in document
