@@ -33,6 +33,7 @@ _COMMON: Rules = (
   # Its own name: a table split on its features is rebuilt whole in each step.
   ('table', None),
   ('norm', None),
+  ('lora', None),
   ('layers', None),
 )
 

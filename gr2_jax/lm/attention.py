@@ -5,6 +5,7 @@ Caches: a prompt's keys and values are [Q, M, P, H], a tail's [Q, G, M, S, H].
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gr2_jax.lm import dots
 
@@ -36,11 +37,42 @@ def tail_mask(length: int, slots: int, index: jax.Array | int) -> jax.Array:
   return jnp.arange(slots)[None, :] <= last[:, None]
 
 
-def rotary_angles(positions: jax.Array, head_dim: int, theta: float) -> KV:
-  """Returns cosine and sine [..., T, H/2] for positions [..., T]."""
+def _frequencies(
+  head_dim: int, theta: float, scaling: tuple[float, ...]
+) -> np.ndarray:
+  """Returns the rotary frequencies, float32 [H/2], radians a position."""
   half = head_dim // 2
-  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  shape = (1,) * positions.ndim + (half,)
+  frequency = theta ** (-np.arange(half, dtype=np.float64) / half)
+  if scaling:
+    # Llama 3.1: frequencies that turn less than `low` times in the original
+    # length are divided by the factor, those that turn more than `high` times
+    # stay, and between them the two are mixed.
+    factor, low, high, original = scaling
+    turns = original * frequency / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    frequency = frequency * (kept + (1 - kept) / factor)
+  return frequency.astype(np.float32)
+
+
+def rotary_angles(
+  positions: jax.Array,
+  head_dim: int,
+  theta: float,
+  scaling: tuple[float, ...] = (),
+) -> KV:
+  """Returns cosine and sine of the rotation at each position.
+
+  Args:
+    positions: int [..., T].
+    head_dim: H.
+    theta: base of the frequencies.
+    scaling: of `LMConfig.rope_scaling`.
+
+  Returns:
+    Two float32 [..., T, H/2].
+  """
+  frequency = jnp.asarray(_frequencies(head_dim, theta, scaling))
+  shape = (1,) * positions.ndim + frequency.shape
   angle = positions[..., None].astype(jnp.float32) * frequency.reshape(shape)
   return jnp.cos(angle), jnp.sin(angle)
 

@@ -1,11 +1,14 @@
 """The shape of the decoder LLM."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-  """A Qwen3-style decoder. Sizes are our choice; the layout is Qwen3's.
+  """A decoder of the families Qwen3, Qwen2, Llama 2 and 3, and SmolLM2.
+
+  The defaults are Qwen3's layout; `lm/hf_config.py` says what makes the others.
 
   Attributes:
     vocab_size: V, rows of the token table.
@@ -16,9 +19,20 @@ class LMConfig:
     head_dim: H, even.
     mlp_dim: F, width of the SwiGLU feed-forward.
     rope_theta: base of the rotary frequencies (Qwen3).
+    rope_scaling: Llama 3's slower rotation of the low frequencies: (factor,
+      low_freq_factor, high_freq_factor, original_max_position_embeddings);
+      empty for none.
     norm_eps: added to the mean square in RMSNorm (Qwen3).
     qk_norm: RMSNorm on each head's query and key (Qwen3).
+    qkv_bias: biases of the query, key and value projections (Qwen2).
+    out_bias: a bias of attention's output projection.
+    mlp_bias: biases of the feed-forward.
     tie_embeddings: the output projection is the token table.
+    param_dtype: of kernels and tables; norms, biases and LoRA are float32. What
+      is trained wants float32.
+    lora_rank: r of the low-rank updates of all projections (Hu et al., arXiv
+      2106.09685); 0 for none.
+    lora_alpha: the updates are scaled by alpha / r.
     bf16_matmul: matmul operands in bfloat16, sums in float32. Off: all float32.
     scan: one scanned block for all layers: compiles faster, but costs about a
       third of the speed on CPU.
@@ -35,9 +49,16 @@ class LMConfig:
   head_dim: int
   mlp_dim: int
   rope_theta: float = 1e6
+  rope_scaling: tuple[float, ...] = ()
   norm_eps: float = 1e-6
   qk_norm: bool = True
+  qkv_bias: bool = False
+  out_bias: bool = False
+  mlp_bias: bool = False
   tie_embeddings: bool = True
+  param_dtype: Literal['float32', 'bfloat16'] = 'float32'
+  lora_rank: int = 0
+  lora_alpha: float = 16.0
   bf16_matmul: bool = False
   scan: bool = False
   remat: bool = False
@@ -64,6 +85,19 @@ class LMConfig:
       )
     if not 0 <= self.dropout <= 0.99:
       raise ValueError(f'LMConfig.dropout = {self.dropout} must be 0 to 0.99.')
+    if len(self.rope_scaling) not in (0, 4):
+      raise ValueError(
+        f'LMConfig.rope_scaling = {self.rope_scaling}: give factor, '
+        'low_freq_factor, high_freq_factor and '
+        'original_max_position_embeddings, or nothing.'
+      )
+    if self.param_dtype not in ('float32', 'bfloat16'):
+      raise ValueError(
+        f'LMConfig.param_dtype = {self.param_dtype!r}: choose float32 or '
+        'bfloat16.'
+      )
+    if self.lora_rank < 0:
+      raise ValueError(f'LMConfig.lora_rank = {self.lora_rank} is negative.')
     if self.head_dim % 2:
       raise ValueError(
         f'LMConfig.head_dim = {self.head_dim} is odd: rotary positions need '
@@ -72,9 +106,21 @@ class LMConfig:
 
   @property
   def num_params(self) -> int:
-    """Number of parameters."""
-    attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
-    norms = 2 * self.width + 2 * self.head_dim * self.qk_norm
-    block = attention + 3 * self.width * self.mlp_dim + norms
+    """Number of parameters, those of LoRA included."""
+    q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+    # (inputs, outputs, has a bias) of a block's projections.
+    projections = (
+      (self.width, q, self.qkv_bias),
+      (self.width, kv, self.qkv_bias),
+      (self.width, kv, self.qkv_bias),
+      (q, self.width, self.out_bias),
+      (self.width, self.mlp_dim, self.mlp_bias),
+      (self.width, self.mlp_dim, self.mlp_bias),
+      (self.mlp_dim, self.width, self.mlp_bias),
+    )
+    block = 2 * self.width + 2 * self.head_dim * self.qk_norm
+    for inputs, outputs, bias in projections:
+      block += inputs * outputs + bias * outputs
+      block += self.lora_rank * (inputs + outputs)
     tables = (1 if self.tie_embeddings else 2) * self.vocab_size * self.width
     return self.layers * block + tables + self.width

@@ -34,9 +34,10 @@ class Decoder(nn.Module):
     table = nn.with_logical_partitioning(
       nn.initializers.normal(0.02), ('vocab', 'table')
     )
-    self.embedding = self.param('embedding', table, (c.vocab_size, c.width))
+    shape = (c.vocab_size, c.width)
+    self.embedding = self.param('embedding', table, shape, c.param_dtype)
     if not c.tie_embeddings:
-      self.output = self.param('output', table, (c.vocab_size, c.width))
+      self.output = self.param('output', table, shape, c.param_dtype)
     block = nn.remat(Block, prevent_cse=not c.scan) if c.remat else Block
     if c.scan:
       self.layers = nn.scan(
@@ -161,12 +162,15 @@ class Decoder(nn.Module):
 
   def _angles(self, positions: jax.Array) -> attention.KV:
     c = self.config
-    return attention.rotary_angles(positions, c.head_dim, c.rope_theta)
+    return attention.rotary_angles(
+      positions, c.head_dim, c.rope_theta, c.rope_scaling
+    )
 
   def _run(
     self, tokens: jax.Array, kv: Any, context: Context
   ) -> tuple[jax.Array, Any]:
-    x = self.drop(jnp.take(self.embedding, tokens, axis=0))
+    x = jnp.take(self.embedding, tokens, axis=0).astype(jnp.float32)
+    x = self.drop(x)
     # Only the last layer may leave places out.
     whole = context.replace(last=None)
     if self.config.scan:

@@ -26,8 +26,8 @@ def _dot(
   if free and free[0] in ys:
     x, y, xs, ys = y, x, ys, xs
   summed = [c for c in xs if c in ys and c not in out]
-  if bf16:
-    x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+  kind = jnp.bfloat16 if bf16 else jnp.float32
+  x, y = x.astype(kind), y.astype(kind)
   product = jax.lax.dot_general(
     x,
     y,

@@ -70,33 +70,61 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Module):
-  """A projection [..., A] -> [..., B] without bias.
+  """A projection [..., A] -> [..., B].
 
   Attributes:
+    config: of the model: operand and parameter types, and LoRA.
     features: B.
     axes: logical names of the kernel's two axes.
-    bf16: operand type.
+    bias: whether a bias is added.
     scale: factor on the initial standard deviation 1 / sqrt(A) (our choice).
   """
 
+  config: LMConfig
   features: int
   axes: tuple[str, str]
-  bf16: bool
+  bias: bool = False
   scale: float = 1.0
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Projects x [..., A]."""
+    c = self.config
     init = nn.initializers.variance_scaling(
       self.scale**2, 'fan_in', 'truncated_normal'
     )
-    kernel = self.param(
-      'kernel',
-      nn.with_logical_partitioning(init, self.axes),
-      (x.shape[-1], self.features),
-    )
-    letters = 'abcxyz'[: x.ndim - 1]
-    return dots.einsum(f'{letters}d,df->{letters}f', x, kernel, self.bf16)
+
+    def matrix(name, init, shape, axes, dtype=jnp.float32):
+      init = nn.with_logical_partitioning(init, axes)
+      return self.param(name, init, shape, dtype)
+
+    def times(x, kernel):
+      letters = 'abcxyz'[: x.ndim - 1]
+      return dots.einsum(f'{letters}d,df->{letters}f', x, kernel, c.bf16_matmul)
+
+    inputs, rank = x.shape[-1], c.lora_rank
+    shape = (inputs, self.features)
+    out = times(x, matrix('kernel', init, shape, self.axes, c.param_dtype))
+    if rank:
+      down = matrix(
+        'lora_a',
+        nn.initializers.he_uniform(),
+        (inputs, rank),
+        (self.axes[0], 'lora'),
+      )
+      up = matrix(
+        'lora_b',
+        nn.initializers.zeros,
+        (rank, self.features),
+        ('lora', self.axes[1]),
+      )
+      out += c.lora_alpha / rank * times(times(x, down), up)
+    if self.bias:
+      bias = matrix(
+        'bias', nn.initializers.zeros, (self.features,), self.axes[1:]
+      )
+      out += bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+    return out
 
 
 def _named(x: jax.Array, last: str) -> jax.Array:
@@ -117,9 +145,8 @@ class Attention(nn.Module):
     c = self.config
 
     def project(x: jax.Array, name: str, heads: int, axis: str) -> jax.Array:
-      out = Linear(
-        heads * c.head_dim, ('embed', axis), c.bf16_matmul, name=name
-      )(x)
+      axes = ('embed', axis)
+      out = Linear(c, heads * c.head_dim, axes, c.qkv_bias, name=name)(x)
       return _named(out, axis).reshape(*x.shape[:-1], heads, c.head_dim)
 
     asking = take_place(x, context.last)
@@ -143,9 +170,8 @@ class Attention(nn.Module):
       )
     out = _named(out.reshape(*asking.shape[:-1], -1), 'heads')
     scale = (2 * c.layers) ** -0.5
-    out = Linear(c.width, ('heads', 'embed'), c.bf16_matmul, scale, name='out')(
-      out
-    )
+    axes = ('heads', 'embed')
+    out = Linear(c, c.width, axes, c.out_bias, scale, name='out')(out)
     return out, new
 
   def _prompt_cache(self, k: jax.Array, v: jax.Array) -> attention.KV:
@@ -184,11 +210,12 @@ class Mlp(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Transforms x [..., D]."""
     c = self.config
-    gate = Linear(c.mlp_dim, ('embed', 'mlp'), c.bf16_matmul, name='gate')(x)
-    up = Linear(c.mlp_dim, ('embed', 'mlp'), c.bf16_matmul, name='up')(x)
+    axes = ('embed', 'mlp')
+    gate = Linear(c, c.mlp_dim, axes, c.mlp_bias, name='gate')(x)
+    up = Linear(c, c.mlp_dim, axes, c.mlp_bias, name='up')(x)
     hidden = _named(jax.nn.silu(gate) * up, 'mlp')
     scale = (2 * c.layers) ** -0.5
-    return Linear(c.width, ('mlp', 'embed'), c.bf16_matmul, scale, name='down')(
+    return Linear(c, c.width, axes[::-1], c.mlp_bias, scale, name='down')(
       hidden
     )
 
