@@ -110,6 +110,7 @@ def _sid() -> dict:
     'ema': True,
     'diversity': 0.0,
     'dead_reset': 0,
+    'split_below': 0.25,
     'last_level': 'random',
     'contrastive': 0.0,
   }

@@ -17,6 +17,7 @@ _ON = {
   'ema': {'sid.ema': True},
   'diversity': {'sid.diversity': 0.01},
   'dead_reset': {'sid.dead_reset': 20},
+  'split': {'sid.split_below': 0.25},
   'random_last': {'sid.last_level': 'random'},
   'sinkhorn_last': {'sid.last_level': 'sinkhorn'},
   'contrastive': {'sid.contrastive': 0.05},
@@ -24,6 +25,7 @@ _ON = {
 _OFF = {
   'kmeans++': {'sid.init': 'random'},
   'ema': {'sid.ema': False},
+  'split': {'sid.split_below': 0.0},
   'random_last': {'sid.last_level': 'nearest'},
 }
 _BARE = {
@@ -31,6 +33,7 @@ _BARE = {
   'sid.ema': False,
   'sid.diversity': 0.0,
   'sid.dead_reset': 0,
+  'sid.split_below': 0.0,
   'sid.last_level': 'nearest',
   'sid.contrastive': 0.0,
 }

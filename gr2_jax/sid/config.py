@@ -37,6 +37,9 @@ class SidConfig:
     diversity: lambda, the weight of C sum_j p_j^2 [P]; 0 for none.
     dead_reset: tau, batches without use after which a code restarts at a badly
       reconstructed item [P]; 0 for never.
+    split_below: a code whose running use, over about an epoch, falls below
+      this part of an even use moves next to a crowded one, until a quarter of
+      the quantised epochs is left (`codebook.split_rare`) [G]; 0 for never.
     contrastive: weight of InfoNCE between items that were engaged with one
       after the other in the training interactions [P]; 0 for none.
     contrastive_temperature: of InfoNCE [G].
@@ -73,6 +76,7 @@ class SidConfig:
   codebook: float = 1.0
   diversity: float = 0.0
   dead_reset: int = 0
+  split_below: float = 0.0
   contrastive: float = 0.0
   contrastive_temperature: float = 0.1
   contrastive_window: int = 2
@@ -94,6 +98,7 @@ class SidConfig:
       ('check_every', 1, 10**6),
       ('warmup_epochs', 0, self.epochs - 1),
       ('dead_reset', 0, 10**9),
+      ('split_below', 0.0, 0.9),
       ('contrastive_window', 1, 10**6),
     ):
       if not low <= getattr(self, name) <= high:

@@ -27,10 +27,13 @@ class RqvaeState:
   Attributes:
     train: parameters (codebooks included) and the optimiser's state.
     idle: int32 [L, C], batches since a code was used; 0 without dead_reset.
+    use: float32 [L, C], running share of the items over the even share 1 / C;
+      1 without split_below.
   """
 
   train: state.TrainState
   idle: jax.Array
+  use: jax.Array
 
   @property
   def books(self) -> jax.Array:
@@ -63,6 +66,7 @@ def _create(key, config, items, width):
       jnp.zeros((), jnp.int32), params, _optimiser(config, items).init(params)
     ),
     jnp.zeros((config.levels, config.codes), jnp.int32),
+    jnp.ones((config.levels, config.codes), jnp.float32),
   )
 
 
@@ -114,17 +118,22 @@ def start_books(
 
 
 def _move_books(
-  current: RqvaeState, config: SidConfig, aux: dict, books: jax.Array
+  current: RqvaeState,
+  config: SidConfig,
+  items: int,
+  aux: dict,
+  books: jax.Array,
 ) -> RqvaeState:
   """Does to the codebooks what is not the optimiser's: EMA and resets.
 
   Args:
     current: the state after the optimiser's update.
     config: the numbers.
+    items: I, which gives the length of an epoch.
     aux: of the loss.
     books: the codebooks before the update.
   """
-  idle = current.idle
+  idle, use = current.idle, current.use
   if config.ema:
     books = jax.vmap(codebook.ema_update, (0, 1, 1, None))(
       books, aux['residuals'], aux['codes'], config.decay
@@ -140,7 +149,21 @@ def _move_books(
       aux['errors'],
       config.dead_reset,
     )
-  return current.with_books(books).replace(idle=idle)
+  if config.split_below:
+    plan = batches.Plan.make(config, items)
+    epoch = plan.blocks * plan.steps
+    fresh, use = codebook.split_rare(
+      books,
+      use,
+      aux['codes'],
+      aux['residuals'],
+      config.split_below,
+      1 / epoch,
+    )
+    # What moved last still settles before the end.
+    last = config.epochs - (config.epochs - config.warmup_epochs) // 4
+    books = jnp.where(current.train.step < last * epoch, fresh, books)
+  return current.with_books(books).replace(idle=idle, use=use)
 
 
 @functools.partial(
@@ -180,7 +203,7 @@ def block(
     after = current.replace(
       train=state.TrainState(train.step + 1, params, opt_state)
     )
-    moved = _move_books(after, config, aux, current.books)
+    moved = _move_books(after, config, items, aux, current.books)
     still = after.with_books(current.books)
     after = jax.tree.map(
       lambda one, other: jnp.where(quantised, one, other), moved, still

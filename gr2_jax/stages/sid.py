@@ -32,10 +32,6 @@ from gr2_jax.sid.config import SidConfig
 from gr2_jax.stages import artifacts, runner
 from gr2_jax.text import encoder
 
-# Of texts of 1,000 items 256 codes kept 29 % of the perplexity of the third
-# level, 64 codes 83 %.
-_ITEMS_A_CODE = 15
-
 
 def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
   """Hashes the file of precomputed vectors, if there is one."""
@@ -115,25 +111,6 @@ def _quantise(
   return quantised.infer(trained, cfg, data, mesh)
 
 
-def _warn_of_few_items(items: int, codes: int, levels: int) -> None:
-  """Says so where a catalogue is too small for its codes."""
-  if items < _ITEMS_A_CODE * codes:
-    fitting = 1 << (max(2, items // _ITEMS_A_CODE).bit_length() - 1)
-    while fitting**levels < 2 * items:
-      fitting *= 2
-    if fitting >= codes:
-      return
-    logging.warning(
-      '%d items for %d codes a level: with fewer than %d items a code the '
-      'levels after the first are used unevenly (see `perplexity`). Set '
-      'sid.codes=%d.',
-      items,
-      codes,
-      _ITEMS_A_CODE,
-      fitting,
-    )
-
-
 def _agreement(
   sids: np.ndarray, items: Sequence[dataset_lib.Item], levels: range
 ) -> list[float | None]:
@@ -154,7 +131,6 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """
   cfg = config_lib.build(SidConfig, config.sid)
   dataset = dataset_lib.load(context.input('data'))
-  _warn_of_few_items(dataset.num_items, cfg.codes, cfg.levels)
   data = vectors.scaled(_embeddings(cfg, context, dataset))
   found = _quantise(cfg, config, context, data)
   nearest = found.codes

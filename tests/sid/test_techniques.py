@@ -92,6 +92,43 @@ def test_resets_revive_a_collapsed_codebook(vectors, mesh1, tmp_path):
   assert dead[3] < dead[0]
 
 
+def test_rare_codes_move_next_to_crowded_ones_by_hand():
+  books = jnp.array([[[1.0], [5.0], [6.0], [7.0]]])
+  use = jnp.array([[1.0, 1.0, 0.4, 0.2]])
+  codes = jnp.array([[0], [0], [0], [1]])
+  residuals = jnp.array([[[3.0]], [[2.0]], [[1.0]], [[5.0]]])
+  books, use = codebook.split_rare(books, use, codes, residuals, 0.25, 0.5)
+  # Shares times 4 are 3, 1, 0, 0: uses 2, 1, 0.2, 0.1 before the last two move
+  # a tenth of the way from code 0 to the first and to the second item.
+  np.testing.assert_allclose(books[0, :, 0], [1, 5, 1.2, 1.1], rtol=1e-6)
+  np.testing.assert_allclose(use, [[2, 1, 1, 1]], rtol=1e-6)
+
+
+def test_splits_even_out_a_catalogue_with_a_crowd(mesh1, tmp_path):
+  rng = np.random.default_rng(0)
+  topics = rng.normal(size=(40, 12))
+  # Half of the items share a topic, the others have one of few each.
+  topic = np.where(rng.random(800) < 0.5, 0, rng.integers(40, size=800))
+  x = topics[topic] + 0.1 * rng.normal(size=(800, 12))
+  least = {}
+  for below in (0.0, 0.25):
+    _, found = _fit(
+      x.astype(np.float32),
+      mesh1,
+      tmp_path / str(below),
+      split_below=below,
+      codes=16,
+      epochs=30,
+      batch_size=64,
+    )
+    use = codebook.usage(found.codes, 16)
+    least[below] = min(codebook.perplexity(use)) / 16
+  # One code takes half of the items of the first level: at most
+  # exp(0.5 ln 2 + 0.5 ln 30) / 16 = 0.48 without splitting.
+  assert least[0.0] < 0.5
+  assert least[0.25] > 0.7
+
+
 def test_diversity_evens_out_the_use_of_codes(vectors, mesh1, tmp_path):
   used = {}
   for weight in (0.0, 1.0):

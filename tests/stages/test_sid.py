@@ -53,26 +53,6 @@ def world(tmp_path, monkeypatch):
   return tmp_path, config
 
 
-@pytest.mark.parametrize(
-  ('codes', 'levels', 'advice'),
-  # 40 items have room, twice over, in 2^7 and in 8^3, not in 2^6 or 4^3.
-  [(8, 7, 'sid.codes=2.'), (16, 3, 'sid.codes=8.'), (8, 3, None)],
-)
-def test_too_many_codes_for_the_catalogue(
-  world, monkeypatch, codes, levels, advice
-):
-  path, config = world
-  config.sid.codes, config.sid.levels, config.sid.epochs = codes, levels, 2
-  said = []
-  monkeypatch.setattr(
-    sid.logging, 'warning', lambda text, *values: said.append(text % values)
-  )
-  sid.run(config, path / 'one')
-  assert [text.rpartition('Set ')[2] for text in said] == [advice] * bool(
-    advice
-  )
-
-
 def test_artifacts_resume_and_redo(world, killed_after):
   path, config = world
   summary = sid.run(config, path / 'one')
