@@ -18,6 +18,8 @@ class LMConfig:
     kv_heads: M, key/value heads; divides N.
     head_dim: H, even.
     mlp_dim: F, width of the SwiGLU feed-forward.
+    max_positions: longest sequence that a checkpoint was trained for, as it
+      says; 0 where nothing says it. Only exported: nothing here has a limit.
     rope_theta: base of the rotary frequencies (Qwen3).
     rope_scaling: Llama 3's slower rotation of the low frequencies: (factor,
       low_freq_factor, high_freq_factor, original_max_position_embeddings);
@@ -48,6 +50,7 @@ class LMConfig:
   kv_heads: int
   head_dim: int
   mlp_dim: int
+  max_positions: int = 0
   rope_theta: float = 1e6
   rope_scaling: tuple[float, ...] = ()
   norm_eps: float = 1e-6

@@ -137,3 +137,14 @@ def _name(path: Any) -> Name:
   if first.startswith('layers_'):
     return Name(tuple(rest), int(first.removeprefix('layers_')))
   return Name((first, *rest), None)
+
+
+def get(config: LMConfig, params: Any, name: Name) -> Any:
+  """Returns one tensor of the parameters, as our layout has it."""
+  path = name.path
+  if name.layer is not None:
+    path = ('layers' if config.scan else f'layers_{name.layer}', *path)
+  for key in path:
+    params = params[key]
+  stacked = config.scan and name.layer is not None
+  return params[name.layer] if stacked else params
