@@ -1,6 +1,7 @@
 """AdamW with schedule, clipping, and a choice of what is trained."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,16 +61,19 @@ class Optimiser:
   """An optax transformation with what a train step reports.
 
   Attributes:
-    init: params -> optimiser state.
-    update: (grads, state, params) -> (updates, state).
+    init: params -> optimiser state, of the trained parameters only.
+    update: (grads, state, params) -> (updates, state), all of the trained
+      parameters.
     schedule: step -> learning rate.
-    select: grads -> grads, zero where nothing is trained.
+    select: grads -> grads, zero in rows that are not trained.
+    split: params -> (trained, frozen), None in place of what is in the other.
   """
 
   init: Callable
   update: Callable
   schedule: Callable
   select: Callable
+  split: Callable
 
 
 def learning_rate(config: OptimiserConfig, step: jax.Array) -> jax.Array:
@@ -96,15 +100,35 @@ def _path(key_path: Any) -> tuple[str, ...]:
   return tuple(str(getattr(key, 'key', key)) for key in key_path)
 
 
+def join(trained: Any, frozen: Any) -> Any:
+  """Undoes `Optimiser.split`."""
+  return jax.tree.map(
+    lambda one, other: other if one is None else one,
+    trained,
+    frozen,
+    is_leaf=lambda x: x is None,
+  )
+
+
+def _split(trainable: Trainable, params: Any) -> tuple[Any, Any]:
+  def part(trained: bool) -> Any:
+    return jax.tree_util.tree_map_with_path(
+      lambda path, x: (
+        x if (trainable(_path(path)) is not False) == trained else None
+      ),
+      params,
+    )
+
+  return part(True), part(False)
+
+
 def _masked(trainable: Trainable, fill: float) -> Callable:
-  """Returns a map over trees that replaces what is not trained by `fill`."""
+  """Returns a map over trees that fills the rows that are not trained."""
 
   def one(key_path: Any, x: jax.Array) -> jax.Array:
     rule = trainable(_path(key_path))
     if rule is True:
       return x
-    if rule is False:
-      return jnp.full_like(x, fill)
     shape = (-1,) + (1,) * (x.ndim - 1)
     rows = jnp.arange(x.shape[0]).reshape(shape) >= rule
     return jnp.where(rows, x, jnp.asarray(fill, x.dtype))
@@ -128,7 +152,8 @@ def make(
     trainable: from the path of a parameter (such as ('layers_0', 'mlp', 'up',
       'kernel')) to True, False, or the first row that is trained; everything
       by default. What is not trained keeps its bits: neither gradient, nor
-      clipping, nor weight decay touch it.
+      clipping, nor weight decay touch it, and whole parameters that are not
+      trained cost neither gradients nor optimiser states.
 
   Returns:
     The optimiser.
@@ -148,7 +173,8 @@ def make(
   )
   tx = optax.chain(*chain)
   if trainable is None:
-    return Optimiser(tx.init, tx.update, schedule, lambda grads: grads)
+    trainable = lambda path: True
+  split = functools.partial(_split, trainable)
   select = _masked(trainable, 0.0)
   # x + -0.0 is x for every x, -0.0 too; x + 0.0 is not.
   freeze = _masked(trainable, -0.0)
@@ -157,4 +183,10 @@ def make(
     updates, state = tx.update(select(grads), state, params)
     return freeze(updates), state
 
-  return Optimiser(tx.init, update, schedule, select)
+  return Optimiser(
+    init=lambda params: tx.init(split(params)[0]),
+    update=update,
+    schedule=schedule,
+    select=select,
+    split=split,
+  )

@@ -36,7 +36,17 @@ def create(params: Any, tx: Optimiser, mesh: Mesh) -> TrainState:
 
   Returns:
     The state; optimiser moments are sharded like their parameters.
+
+  Raises:
+    ValueError: a trained parameter is not float32.
   """
+  for path, x in jax.tree_util.tree_leaves_with_path(tx.split(params)[0]):
+    if x.dtype != jnp.float32:
+      raise ValueError(
+        f'Parameter {jax.tree_util.keystr(path)} is {x.dtype}, and would be '
+        'trained: updates are lost in its rounding. Load the model with '
+        'param_dtype=float32, or train it by LoRA.'
+      )
   whole = NamedSharding(mesh, PartitionSpec())
   by_path = {
     path: (x.shape, x.sharding)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gr2_jax.train import metrics as metrics_lib
-from gr2_jax.train.optimiser import Optimiser
+from gr2_jax.train.optimiser import Optimiser, join
 from gr2_jax.train.state import TrainState
 
 LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array, dict]]
@@ -86,13 +86,17 @@ class TrainStep:
     self._compiled = {}
 
   def _update(self, state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+    trained, frozen = self._tx.split(state.params)
     grads, total, count, metrics = accumulate(
-      self._loss_fn, state.params, batch, self._microbatches
+      lambda trained, part: self._loss_fn(join(trained, frozen), part),
+      trained,
+      batch,
+      self._microbatches,
     )
     count = jnp.where(count == 0, 1.0, count)
     grads = jax.tree.map(lambda g: g / count, self._tx.select(grads))
-    updates, opt_state = self._tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = self._tx.update(grads, state.opt_state, trained)
+    params = join(optax.apply_updates(trained, updates), frozen)
     one = jnp.ones((), jnp.float32)
     metrics = {
       **metrics,

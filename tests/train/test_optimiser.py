@@ -88,6 +88,35 @@ def test_new_rows_train_and_everything_else_keeps_its_bits(mesh1):
   np.testing.assert_allclose(pairs['grad_norm'][0], want, rtol=1e-5)
 
 
+def test_frozen_parameters_cost_no_states(mesh1):
+  before = _params()
+  tx = optimiser.make(
+    OptimiserConfig(schedule='constant', lr=0.1),
+    lambda path: path[-1] == 'scale',
+  )
+  before['layer']['kernel'] = jnp.asarray(before['layer']['kernel'], 'bfloat16')
+  current = state.create(jax.device_put(before), tx, mesh1)
+  # Two moments of the scale; the rest are counters.
+  sizes = [x.size for x in jax.tree.leaves(current.opt_state)]
+  assert sorted(sizes)[-2:] == [3, 3] and sorted(sizes)[:-2] == [1] * (
+    len(sizes) - 2
+  )
+  after, pairs = step.make_train_step(_loss, tx)(current, jnp.arange(6))
+  after = jax.device_get(after.params)
+  assert (after['layer']['scale'] != 1).all()
+  assert after['layer']['kernel'].dtype == jnp.bfloat16
+  for name, x in (
+    ('embedding', after['embedding']),
+    ('kernel', after['layer']['kernel']),
+  ):
+    want = before[name] if name in before else before['layer'][name]
+    np.testing.assert_array_equal(x, want)
+  with pytest.raises(ValueError, match='kernel.*bfloat16'):
+    state.create(
+      before, optimiser.make(OptimiserConfig(schedule='constant')), mesh1
+    )
+
+
 def test_weight_decay_leaves_norms_and_biases(mesh1):
   kept, _ = _run(mesh1, None, steps=1, weight_decay=0.0)
   decayed, _ = _run(mesh1, None, steps=1, weight_decay=0.5)
