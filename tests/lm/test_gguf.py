@@ -296,7 +296,7 @@ def test_defaults_of_the_metadata(tmp_path, mesh1):
     ({'rope.dimension_count': 4}, r'rope.dimension_count is 4 where heads'),
     ({'attention.value_length': 4}, r'value_length is 4 where heads are 8'),
     ({'embedding_length': 64, 'attention.key_length': 8}, r'asks for \(258, 6'),
-    ({'block_count': 3}, r"lacks 9 tensors .* 'blk.2.attn_k.weight'"),
+    ({'block_count': 3}, r"lacks 9 tensors .*'blk.2.attn_k.weight'"),
     ({'block_count': 1}, r"9 tensors .* no place for.*'blk.1.attn_k.weight'"),
     ({'embedding_length': None}, r'has no llama.embedding_length'),
     ({'vocab_size': 300}, r'asks for \(300, 32\)'),
@@ -359,16 +359,19 @@ PARAGRAPHS = (
   'are kept hard, they will last longer, and the whole bicycle will be easier '
   'to ride, especially on a road that goes up a hill.',
 )
+# Greedy, float32; the smallest lead of a token over the next is .06.
 CONTINUATIONS = {
-  'The capital of France is': [],
-  'Water freezes when its temperature falls below': [],
-  'Once upon a time, there was a little girl who': [],
+  'The capital of France is': 'ĠParis . Ċ Ċ The Ġanswer Ġis :',
+  'Water freezes when its temperature falls below': 'Ġ 1 8 Â° C , Ġwhich Ġis',
+  'Once upon a time, there was a little girl who': (
+    'Ġloved Ġto Ġplay Ġwith Ġher Ġtoys . ĠShe'
+  ),
 }
 
 
 @pytest.mark.slow
 def test_smollm2_knows_english(mesh1):
-  """Without the order of Q's and K's rows it takes a nat more a token."""
+  """3.23 nats a token; 4.72 where Q's and K's rows stay as they are stored."""
   path = assets.fetch('smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
   config, params, tokenizer = gguf.load(path, mesh1)
   assert config.num_params == 134_515_008
@@ -389,8 +392,9 @@ def test_smollm2_knows_english(mesh1):
   own = [np.asarray(scores[i, : len(row) - 1]) for i, row in enumerate(rows)]
   assert all(len(text.split()) >= 60 for text in PARAGRAPHS)
   nats = -np.concatenate(own).mean()
-  print(f'{nats:.3f} nats a token')
-  assert nats < 4.1
+  # 4.1 is the bound for any plain English; 3.229 is what these texts take.
+  assert nats <= 4.1
+  np.testing.assert_allclose(nats, 3.229, atol=0.01)
 
   rows = [tokenizer.encode(prompt).ids for prompt in CONTINUATIONS]
   starts = [len(row) for row in rows]
@@ -399,7 +403,7 @@ def test_smollm2_knows_english(mesh1):
     for i, row in enumerate(rows):
       row.append(int(logits[i, len(row) - 1].argmax()))
   got = [
-    [tokenizer.id_to_token(token) for token in row[start:]]
+    ' '.join(tokenizer.id_to_token(token) for token in row[start:])
     for row, start in zip(rows, starts, strict=True)
   ]
   assert dict(zip(CONTINUATIONS, got, strict=True)) == CONTINUATIONS
