@@ -37,10 +37,16 @@ def tail_mask(length: int, slots: int, index: jax.Array | int) -> jax.Array:
   return jnp.arange(slots)[None, :] <= last[:, None]
 
 
-def _frequencies(
+def frequencies(
   head_dim: int, theta: float, scaling: tuple[float, ...]
 ) -> np.ndarray:
-  """Returns the rotary frequencies, float32 [H/2], radians a position."""
+  """Returns the rotary frequencies, float32 [H/2], radians a position.
+
+  Args:
+    head_dim: H.
+    theta: base of the frequencies.
+    scaling: of `LMConfig.rope_scaling`.
+  """
   half = head_dim // 2
   frequency = theta ** (-np.arange(half, dtype=np.float64) / half)
   if scaling:
@@ -71,7 +77,7 @@ def rotary_angles(
   Returns:
     Two float32 [..., T, H/2].
   """
-  frequency = jnp.asarray(_frequencies(head_dim, theta, scaling))
+  frequency = jnp.asarray(frequencies(head_dim, theta, scaling))
   shape = (1,) * positions.ndim + frequency.shape
   angle = positions[..., None].astype(jnp.float32) * frequency.reshape(shape)
   return jnp.cos(angle), jnp.sin(angle)
