@@ -147,6 +147,7 @@ def _config(file: File, settings: dict[str, Any]) -> LMConfig:
     kv_heads=have('attention.head_count_kv', heads),
     head_dim=head_dim,
     mlp_dim=need('feed_forward_length'),
+    max_positions=have('context_length', 0),
     rope_theta=theta,
     rope_scaling=_rope_scaling(file, head_dim, theta),
     norm_eps=need('attention.layer_norm_rms_epsilon'),
