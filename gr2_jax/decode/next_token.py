@@ -53,7 +53,9 @@ def draw(
 
   def filtered():
     left = _keep(filters, logits, scale)
-    few = _keep_allowed(filters, logits, scale, allowed)
+    few = allowed
+    if constrain:
+      few = _keep_allowed(filters, logits, scale, allowed)
     tokens = pick(left, few)
     scores, _ = logps.token_logps(logits, tokens, scale, allowed)
     behaviour, _ = logps.token_logps(left, tokens, scale, few)
