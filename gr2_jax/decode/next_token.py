@@ -52,7 +52,7 @@ def draw(
     return tokens, scores, scores
 
   def filtered():
-    left = _keep(filters, logits, scale)
+    left = _keep(filters, logits, scale, allowed)
     few = allowed
     if constrain:
       few = _keep_allowed(filters, logits, scale, allowed)
@@ -70,11 +70,17 @@ def draw(
 
 
 def _keep(
-  filters: filters_lib.Filters, logits: jax.Array, scale: jax.Array
+  filters: filters_lib.Filters,
+  logits: jax.Array,
+  scale: jax.Array,
+  allowed: jax.Array,
 ) -> jax.Array:
-  """Puts the logits [..., V] that the filters take out at `IMPOSSIBLE`."""
+  """Puts the logits [..., V] taken out of free rows at `IMPOSSIBLE`."""
   tempered = logits / scale
   least = filters_lib.threshold(filters, tempered)
+  # Of a constrained row only the allowed ids count, not the vocabulary.
+  free = (allowed < 0).all(-1, keepdims=True)
+  least = jnp.where(free, least, -jnp.inf)
   return jnp.where(tempered >= least, logits, logps.IMPOSSIBLE)
 
 
