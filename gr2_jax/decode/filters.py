@@ -11,8 +11,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-# Blocks of how many tokens, and how many of them are looked at first. Searching
-# them takes a tenth of the time that [64, 49152] logits take on a CPU.
+# Blocks of how many tokens, and how many of them are looked at first. On a CPU
+# that takes a fifth of the time of searching [64, 49152] logits, or less.
 _BLOCK = 16
 _NEAR = 256
 

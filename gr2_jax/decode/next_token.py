@@ -63,8 +63,8 @@ def draw(
 
   if filters is None:
     return plain()
-  # The whole of it branches, not the filters alone: where they are neutral no
-  # array of the vocabulary's size is written for them.
+  # The whole of it branches, not the threshold alone: neutral filters then cost
+  # neither a mask over the vocabulary nor a second normaliser.
   acts = filters_lib.active(filters) & (temperature > 0)
   return jax.lax.cond(acts, filtered, plain)
 
