@@ -2,7 +2,8 @@
 
 The G rollouts of a prompt share its cache and keep short tails of their own.
 Log-probabilities come from `lm.logps.token_logps`, which the trainer uses too,
-under the same temperature and constraint; there is no top-k and no top-p.
+under the same temperature and constraint. Filters (top-k, top-p, min-p) are for
+sampling from a finished model: the trainer knows none.
 
 Letters: Q prompts, G rollouts, P prompt tokens, S cache slots, K candidates,
 L levels, A allowed ids.
@@ -16,10 +17,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gr2_jax.decode import cache, categorical
+from gr2_jax.decode import cache, next_token
 from gr2_jax.decode import constrain as constraints
+from gr2_jax.decode import filters as filters_lib
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder, logps
+from gr2_jax.lm import decoder
 from gr2_jax.text import answer
 
 
@@ -29,8 +31,11 @@ class Samples:
 
   Attributes:
     tokens: int32 [Q, G, S], without the prompt; `pad` after the end.
-    logps: float32 [Q, G, S], log-probability of each token under the
-      distribution it was drawn from; 0 after the end.
+    logps: float32 [Q, G, S], log-probability of each token under the tempered
+      and constrained distribution, which the trainer computes again; 0 after
+      the end.
+    behaviour_logps: float32 [Q, G, S], the same under the distribution it was
+      drawn from: the filters' too. Equal to `logps` where none acts.
     mask: bool [Q, G, S], the tokens that were generated, `eos` included.
     allowed: int32 [Q, G, S, A], the ids each position could take, padded with
       -1; a row of all -1 was free. A = max(K, 1).
@@ -38,6 +43,7 @@ class Samples:
 
   tokens: jax.Array
   logps: jax.Array
+  behaviour_logps: jax.Array
   mask: jax.Array
   allowed: jax.Array
 
@@ -51,7 +57,8 @@ class _Loop:
     done: bool [Q, G], rollouts that wrote `eos`, or whose prompt is empty.
     tail: the rollouts' caches, `step - 1` slots filled.
     machine: where each rollout stands in its answer.
-    samples: what was written so far.
+    samples: what was written so far; without `behaviour_logps` where there are
+      no filters.
   """
 
   step: jax.Array
@@ -86,6 +93,7 @@ def sample(
   candidate_mask: jax.Array,
   constrain: bool,
   explanation_tokens: int,
+  filters: filters_lib.Filters | None = None,
 ) -> Samples:
   """Samples G answers a prompt; jitted.
 
@@ -106,6 +114,7 @@ def sample(
     candidate_mask: bool [Q, K], False for the padding of short lists.
     constrain: whether the list can only become a permutation of the candidates.
     explanation_tokens: most tokens of an explanation where `constrain` holds.
+    filters: traced values of top-k, top-p and min-p, see `next_token.draw`.
 
   Returns:
     The samples.
@@ -114,9 +123,8 @@ def sample(
     ValueError: a constrained answer does not fit `max_new_tokens`.
   """
   if constrain:
-    _check_length(
-      fmt, candidate_sids.shape[1], max_new_tokens, explanation_tokens
-    )
+    budget = max_new_tokens, explanation_tokens
+    _check_length(fmt, candidate_sids.shape[1], *budget)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
   run = _Run(
     model=model,
@@ -128,10 +136,9 @@ def sample(
     candidates=(candidate_sids, candidate_mask),
     constrain=constrain,
     explanation_tokens=explanation_tokens,
+    filters=filters,
   )
-  start = run.start(cache.empty_tail(config, *run.shape))
-  loop = run.write(start, run.prompts.last)
-  return jax.lax.while_loop(run.unfinished, run.step, loop).samples
+  return run.whole(cache.empty_tail(config, *run.shape))
 
 
 def _check_length(
@@ -170,6 +177,7 @@ class _Run:
     candidates: codes [Q, K, L] and mask [Q, K].
     constrain: whether the state machine is on.
     explanation_tokens: most tokens of an explanation.
+    filters: of the draws, or None.
   """
 
   model: Any
@@ -181,12 +189,22 @@ class _Run:
   candidates: tuple[jax.Array, jax.Array]
   constrain: bool
   explanation_tokens: int
+  filters: filters_lib.Filters | None
+
+  def whole(self, tail: Any) -> Samples:
+    """Writes all answers; `tail` is an empty cache."""
+    loop = self.write(self.start(tail), self.prompts.last)
+    samples = jax.lax.while_loop(self.unfinished, self.step, loop).samples
+    if self.filters is None:
+      samples = samples.replace(behaviour_logps=samples.logps)
+    return samples
 
   def start(self, tail: Any) -> _Loop:
     """Returns the state before the first token."""
     group, slots = self.shape[1:]
     sids, mask = self.candidates
     ids = max(sids.shape[1], 1)
+    zeros = jnp.zeros(self.shape, jnp.float32)
     return _Loop(
       step=jnp.int32(0),
       done=jnp.broadcast_to(self.prompts.lengths[:, None] == 0, self.shape[:2]),
@@ -194,11 +212,16 @@ class _Run:
       machine=constraints.start(mask, group),
       samples=Samples(
         tokens=jnp.full(self.shape, self.fmt.pad, jnp.int32),
-        logps=jnp.zeros(self.shape, jnp.float32),
+        logps=zeros,
+        behaviour_logps=self._if_filtered(zeros),
         mask=jnp.zeros(self.shape, bool),
         allowed=jnp.full((*self.shape, ids), -1, jnp.int32),
       ),
     )
+
+  def _if_filtered(self, x: jax.Array) -> jax.Array | None:
+    """Spares the loop a second array of log-probs where both are one."""
+    return None if self.filters is None else x
 
   def unfinished(self, loop: _Loop) -> jax.Array:
     """Says whether any rollout goes on: the early exit."""
@@ -231,21 +254,17 @@ class _Run:
       )
     logits = jnp.broadcast_to(logits, (*shape, logits.shape[-1]))
     uniform = jax.random.uniform(jax.random.fold_in(self.key, loop.step), shape)
-    tokens = categorical.choose(uniform, logits, self.temperature)
-    if self.constrain:
-      inside = categorical.choose_among(
-        uniform, logits, self.temperature, allowed
-      )
-      tokens = jnp.where((allowed < 0).all(-1), tokens, inside)
-    scale = jnp.where(self.temperature > 0, self.temperature, 1.0)
-    scores, _ = logps.token_logps(logits, tokens, scale, allowed)
-    return self._record(loop, tokens, scores, allowed)
+    drawn = next_token.draw(
+      uniform, logits, self.temperature, allowed, self.constrain, self.filters
+    )
+    return self._record(loop, *drawn, allowed)
 
   def _record(
     self,
     loop: _Loop,
     tokens: jax.Array,
     scores: jax.Array,
+    behaviour: jax.Array,
     allowed: jax.Array,
   ) -> _Loop:
     """Writes what was drawn, `pad` for the rollouts that had ended."""
@@ -254,6 +273,7 @@ class _Run:
     new = Samples(
       tokens=tokens,
       logps=jnp.where(alive, scores, 0.0),
+      behaviour_logps=self._if_filtered(jnp.where(alive, behaviour, 0.0)),
       mask=alive,
       allowed=jnp.where(alive[..., None], allowed, -1),
     )

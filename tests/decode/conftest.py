@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gr2_jax.decode import sampler
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder
 from gr2_jax.text import answer
@@ -91,3 +92,61 @@ def lists():
   mask = np.ones((4, 3), bool)
   mask[2, 2] = False
   return jnp.asarray(sids, jnp.int32), jnp.asarray(mask)
+
+
+@pytest.fixture(scope='session')
+def sample(tiny, fmt, prompts, lists):
+  """Gives `sample(seed, temperature, constrain, params, ..) -> Samples`."""
+
+  def run(
+    seed=0,
+    temperature=1.0,
+    constrain=True,
+    params=None,
+    slots=20,
+    filters=None,
+    batch=prompts,
+  ):
+    return sampler.sample(
+      tiny.config,
+      tiny.params if params is None else params,
+      *batch,
+      jax.random.key(seed),
+      num_samples=4,
+      max_new_tokens=slots,
+      temperature=jnp.float32(temperature),
+      fmt=fmt,
+      candidate_sids=lists[0],
+      candidate_mask=lists[1],
+      constrain=constrain,
+      explanation_tokens=4,
+      filters=filters,
+    )
+
+  return run
+
+
+@pytest.fixture(scope='session')
+def kept_by_sorting():
+  """Gives the reference of the filters in float64.
+
+  `kept_by_sorting(logits [V], top_k, top_p, min_p) -> bool [V]`.
+  """
+
+  def kept(logits, top_k=0, top_p=1.0, min_p=0.0):
+    logits = np.asarray(logits, np.float64)
+    order = np.argsort(-logits, kind='stable')
+    least = -np.inf
+    if 0 < top_k < len(logits):
+      least = logits[order[top_k - 1]]
+    probs = np.exp(logits - logits.max()) * (logits >= least)
+    probs /= probs.sum()
+    if top_p < 1:
+      mass = np.cumsum(probs[order])
+      last = min(np.searchsorted(mass, top_p), np.count_nonzero(probs) - 1)
+      least = max(least, logits[order[last]])
+    with np.errstate(divide='ignore'):
+      least = max(least, logits.max() + np.log(min_p))
+    return logits >= least
+
+  return kept

@@ -46,6 +46,22 @@ def test_statistics_of_many_draws():
   assert ((counts - want) ** 2 / want).sum() < 170
 
 
+def test_statistics_over_a_large_vocabulary():
+  size, draws = 49152, 8192
+  logits = jnp.asarray(np.random.default_rng(2).normal(0, 2, size), jnp.float32)
+  uniform = jax.random.uniform(jax.random.key(1), (draws,))
+  got = np.asarray(
+    jax.jit(jax.vmap(categorical.draw, (0, None)))(uniform, logits)
+  )
+  probs = np.asarray(jax.nn.softmax(logits))
+  # 64 bins, by the place in a block and by groups of 12 blocks. Chi-square with
+  # 63 degrees of freedom: mean 63, deviation 11.2; 119 is 5 deviations.
+  for bins in (np.arange(size) % 64, np.arange(size) // 768):
+    counts = np.bincount(bins[got], minlength=64)
+    want = np.bincount(bins, probs) * draws
+    assert ((counts - want) ** 2 / want).sum() < 119
+
+
 @hypothesis.given(
   size=st.sampled_from([3, 64, 65, 200]),
   seed=st.integers(0, 2**20),

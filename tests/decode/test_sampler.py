@@ -11,32 +11,10 @@ from gr2_jax.decode import sampler
 from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import parse
 
+# As the fixture `sample` has them.
 G, S, EXPLANATION = 4, 20, 4
 
 read = jax.jit(parse.parse_ranking, static_argnums=2)
-
-
-@pytest.fixture(scope='module')
-def sample(tiny, fmt, prompts, lists):
-  """`sample(seed, temperature, constrain, params) -> Samples`."""
-
-  def run(seed=0, temperature=1.0, constrain=True, params=None, slots=S):
-    return sampler.sample(
-      tiny.config,
-      tiny.params if params is None else params,
-      *prompts,
-      jax.random.key(seed),
-      num_samples=G,
-      max_new_tokens=slots,
-      temperature=jnp.float32(temperature),
-      fmt=fmt,
-      candidate_sids=lists[0],
-      candidate_mask=lists[1],
-      constrain=constrain,
-      explanation_tokens=EXPLANATION,
-    )
-
-  return run
 
 
 def test_the_longest_answer_fits_exactly(fmt):

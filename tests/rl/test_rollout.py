@@ -91,9 +91,12 @@ def test_overlong_alone_keeps_no_group():
     row += [tiny.FMT.close, tiny.FMT.eos]
     tokens[0, g, : len(row)], mask[0, g, : len(row)] = row, True
   samples = sampler.Samples(
-    jnp.array(tokens), jnp.zeros(tokens.shape), jnp.array(mask),
-    jnp.full((*tokens.shape, tiny.K), -1),
-  )  # fmt: skip
+    tokens=jnp.array(tokens),
+    logps=jnp.zeros(tokens.shape),
+    behaviour_logps=jnp.zeros(tokens.shape),
+    mask=jnp.array(mask),
+    allowed=jnp.full((*tokens.shape, tiny.K), -1),
+  )
   config = dataclasses.replace(tiny.CONFIG, overlong_buffer=8)
   reward = jax.jit(rollout.reward, static_argnums=(0, 1))
   rolled = reward(config, tiny.FMT, lists, samples)
