@@ -22,8 +22,18 @@ LINES = [
   'Le Fabuleux Destin d\u2019Am\u00e9lie Poulain (2001)\t\u65e5\u672c',
 ] * 4
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
-# Words with the space before them, runs of digits, punctuation and spaces.
-WORDS = r' ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+'
+# The places at which Qwen's and Llama 3's files split a text.
+WORDS = '|'.join(
+  [
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r'[^\r\n\p{L}\p{N}]?\p{L}+',
+    r'\p{N}',
+    r' ?[^\s\p{L}\p{N}]+[\r\n]*',
+    r'\s*[\r\n]+',
+    r'\s+(?!\S)',
+    r'\s+',
+  ]
+)
 
 
 def _byte_level(splitter, normalizer=None):

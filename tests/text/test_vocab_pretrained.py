@@ -245,7 +245,19 @@ def test_directories_of_earlier_versions_and_no_export(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('default')
-@pytest.mark.parametrize('model_type', [None, 'qwen3', 'qwen2', 'llama'])
+@pytest.mark.parametrize(
+  ('kind', 'model_type'),
+  [
+    *((kind, None) for kind in made.KINDS),
+    ('qwen', 'qwen3'),
+    ('qwen', 'qwen2'),
+    ('smollm', 'llama'),
+    ('llama3', 'llama'),
+    ('llama2', 'llama'),
+    ('metaspace', 'llama'),
+  ],
+  indirect=['kind'],
+)
 def test_auto_tokenizer(kind, vocab, model_type, tmp_path):
   transformers = pytest.importorskip('transformers')
   vocab.export(tmp_path)
