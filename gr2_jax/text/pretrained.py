@@ -222,7 +222,7 @@ def read(
   template = config.get('chat_template')
   jinja = directory / 'chat_template.jinja'
   if jinja.exists():
-    template = jinja.read_text()
+    template = jinja.read_text(encoding='utf-8')
   raw = files.read_json(directory / 'tokenizer.json')
   tokenizer = _tokenizer(raw)
   for entry in raw.get('added_tokens', []):
