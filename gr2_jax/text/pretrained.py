@@ -130,7 +130,7 @@ class Pretrained:
     Unlike `encode` it finds all its added tokens wherever a text spells them.
     All of them stand among the pieces of the model too: there an id is taken
     as written, while the library numbers added tokens itself and gives one
-    that the model knows as a piece (Qwen's '"]}') the id of the piece. A piece
+    that the model knows as a piece ('"]}', say) the id of the piece. A piece
     that an added token takes the name of can stand in no text any more; its id
     keeps a placeholder, like the ids that never had a token.
 

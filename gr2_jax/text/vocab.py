@@ -148,8 +148,11 @@ class Vocab:
     """Reads what `save` wrote."""
     meta = files.read_json(directory / 'vocab.json')
     # Directories of earlier versions name no kind: they hold SentencePiece.
-    kind = _KINDS[meta.get('text', pieces_lib.Pieces.kind)]
-    pieces = kind.load(directory)
+    kind = meta.get('text', pieces_lib.Pieces.kind)
+    if kind not in _KINDS:
+      known = f'this version reads {sorted(_KINDS)}'
+      raise ValueError(f'{directory} holds {kind!r} text pieces, {known}.')
+    pieces = _KINDS[kind].load(directory)
     return cls(pieces, meta['levels'], meta['codes'], meta.get('min_rows', 0))
 
   def tokenizer(self) -> tokenizers.Tokenizer:
@@ -167,9 +170,6 @@ class Vocab:
     it also finds the special tokens of the pretrained tokenizer where a text
     spells them, may put its begin token in front (`add_special_tokens=False`
     turns that off), and reads U+2581 as a space if the pieces do.
-
-    Args:
-      directory: where to; made if need be. A chat template is kept.
     """
     self._pretrained().export(directory, self._added)
 

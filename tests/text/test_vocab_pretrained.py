@@ -238,6 +238,9 @@ def test_directories_of_earlier_versions_and_no_export(tmp_path):
   path.write_text('{"levels": 2, "codes": 4}')
   loaded = vocab_lib.Vocab.load(tmp_path)
   assert loaded.encode('Toy <s_a_0>') == vocab.encode('Toy <s_a_0>')
+  path.write_text('{"levels": 2, "codes": 4, "text": "words"}')
+  with pytest.raises(ValueError, match="'words' text pieces"):
+    vocab_lib.Vocab.load(tmp_path)
   for use in (loaded.tokenizer, lambda: loaded.export(tmp_path)):
     with pytest.raises(ValueError, match='Vocab.pretrained'):
       use()
