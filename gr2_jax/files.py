@@ -43,7 +43,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def read_json(path: pathlib.Path) -> Any:
   """Reads a JSON file."""
-  return json.loads(path.read_text())
+  return json.loads(path.read_bytes())
 
 
 def write_jsonl(path: pathlib.Path, values: Iterable[Any]) -> None:

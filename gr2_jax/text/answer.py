@@ -42,13 +42,15 @@ class AnswerFormat:
     sep: id of the delimiter between two semantic IDs.
     close: id of the delimiter that ends the list.
     eos: id that ends the answer.
-    pad: id that fills rows up.
+    pad: id that fills rows up; it may be `eos`.
     sid_offset: id of level 0, code 0; level l, code c is
       `sid_offset + l * codes + c`.
     levels: L.
     codes: C.
-    unsafe: ids of the text tokens that would break the JSON string of the
-      explanation: those with a quote, a backslash or a control byte.
+    unsafe: ids of the text pieces that no explanation may hold: those with a
+      quote, a backslash or a control byte, which would break its JSON string,
+      and the control ids, which are no text (begin, the special tokens of a
+      pretrained tokenizer).
   """
 
   open: int

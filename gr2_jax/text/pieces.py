@@ -1,15 +1,56 @@
-"""Text as pieces of SentencePiece, such that every text round trips exactly."""
+"""Text as pieces: what a vocabulary asks of them, and those trained here.
+
+The pieces trained here are SentencePiece's; every text round trips exactly.
+"""
 
 import io
+import pathlib
 from collections.abc import Iterable
+from typing import Protocol
 
 import sentencepiece
+
+from gr2_jax import files
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
 # SentencePiece writes a space as this character, so the character itself goes
 # by its bytes.
-_SPACE = '\u2581'
+SPACE = '\u2581'
+_FILE = 'text.model'
+
+
+class TextPieces(Protocol):
+  """What a vocabulary is built on: `Pieces`, or `pretrained.Pretrained`.
+
+  Attributes:
+    kind: name of the class in `vocab.json`.
+    size: number of pieces; ids are 0..size-1.
+    bytes: the bytes of each piece; none for those that are no text.
+    pad: id that fills rows up.
+    bos: id that begins a text.
+    eos: id that ends a text; `pad` and `bos` may be the same id.
+  """
+
+  kind: str
+  size: int
+  bytes: list[bytes]
+  pad: int
+  bos: int
+  eos: int
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of a text, all of them pieces of text."""
+    ...
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes the pieces into a directory."""
+    ...
+
+  @classmethod
+  def load(cls, directory: pathlib.Path) -> 'TextPieces':
+    """Reads what `save` wrote."""
+    ...
 
 
 class Pieces:
@@ -19,7 +60,13 @@ class Pieces:
     model: the serialized model.
     size: number of pieces; ids are 0..size-1, the first four are control ids.
     bytes: the bytes of each piece; none for padding, begin and end.
+    pad: id of padding.
+    bos: id of begin.
+    eos: id of end.
   """
+
+  kind = 'sentencepiece'
+  pad, bos, eos = PAD, BOS, EOS
 
   def __init__(self, model: bytes):
     """Loads a model that `train` made."""
@@ -30,7 +77,7 @@ class Pieces:
     byte_ids = {
       self.bytes[i]: i for i in range(self.size) if self._processor.is_byte(i)
     }
-    self._space_ids = [byte_ids[bytes([b])] for b in _SPACE.encode()]
+    self._space_ids = [byte_ids[bytes([b])] for b in SPACE.encode()]
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text: their bytes, joined, are the text's.
@@ -38,19 +85,23 @@ class Pieces:
     Raises:
       ValueError: the text holds a lone surrogate, which no encoding can write.
     """
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      raise ValueError(
-        f'Text {text!r} holds a lone surrogate: mend its encoding.'
-      ) from error
+    check_text(text)
     ids = []
-    for i, part in enumerate(text.split(_SPACE)):
+    for i, part in enumerate(text.split(SPACE)):
       if i:
         ids += self._space_ids
       if part:
         ids += self._processor.encode(part)
     return ids
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes `text.model` into a directory."""
+    files.atomic_write(directory / _FILE, self.model)
+
+  @classmethod
+  def load(cls, directory: pathlib.Path) -> 'Pieces':
+    """Reads what `save` wrote."""
+    return cls((directory / _FILE).read_bytes())
 
   def _bytes_of(self, token: int) -> bytes:
     if self._processor.is_control(token):
@@ -60,7 +111,17 @@ class Pieces:
     piece = self._processor.id_to_piece(token)
     if self._processor.is_byte(token):
       return bytes([int(piece[3:5], 16)])
-    return piece.replace(_SPACE, ' ').encode()
+    return piece.replace(SPACE, ' ').encode()
+
+
+def check_text(text: str) -> None:
+  """Refuses a text with a lone surrogate, which no encoding can write."""
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      f'Text {text!r} holds a lone surrogate: mend its encoding.'
+    ) from error
 
 
 def train(lines: Iterable[str], size: int) -> Pieces:

@@ -1,10 +1,14 @@
-"""Text pieces of SentencePiece, added tokens and semantic-ID tokens in one.
+"""Text pieces, added tokens and semantic-ID tokens in one vocabulary.
 
-Ids, in this order: the text pieces (padding, begin, end and unknown first,
-then the 256 bytes), `<|sid_begin|>` and `<|sid_end|>`, the four JSON delimiters
-of an answer, the task and role tokens, the L * C semantic-ID tokens, and unused
-rows up to a multiple of 64. The tokens of semantic IDs and their wrappers are
-GR2's [P]; delimiters as single tokens are DESIGN.md's, the rest is our choice.
+The text pieces are trained here (SentencePiece) or those of a pretrained LLM.
+Ids, in this order: the text pieces (with the control ids among them),
+`<|sid_begin|>` and `<|sid_end|>`, the four JSON delimiters of an answer, the
+task and role tokens, the L * C semantic-ID tokens, and unused rows up to a
+multiple of 64. On a pretrained tokenizer the first added token follows its last
+id, in a row that the checkpoint may already have as padding: readers of
+`tokenizer.json` expect ids without a gap. The tokens of semantic IDs and their
+wrappers are GR2's [P]; delimiters as single tokens are DESIGN.md's, the rest is
+our choice.
 """
 
 import functools
@@ -14,10 +18,12 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
+import tokenizers
 
 from gr2_jax import files
 from gr2_jax.text import answer
 from gr2_jax.text import pieces as pieces_lib
+from gr2_jax.text import pretrained as pretrained_lib
 
 # Rows of the embedding table are sharded: a multiple of 64 divides by any mesh.
 ROW_MULTIPLE = 64
@@ -27,6 +33,10 @@ WRAPPERS = ('<|sid_begin|>', '<|sid_end|>')
 DELIMITERS = (answer.OPEN, answer.MID, answer.SEP, answer.CLOSE)
 TASKS = ('rerank', 'retrieve', 'describe', 'identify', 'persona', 'text')
 ROLES = ('history', 'candidates', 'answer')
+
+_KINDS: dict[str, type[pieces_lib.TextPieces]] = {
+  kind.kind: kind for kind in (pieces_lib.Pieces, pretrained_lib.Pretrained)
+}
 
 _ADDED = re.compile(
   '('
@@ -41,9 +51,9 @@ class Vocab:
   Attributes:
     pad: id that fills rows up.
     bos: id that begins every example.
-    eos: id that ends an answer.
-    unk: id that SentencePiece reserves; bytes make sure that it never occurs.
-    text_size: number of text pieces; ids below it are text.
+    eos: id that ends an answer. With a pretrained tokenizer `pad` and `bos`
+      may be the same id.
+    text_size: number of text pieces; ids below it are text or control ids.
     sid_begin: id of `<|sid_begin|>`.
     sid_end: id of `<|sid_end|>`.
     sid_offset: id of `<s_a_0>`; level l, code c is `sid_offset + l * C + c`.
@@ -52,16 +62,20 @@ class Vocab:
     size: V, number of rows of the embedding table, a multiple of 64.
   """
 
-  pad, bos = pieces_lib.PAD, pieces_lib.BOS
-  eos, unk = pieces_lib.EOS, pieces_lib.UNK
-
-  def __init__(self, pieces: pieces_lib.Pieces, levels: int, codes: int):
+  def __init__(
+    self,
+    pieces: pieces_lib.TextPieces,
+    levels: int,
+    codes: int,
+    min_rows: int = 0,
+  ):
     """Adds tokens to text pieces.
 
     Args:
       pieces: the text pieces.
       levels: L, at most 26 (levels are lettered).
       codes: C, codes a level.
+      min_rows: `size` is at least this.
 
     Raises:
       ValueError: more levels than letters, or no level or code at all.
@@ -71,7 +85,8 @@ class Vocab:
         f'Semantic IDs of {levels} levels and {codes} codes: use 1 to '
         f'{MAX_LEVELS} levels and at least one code.'
       )
-    self._pieces = pieces
+    self._pieces, self._min_rows = pieces, min_rows
+    self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos
     self.levels, self.codes = levels, codes
     self.text_size = pieces.size
     names = [*WRAPPERS, *DELIMITERS]
@@ -79,7 +94,7 @@ class Vocab:
     self.sid_offset = self.text_size + len(names)
     names += [sid_text(k, c) for k in range(levels) for c in range(codes)]
     self._added = {n: self.text_size + i for i, n in enumerate(names)}
-    used = self.text_size + len(names)
+    used = max(self.text_size + len(names), min_rows)
     self.size = -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
     self.sid_begin, self.sid_end = (self._added[name] for name in WRAPPERS)
     self._bytes = pieces.bytes + [name.encode() for name in names]
@@ -97,28 +112,66 @@ class Vocab:
       levels: L.
       codes: C.
 
-    Returns:
-      The vocabulary.
-
     Raises:
       ValueError: `text_size` is too small or too large for the corpus.
     """
     return cls(pieces_lib.train(lines, text_size), levels, codes)
 
+  @classmethod
+  def pretrained(
+    cls,
+    tokenizer: pretrained_lib.Pretrained,
+    levels: int,
+    codes: int,
+    min_rows: int = 0,
+  ) -> 'Vocab':
+    """Builds on the tokenizer of a pretrained LLM, as `pretrained.read` gives.
+
+    Args:
+      tokenizer: the tokenizer.
+      levels: L.
+      codes: C.
+      min_rows: rows of the checkpoint's embedding table.
+    """
+    return cls(tokenizer, levels, codes, min_rows)
+
   def save(self, directory: pathlib.Path) -> None:
-    """Writes `text.model` and, last, `vocab.json` into a directory."""
+    """Writes the text pieces and, last, `vocab.json` into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(directory / 'text.model', self._pieces.model)
-    files.write_json(
-      directory / 'vocab.json', {'levels': self.levels, 'codes': self.codes}
-    )
+    self._pieces.save(directory)
+    meta = {'levels': self.levels, 'codes': self.codes}
+    meta |= {'text': self._pieces.kind, 'min_rows': self._min_rows}
+    files.write_json(directory / 'vocab.json', meta)
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Vocab':
     """Reads what `save` wrote."""
     meta = files.read_json(directory / 'vocab.json')
-    model = (directory / 'text.model').read_bytes()
-    return cls(pieces_lib.Pieces(model), meta['levels'], meta['codes'])
+    # Directories of earlier versions name no kind: they hold SentencePiece.
+    kind = meta.get('text', pieces_lib.Pieces.kind)
+    if kind not in _KINDS:
+      known = f'this version reads {sorted(_KINDS)}'
+      raise ValueError(f'{directory} holds {kind!r} text pieces, {known}.')
+    pieces = _KINDS[kind].load(directory)
+    return cls(pieces, meta['levels'], meta['codes'], meta.get('min_rows', 0))
+
+  def tokenizer(self) -> tokenizers.Tokenizer:
+    """Returns the pretrained tokenizer with all added tokens, same ids.
+
+    Raises:
+      ValueError: the text pieces were trained here.
+    """
+    return self._pretrained().with_added(self._added)
+
+  def export(self, directory: pathlib.Path) -> None:
+    """Writes `tokenizer.json` and `tokenizer_config.json`; see `tokenizer`.
+
+    AutoTokenizer of transformers reads them and gives the ids of `encode`, but
+    it also finds the special tokens of the pretrained tokenizer where a text
+    spells them, may put its begin token in front (`add_special_tokens=False`
+    turns that off), and reads U+2581 as a space if the pieces do.
+    """
+    self._pretrained().export(directory, self._added)
 
   def token(self, name: str) -> int:
     """Returns the id of an added token, such as '<|rerank|>' or '<s_a_0>'."""
@@ -132,7 +185,8 @@ class Vocab:
     """Turns text into ids.
 
     Args:
-      text: any text; `decode(encode(text)) == text` for all of them.
+      text: any text; `decode(encode(text)) == text` for all of them, but for
+        a pretrained tokenizer that writes the NFC form (`Pretrained`).
       added: which added tokens are recognised where the text spells them:
         'all'; 'sids' (semantic-ID tokens and their wrappers, for
         explanations); 'none' (for titles, which could spell one by chance).
@@ -161,8 +215,9 @@ class Vocab:
     """Turns ids into text.
 
     Args:
-      ids: token ids. Padding, begin and end are no text; bytes that do not
-        form a character (a model can write such) become U+FFFD.
+      ids: token ids. Padding, begin, end and other control ids (the special
+        tokens of a pretrained tokenizer) are no text; bytes that do
+        not form a character (a model can write such) become U+FFFD.
 
     Returns:
       The text.
@@ -207,8 +262,8 @@ class Vocab:
   def _unsafe(self) -> tuple[int, ...]:
     return tuple(
       i
-      for i, piece in enumerate(self._bytes[: self.text_size])
-      if any(b in answer.UNSAFE_BYTES for b in piece)
+      for i, piece in enumerate(self._pieces.bytes)
+      if not piece or not answer.UNSAFE_BYTES.isdisjoint(piece)
     )
 
   def answer_format(self) -> answer.AnswerFormat:
@@ -226,6 +281,14 @@ class Vocab:
       codes=self.codes,
       unsafe=self._unsafe,
     )
+
+  def _pretrained(self) -> pretrained_lib.Pretrained:
+    if not isinstance(self._pieces, pretrained_lib.Pretrained):
+      raise ValueError(
+        f'This vocabulary has {self._pieces.kind} pieces that were trained '
+        'here; only one made by Vocab.pretrained has a tokenizer to export.'
+      )
+    return self._pieces
 
   def _is_sid(self, token: int) -> bool:
     return token >= self.sid_offset or token in (self.sid_begin, self.sid_end)

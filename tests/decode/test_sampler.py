@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -68,6 +69,31 @@ def test_masks_hold_the_eos_and_nothing_after_it(sample, fmt):
       length = ends[0] + 1 if len(ends) else S
       assert live.tolist() == [True] * length + [False] * (S - length)
       assert (row[length:] == fmt.pad).all()
+
+
+@pytest.mark.slow
+def test_padding_may_be_the_end_token(tiny, fmt, prompts, lists, sample):
+  """Pretrained models often have no padding token of their own."""
+  same = dataclasses.replace(fmt, pad=fmt.eos)
+  again = sampler.sample(
+    tiny.config,
+    tiny.params,
+    *prompts,
+    jax.random.key(1),
+    num_samples=G,
+    max_new_tokens=S,
+    temperature=jnp.float32(1.0),
+    fmt=same,
+    candidate_sids=lists[0],
+    candidate_mask=lists[1],
+    constrain=False,
+    explanation_tokens=EXPLANATION,
+  )
+  samples = sample(1, constrain=False)
+  np.testing.assert_array_equal(again.mask, samples.mask)
+  want = np.where(samples.mask, samples.tokens, fmt.eos)
+  np.testing.assert_array_equal(again.tokens, want)
+  assert not np.asarray(samples.mask).all()
 
 
 def test_pad_may_be_drawn_as_a_token_and_stays_in_the_mask(sample, fmt):

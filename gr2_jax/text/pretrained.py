@@ -1,0 +1,246 @@
+"""The tokenizer of a pretrained LLM as text pieces of a vocabulary.
+
+GR2 starts from a pretrained LLM [P], whose embedding rows belong to the ids of
+its own tokenizer, a Hugging Face `tokenizer.json`. `bpe` says which ones are
+read.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import tokenizers
+
+from gr2_jax import files
+from gr2_jax.text import bpe, pieces
+
+# What families without a begin token (Qwen) put between documents.
+SEPARATOR = '<|endoftext|>'
+_FILE = 'text.json'
+
+
+class Pretrained:
+  """A pretrained tokenizer that reads texts as nothing but text.
+
+  Its control pieces are those of `bpe.control`, and `bos`, `eos` and `pad`.
+  They have no bytes, and no text is encoded to one, even where it spells it.
+
+  A byte-level tokenizer with NFC (Qwen) writes the NFC form of a text; all
+  others write every text exactly. The space that Llama 2's puts in front of a
+  text is left out (`bpe.exact`).
+
+  Attributes:
+    size: number of ids, those of the added tokens included. An id without a
+      token, which some files have, counts and has no bytes.
+    bytes: the bytes of each piece.
+    bos: id that begins a text.
+    eos: id that ends a text.
+    pad: id that fills rows up; it may be `eos`, since every mask of this
+      package is made of lengths and never of `token != pad`.
+  """
+
+  kind = 'pretrained'
+
+  def __init__(
+    self,
+    tokenizer: tokenizers.Tokenizer,
+    eos: str,
+    bos: str | None = None,
+    pad: str | None = None,
+    chat_template: str | list | None = None,
+  ):
+    """Takes a tokenizer over.
+
+    Args:
+      tokenizer: the tokenizer; it is not changed.
+      eos: the token that ends a text.
+      bos: the token that begins a text. Qwen has none: then it is the token
+        that stands between documents in pretraining, '<|endoftext|>', after
+        which such a model expects a beginning.
+      pad: the token that fills up; by default `eos`.
+      chat_template: kept for `export`.
+
+    Raises:
+      ValueError: the tokenizer is of a kind that `bpe` does not read, has two
+        tokens with one id, or lacks one of the tokens.
+    """
+    self._ids = tokenizer.get_vocab(with_added_tokens=True)
+    spec = json.loads(tokenizer.to_str())
+    names = {}
+    for name, token in self._ids.items():
+      if names.setdefault(token, name) != name:
+        raise ValueError(
+          f'The tokenizer gives id {token} to {names[token]!r} and {name!r}: '
+          'its file is damaged, fetch it anew.'
+        )
+    self._spec, self._exact = spec, bpe.exact(spec)
+    tokens = {'bos': bos or SEPARATOR, 'eos': eos, 'pad': pad or eos}
+    self._tokens, self._template = tokens, chat_template
+    self.bos, self.eos, self.pad = (self._id(r, n) for r, n in tokens.items())
+    self._byte_level = bpe.is_byte_level(spec)
+    control = bpe.control(spec) | set(tokens.values())
+    self.size = max(names) + 1
+    self.bytes = [b''] * self.size
+    for token, name in names.items():
+      if name not in control:
+        self.bytes[token] = bpe.piece_bytes(name, self._byte_level)
+    self._encoder = _tokenizer(bpe.plain(self._exact, control))
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of a text; none of them is a control piece.
+
+    Args:
+      text: any text.
+
+    Returns:
+      Ids whose bytes, joined, are the text's (with NFC: its NFC form's).
+
+    Raises:
+      ValueError: the text holds a lone surrogate, which no encoding can write.
+    """
+    pieces.check_text(text)
+    if self._byte_level:
+      return self._encoder.encode(text, add_special_tokens=False).ids
+    # U+2581 stands for a space, so the character itself goes by its bytes.
+    escape = [self._ids[bpe.byte_piece(b)] for b in pieces.SPACE.encode()]
+    ids = []
+    for i, part in enumerate(text.split(pieces.SPACE)):
+      ids += escape if i else []
+      ids += self._encoder.encode(part, add_special_tokens=False).ids
+    return ids
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes `text.json` into a directory."""
+    content = {
+      **self._tokens,
+      'chat_template': self._template,
+      'tokenizer': self._spec,
+    }
+    files.atomic_write(directory / _FILE, json.dumps(content) + '\n')
+
+  @classmethod
+  def load(cls, directory: pathlib.Path) -> 'Pretrained':
+    """Reads what `save` wrote."""
+    content = files.read_json(directory / _FILE)
+    return cls(_tokenizer(content.pop('tokenizer')), **content)
+
+  def with_added(self, added: Mapping[str, int]) -> tokenizers.Tokenizer:
+    """Returns the tokenizer with added tokens.
+
+    Unlike `encode` it finds all its added tokens wherever a text spells them.
+    All of them stand among the pieces of the model too: there an id is taken
+    as written, while the library numbers added tokens itself and gives one
+    that the model knows as a piece ('"]}', say) the id of the piece. A piece
+    that an added token takes the name of can stand in no text any more; its id
+    keeps a placeholder, like the ids that never had a token.
+
+    Args:
+      added: ids of the added tokens by name, from `size` on.
+
+    Returns:
+      The tokenizer. Decoding leaves the added tokens in when it leaves special
+      tokens out: an answer is made of them.
+    """
+    vocab = {**self._ids, **added}
+    rows = max(self.size, *(token + 1 for token in added.values()))
+    for token in set(range(rows)) - set(vocab.values()):
+      vocab[f'<|gr2_unused_{token}|>'] = token
+    plain = dict.fromkeys(('single_word', 'lstrip', 'rstrip'), False)
+    plain |= {'normalized': False, 'special': False}
+    entries = [
+      entry
+      for entry in self._exact['added_tokens']
+      if entry['content'] not in added
+    ]
+    entries += [
+      {'id': token, 'content': name, **plain} for name, token in added.items()
+    ]
+    return _tokenizer(
+      {
+        **self._exact,
+        'model': {**self._exact['model'], 'vocab': vocab},
+        'added_tokens': entries,
+      }
+    )
+
+  def export(self, directory: pathlib.Path, added: Mapping[str, int]) -> None:
+    """Writes what transformers' AutoTokenizer reads; see `Vocab.export`."""
+    config = {
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      **{f'{role}_token': name for role, name in self._tokens.items()},
+      # It would take the space out of ' .' when decoding.
+      'clean_up_tokenization_spaces': False,
+    }
+    if self._template is not None:
+      config['chat_template'] = self._template
+    directory.mkdir(parents=True, exist_ok=True)
+    text = self.with_added(added).to_str()
+    files.atomic_write(directory / 'tokenizer.json', text)
+    files.write_json(directory / 'tokenizer_config.json', config)
+
+  def _id(self, role: str, name: str) -> int:
+    if name not in self._ids:
+      raise ValueError(
+        f'The tokenizer has no token {name!r} for {role}: pass {role}= the '
+        'name of the token that its model uses.'
+      )
+    return self._ids[name]
+
+
+def read(
+  directory: pathlib.Path,
+  eos: str | None = None,
+  bos: str | None = None,
+  pad: str | None = None,
+) -> Pretrained:
+  """Reads the tokenizer of a checkpoint's directory.
+
+  Args:
+    directory: holds `tokenizer.json` and, for the roles of its tokens,
+      `tokenizer_config.json`; a chat template in the latter or in
+      `chat_template.jinja` is kept.
+    eos: another end token than the file's.
+    bos: another begin token.
+    pad: another padding token.
+
+  Returns:
+    The text pieces.
+
+  Raises:
+    ValueError: the tokenizer cannot be used (see `Pretrained`), no end token
+      is known, or the library numbers the tokens otherwise than the file.
+  """
+  path = directory / 'tokenizer_config.json'
+  config = files.read_json(path) if path.exists() else {}
+  given = {'eos': eos, 'bos': bos, 'pad': pad}
+  roles = {
+    role: name or _content(config.get(f'{role}_token'))
+    for role, name in given.items()
+  }
+  if not roles['eos']:
+    raise ValueError(f'{path} names no eos_token: add it, or pass eos=.')
+  template = config.get('chat_template')
+  jinja = directory / 'chat_template.jinja'
+  if jinja.exists():
+    template = jinja.read_text(encoding='utf-8')
+  raw = files.read_json(directory / 'tokenizer.json')
+  tokenizer = _tokenizer(raw)
+  for entry in raw.get('added_tokens', []):
+    # The library numbers added tokens in order and ignores the file's ids.
+    found = tokenizer.token_to_id(entry['content'])
+    if found != entry['id']:
+      raise ValueError(
+        f'{directory / "tokenizer.json"} gives {entry["content"]!r} the id '
+        f'{entry["id"]}, but the ids before it leave a gap and it becomes '
+        f'{found}: fetch the file anew, or fill the gap.'
+      )
+  return Pretrained(tokenizer, **roles, chat_template=template)
+
+
+def _content(token: str | Mapping | None) -> str | None:
+  """Reads a token of a config: its name, or a dict that holds it."""
+  return token['content'] if isinstance(token, Mapping) else token
+
+
+def _tokenizer(spec: Mapping) -> tokenizers.Tokenizer:
+  return tokenizers.Tokenizer.from_str(json.dumps(spec))
