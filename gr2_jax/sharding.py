@@ -50,7 +50,8 @@ def make_mesh(
   """Makes a mesh with the axes `data`, `fsdp` and `tensor`.
 
   Args:
-    data: size of the data axis; -1 takes the devices that the others leave.
+    data: size of the data axis; -1, of one axis, takes the devices that the
+      others leave.
     fsdp: size of the axis that splits batch and weights.
     tensor: size of the axis that splits heads, feed-forward and vocabulary.
     devices: the devices; all of them by default.
@@ -62,14 +63,16 @@ def make_mesh(
     ValueError: the sizes do not multiply to the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
-  if data == -1:
-    data = max(len(devices) // (fsdp * tensor), 1)
-  shape = (data, fsdp, tensor)
+  given = (data, fsdp, tensor)
+  shape = given
+  if given.count(-1) == 1:
+    left = max(len(devices) // -math.prod(given), 1)
+    shape = tuple(left if size == -1 else size for size in given)
   if min(shape) < 1 or math.prod(shape) != len(devices):
     raise ValueError(
       f'A mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not cover '
       f'{len(devices)} devices: change config.mesh so that the product is '
-      f'{len(devices)}, or leave data=-1.'
+      f'{len(devices)}, or give one axis -1.'
     )
   return jax.make_mesh(
     shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices

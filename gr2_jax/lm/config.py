@@ -30,8 +30,8 @@ class LMConfig:
     out_bias: a bias of attention's output projection.
     mlp_bias: biases of the feed-forward.
     tie_embeddings: the output projection is the token table.
-    param_dtype: of kernels and tables; norms, biases and LoRA are float32. What
-      is trained wants float32.
+    param_dtype: of the kernels; tables, norms, biases and LoRA are float32.
+      What is trained wants float32.
     lora_rank: r of the low-rank updates of all projections (Hu et al., arXiv
       2106.09685); 0 for none.
     lora_alpha: the updates are scaled by alpha / r.

@@ -35,9 +35,9 @@ class Decoder(nn.Module):
       nn.initializers.normal(0.02), ('vocab', 'table')
     )
     shape = (c.vocab_size, c.width)
-    self.embedding = self.param('embedding', table, shape, c.param_dtype)
+    self.embedding = self.param('embedding', table, shape)
     if not c.tie_embeddings:
-      self.output = self.param('output', table, shape, c.param_dtype)
+      self.output = self.param('output', table, shape)
     block = nn.remat(Block, prevent_cse=not c.scan) if c.remat else Block
     if c.scan:
       self.layers = nn.scan(

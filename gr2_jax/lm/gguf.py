@@ -106,6 +106,11 @@ def load(
   return config, layout.place(config, mesh, rules, fetch), tokenizer
 
 
+def roles(path: str | os.PathLike[str]) -> dict[str, str | None]:
+  """Returns the names of the tokens with a role: `gguf_tokenizer.roles`."""
+  return gguf_tokenizer.roles(File(path))
+
+
 def _config(file: File, settings: dict[str, Any]) -> LMConfig:
   kind = file.get('general.type', 'model')
   if kind != 'model':

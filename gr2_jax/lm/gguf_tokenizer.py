@@ -181,3 +181,32 @@ def _processor(file: File, tokens: list[str], pre: str) -> Any:
   if not used:
     return None
   return processors.TemplateProcessing(single=pieces, special_tokens=used)
+
+
+def roles(file: File) -> dict[str, str | None]:
+  """Returns the names of the tokens that begin, end and fill up texts.
+
+  Args:
+    file: the file.
+
+  Returns:
+    `bos`, `eos`, `pad` and `chat_template`; None for what the file is silent
+    about.
+  """
+  tokens = file.require(TOKENS)
+  keys = {'bos': 'bos', 'eos': 'eos', 'pad': 'padding'}
+  found = {
+    role: file.get(f'tokenizer.ggml.{key}_token_id')
+    for role, key in keys.items()
+  }
+  for role, place in found.items():
+    if place is not None and not 0 <= place < len(tokens):
+      raise ValueError(
+        f'{file.path}: the token for {role} is {place}, but there are '
+        f'{len(tokens)} tokens: convert the model anew.'
+      )
+  names = {
+    role: None if place is None else tokens[place]
+    for role, place in found.items()
+  }
+  return {**names, 'chat_template': file.get('tokenizer.chat_template')}

@@ -9,9 +9,10 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -156,6 +157,7 @@ def save(
   config: LMConfig,
   params: Any,
   special: Mapping[str, int] | None = None,
+  dtype: Literal['float32', 'bfloat16'] = 'float32',
   max_file_bytes: int = 2 * 2**30,
 ) -> None:
   """Writes a directory that `transformers.AutoModelForCausalLM` reads.
@@ -165,7 +167,8 @@ def save(
   Args:
     directory: where to; tensors of a model that lies there are replaced.
     config: shape of the model, without LoRA (see `lora.merge`).
-    params: its parameters, sharded or not; tensors keep their types.
+    params: its parameters, sharded or not.
+    dtype: of all tensors in the files.
     special: `bos_token_id`, `eos_token_id` and `pad_token_id`, for
       `config.json` and `generation_config.json`.
     max_file_bytes: size of a tensor file, which is held in memory while it is
@@ -175,7 +178,7 @@ def save(
     ValueError: no family of Hugging Face models is like this one.
   """
   special = dict(special or {})
-  raw = hf_config.to_json(config, config.param_dtype) | special
+  raw = hf_config.to_json(config, dtype) | special
   directory = pathlib.Path(directory)
   writes = jax.process_index() == 0
   if writes:
@@ -183,7 +186,9 @@ def save(
     for old in (*directory.glob('model*.safetensors'), directory / _INDEX):
       old.unlink(missing_ok=True)
   where, total = {}, 0
-  for number, tensors in enumerate(_files(config, params, max_file_bytes)):
+  for number, tensors in enumerate(
+    _files(config, params, dtype, max_file_bytes)
+  ):
     name = f'model-{number + 1:05}.safetensors'
     where |= dict.fromkeys(tensors, name)
     total += sum(x.nbytes for x in tensors.values())
@@ -206,13 +211,14 @@ def save(
 
 
 def _files(
-  config: LMConfig, params: Any, most: int
+  config: LMConfig, params: Any, dtype: str, most: int
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields the tensors, as many as go into one file at a time."""
   tensors, size = {}, 0
   for name, _ in layout.names(config):
     x = _whole(layout.get(config, params, name))
-    x = np.ascontiguousarray(x.T if name.path[-1] == 'kernel' else x)
+    x = x.T if name.path[-1] == 'kernel' else x
+    x = np.ascontiguousarray(x.astype(jnp.dtype(dtype)))
     if tensors and size + x.nbytes > most:
       yield tensors
       tensors, size = {}, 0

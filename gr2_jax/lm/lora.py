@@ -19,11 +19,6 @@ from gr2_jax.lm.config import LMConfig
 NAMES = ('lora_a', 'lora_b')
 
 
-def trainable(path: tuple[str, ...]) -> bool:
-  """Says whether a parameter is LoRA's: what `optimiser.make` trains."""
-  return path[-1] in NAMES
-
-
 def add(
   config: LMConfig,
   params: Any,

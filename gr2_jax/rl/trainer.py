@@ -40,8 +40,15 @@ class RLState:
   train: state.TrainState
 
 
-def make_optimiser(config: RLConfig) -> optimiser.Optimiser:
-  """Returns AdamW at a constant learning rate after the warm-up."""
+def make_optimiser(
+  config: RLConfig, trainable: optimiser.Trainable | None = None
+) -> optimiser.Optimiser:
+  """Returns AdamW at a constant learning rate after the warm-up.
+
+  Args:
+    config: its numbers.
+    trainable: what is trained; see `optimiser.make`.
+  """
   return optimiser.make(
     optimiser.OptimiserConfig(
       lr=config.lr,
@@ -49,7 +56,8 @@ def make_optimiser(config: RLConfig) -> optimiser.Optimiser:
       warmup_steps=config.warmup_steps,
       weight_decay=config.weight_decay,
       clip_norm=config.clip_norm,
-    )
+    ),
+    trainable,
   )
 
 
@@ -69,6 +77,7 @@ class Trainer:
     mesh: jax.sharding.Mesh,
     seed: int,
     observe: Observer | None = None,
+    trainable: optimiser.Trainable | None = None,
   ):
     """Prepares the programs; nothing compiles before the first step.
 
@@ -80,6 +89,7 @@ class Trainer:
       mesh: the mesh.
       seed: of the rollouts.
       observe: called with step, lists and rollouts of each first round.
+      trainable: what is trained; everything by default.
     """
     self._model = model
     self._config = config
@@ -88,7 +98,7 @@ class Trainer:
     self._mesh = mesh
     self._key = jax.random.key(seed)
     self._observe = observe
-    self._tx = make_optimiser(config)
+    self._tx = make_optimiser(config, trainable)
     self._update = step.make_train_step(
       objective.make_loss(model, config, fmt), self._tx, config.microbatches
     )

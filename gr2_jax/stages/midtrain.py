@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_collections
@@ -17,7 +18,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
-from gr2_jax.stages import artifacts, runner, training
+from gr2_jax.stages import artifacts, pretrained, runner, training
 from gr2_jax.teacher import rationale
 from gr2_jax.text import prompts, tasks, wording
 from gr2_jax.text import vocab as vocab_lib
@@ -60,19 +61,31 @@ class _Some:
     return self.source[order[index]]
 
 
-def _vocab(
-  config: ml_collections.ConfigDict, store: artifacts.Artifacts, directory
-) -> vocab_lib.Vocab:
-  """Trains the vocabulary, or reads the one of an interrupted run."""
-  if not (directory / 'vocab.json').exists():
-    vocab = vocab_lib.Vocab.train(
-      itertools.chain(wording.corpus(store.dataset.items), rationale.corpus()),
-      config.text.pieces,
-      store.sids.shape[1],
-      config.sid.codes,
-    )
+def _model(
+  config: ml_collections.ConfigDict,
+  store: artifacts.Artifacts,
+  context: runner.Context,
+) -> tuple[lm_config.LMConfig, Any, vocab_lib.Vocab]:
+  """Returns shape, parameters and vocabulary to start from; writes the last."""
+  mesh, seed = context.mesh, context.seed
+  directory = context.directory / 'vocab'
+  sids = store.sids.shape[1], config.sid.codes
+  if pretrained.source(config):
+    shape, params, vocab = pretrained.load(config, *sids, mesh, seed)
     vocab.save(directory)
-  return vocab_lib.Vocab.load(directory)
+    return shape, params, vocab
+  if not (directory / 'vocab.json').exists():
+    texts = wording.corpus(store.dataset.items), rationale.corpus()
+    vocab_lib.Vocab.train(
+      itertools.chain(*texts), config.text.pieces, *sids
+    ).save(directory)
+  vocab = vocab_lib.Vocab.load(directory)
+  shape = lm_config.LMConfig(
+    vocab_size=vocab.size, **config_lib.to_dict(config.lm)
+  )
+  key = jax.random.key(seed)
+  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, key)
+  return shape, params, vocab
 
 
 def _held_out(
@@ -118,20 +131,19 @@ def _sources(
 
 
 @runner.stage(
-  'midtrain', sections=('text', 'lm', 'midtrain'), inputs=('data', 'sid')
+  'midtrain',
+  sections=('text', 'lm', 'midtrain'),
+  inputs=('data', 'sid'),
+  external=pretrained.fingerprint,
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Trains the vocabulary and the decoder on the mixture of tasks."""
   cfg = config_lib.build(MidtrainConfig, config.midtrain)
   store = artifacts.Artifacts(config, context.workdir)
-  vocab = _vocab(config, store, context.directory / 'vocab')
+  shape, params, vocab = _model(config, store, context)
   phase = config_lib.build(training.TrainConfig, cfg.all)
   sources, weights = _sources(config, cfg, store, vocab, phase.length)
-  shape = lm_config.LMConfig(
-    vocab_size=vocab.size, **config_lib.to_dict(config.lm)
-  )
   mesh, seed = context.mesh, context.seed
-  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(seed))
   common = (shape, params, sources, weights)
   first = config_lib.build(training.TrainConfig, cfg.new_rows)
   if first.steps:
@@ -160,6 +172,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     mesh,
     seed + 2,
     'midtrain',
+    trainable=pretrained.trainable(shape, vocab),
     evaluate=evaluate,
   )
   io.save(context.directory / 'model', shape, params)

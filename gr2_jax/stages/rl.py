@@ -18,7 +18,7 @@ from gr2_jax.lm import io
 from gr2_jax.rank import scores
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import prompt_set, rollout, trainer
-from gr2_jax.stages import artifacts, runner
+from gr2_jax.stages import artifacts, pretrained, runner
 from gr2_jax.train import loop
 from gr2_jax.train.metrics import MetricsWriter
 
@@ -48,6 +48,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     mesh,
     context.seed,
     _observer(store, lists, context.directory / 'rollouts.jsonl', cfg, mesh),
+    pretrained.trainable(shape, store.vocab),
   )
   validate, baseline = _validation(store, rl, cfg, mesh)
   final = loop.fit(

@@ -15,7 +15,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.lm import io
-from gr2_jax.stages import artifacts, runner, training
+from gr2_jax.stages import artifacts, pretrained, runner, training
 from gr2_jax.text import answer, tasks
 
 
@@ -150,6 +150,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     mesh,
     context.seed,
     'sft',
+    trainable=pretrained.trainable(shape, store.vocab),
     evaluate=lambda state: {'valid_nll': nll(state.params)},
   )
   io.save(context.directory / 'model', shape, params)

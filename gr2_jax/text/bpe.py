@@ -133,10 +133,8 @@ def plain(spec: Mapping, excluded: Set[str]) -> dict:
 
   Returns:
     The specification without added tokens and without these pieces, so that
-    neither matching nor merging can produce one.
-
-  Raises:
-    ValueError: what is left cannot write every byte.
+    neither matching nor merging can produce one. `lost` says what it cannot
+    write.
   """
   model = spec['model']
   merges = model['merges']
@@ -147,14 +145,33 @@ def plain(spec: Mapping, excluded: Set[str]) -> dict:
       if not {left, right, left + right} & excluded
     ]
   vocab = {n: i for n, i in model['vocab'].items() if n not in excluded}
-  names = alphabet()
-  if not is_byte_level(spec):
-    names = [byte_piece(byte) for byte in range(256)]
-  missing = [name for name in names if name not in vocab]
-  _require(not missing, f'no piece for the bytes {missing[:5]}')
-  # Bytes cover every text, so the unknown piece can go with the others.
+  # Bytes cover the texts, so the unknown piece can go with the others.
   model = {**model, 'vocab': vocab, 'merges': merges, 'unk_token': None}
   return {**spec, 'added_tokens': [], 'post_processor': None, 'model': model}
+
+
+def lost(spec: Mapping) -> frozenset[int]:
+  """Returns the bytes that a specification has no piece for.
+
+  Vocabularies that were trained without bytes to fall back on lack those that
+  stood nowhere in their corpus: SmolLM2's six control characters and the bytes
+  that no, or no assigned, character begins with.
+
+  Args:
+    spec: a specification that `plain` returned.
+
+  Raises:
+    ValueError: one of them is of plain ASCII, or of U+FFFD, which stands for
+      the characters that cannot be written.
+  """
+  vocab = spec['model']['vocab']
+  names = {byte: name for name, byte in alphabet().items()}
+  if not is_byte_level(spec):
+    names = {byte: byte_piece(byte) for byte in range(256)}
+  found = frozenset(b for b, name in names.items() if name not in vocab)
+  needed = {*b'\t\n', *range(0x20, 0x7F), *'\ufffd'.encode()} & found
+  _require(not needed, f'no piece for the bytes {bytes(sorted(needed))}')
+  return found
 
 
 def _check_model(model: Mapping) -> None:

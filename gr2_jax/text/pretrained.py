@@ -25,8 +25,9 @@ class Pretrained:
   Its control pieces are those of `bpe.control`, and `bos`, `eos` and `pad`.
   They have no bytes, and no text is encoded to one, even where it spells it.
 
-  A byte-level tokenizer with NFC (Qwen) writes the NFC form of a text; all
-  others write every text exactly. The space that Llama 2's puts in front of a
+  A byte-level tokenizer with NFC (Qwen) writes the NFC form of a text, and
+  characters with bytes that it has no piece for (`bpe.lost`) become U+FFFD; all
+  others are written exactly. The space that Llama 2's puts in front of a
   text is left out (`bpe.exact`).
 
   Attributes:
@@ -84,7 +85,8 @@ class Pretrained:
     for token, name in names.items():
       if name not in control:
         self.bytes[token] = bpe.piece_bytes(name, self._byte_level)
-    self._encoder = _tokenizer(bpe.plain(self._exact, control))
+    plain = bpe.plain(self._exact, control)
+    self._lost, self._encoder = bpe.lost(plain), _tokenizer(plain)
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text; none of them is a control piece.
@@ -93,12 +95,16 @@ class Pretrained:
       text: any text.
 
     Returns:
-      Ids whose bytes, joined, are the text's (with NFC: its NFC form's).
+      Ids whose bytes, joined, are the text's, but for NFC and lost bytes.
 
     Raises:
       ValueError: the text holds a lone surrogate, which no encoding can write.
     """
     pieces.check_text(text)
+    if not self._lost.isdisjoint(text.encode()):
+      text = ''.join(
+        c if self._lost.isdisjoint(c.encode()) else '\ufffd' for c in text
+      )
     if self._byte_level:
       return self._encoder.encode(text, add_special_tokens=False).ids
     # U+2581 stands for a space, so the character itself goes by its bytes.

@@ -7,6 +7,7 @@ import pytest
 
 from gr2_jax import config as config_lib
 from gr2_jax.data import sources, splits
+from gr2_jax.lm import layout
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank.sasrec import SASRecConfig
 from gr2_jax.rl.config import RLConfig
@@ -29,6 +30,10 @@ NAMES = sorted(
   for path in (ROOT / 'configs').glob('*.py')
   if path.stem not in ('__init__', 'common')
 )
+SIZES = {
+  'width': 8, 'layers': 1, 'heads': 1, 'kv_heads': 1, 'head_dim': 8,
+  'mlp_dim': 8,
+}  # fmt: skip
 SWEEPS = ['sid_ablation']
 
 
@@ -43,6 +48,10 @@ def test_every_section_builds(name):
   sid = build(SidConfig, config.sid)
   prompt = build(PromptConfig, config.text.prompt)
   lm = config_lib.to_dict(config.lm)
+  if lm.pop('pretrained', ''):
+    # The sizes are the checkpoint's.
+    assert set(lm) <= {*layout.RUNTIME, 'lora_rank'}
+    lm |= SIZES
   assert build(LMConfig, {'vocab_size': 4096, **lm}).num_params > 0
   midtrain = build(MidtrainConfig, config.midtrain)
   build(TrainConfig, midtrain.new_rows)

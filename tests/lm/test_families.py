@@ -168,7 +168,7 @@ def test_bfloat16_kernels_are_used_as_stored(mesh1):
     for path, x in jax.tree_util.tree_leaves_with_path(params)
   }
   assert kinds == {
-    'embedding': 'bfloat16',
+    'embedding': 'float32',
     'kernel': 'bfloat16',
     'scale': 'float32',
   }

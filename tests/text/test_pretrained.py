@@ -122,6 +122,21 @@ def test_whole_words_that_skip_merges_are_no_control_pieces():
   assert len(text_pieces.encode('<think>')) > 1
 
 
+def test_characters_that_cannot_be_written_are_replaced():
+  def lose(spec):
+    # Of a control character, and of what begins planes 4 to 7 of Unicode.
+    for byte in (0x13, 0xF1):
+      name = {b: c for c, b in bpe.alphabet().items()}[byte]
+      vocab = spec['model']['vocab']
+      vocab[f'lost {byte}'] = vocab.pop(name)
+
+  text_pieces = pretrained.Pretrained(
+    _changed('smollm', lose), eos='<|im_end|>'
+  )
+  ids = text_pieces.encode('a\x13b\U00040000c\u65e5')
+  assert written(text_pieces, ids) == 'a\ufffdb\ufffdc\u65e5'
+
+
 def test_merged_pieces_among_the_added_tokens_are_text():
   tokenizer = made.gpt2()
   (token,) = made.pretrained('gpt2').encode('"]}')

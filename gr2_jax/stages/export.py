@@ -1,0 +1,48 @@
+"""A model of a finished run, in the files that other software serves."""
+
+import pathlib
+
+from gr2_jax import config as config_lib
+from gr2_jax import sharding
+from gr2_jax.lm import hf, io, lora
+from gr2_jax.stages import artifacts
+
+
+def export(
+  workdir: pathlib.Path | str,
+  stage: str,
+  output: pathlib.Path | str,
+  dtype: str = 'bfloat16',
+) -> None:
+  """Writes a Hugging Face directory: weights, config and tokenizer.
+
+  LoRA's updates are added to the kernels first.
+
+  Args:
+    workdir: of a run that started from a pretrained model.
+    stage: whose model: 'midtrain', 'sft' or 'rl'.
+    output: where to; files of a model that lies there are replaced.
+    dtype: of the tensors, 'bfloat16' or 'float32'.
+
+  Raises:
+    FileNotFoundError: the stage is not finished.
+    ValueError: the vocabulary was trained here, and has no tokenizer that other
+      software reads.
+  """
+  workdir = pathlib.Path(workdir)
+  config = config_lib.load(workdir / 'config.json')
+  mesh = sharding.make_mesh(**config.mesh)
+  store = artifacts.Artifacts(config, workdir)
+  # First, because it may refuse.
+  store.vocab.export(pathlib.Path(output))
+  shape, params = io.load(store.model(stage), mesh, sharding.TRAIN_RULES)
+  shape, params = lora.merge(shape, params)
+  vocab = store.vocab
+  special = {'bos': vocab.bos, 'eos': vocab.eos, 'pad': vocab.pad}
+  hf.save(
+    output,
+    shape,
+    params,
+    {f'{name}_token_id': token for name, token in special.items()},
+    dtype,
+  )
