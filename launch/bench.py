@@ -2,8 +2,9 @@
 
     bash launch/bench.sh sid --output=results/bench_sid.json
 
-Groups: `sid` (RQ-VAE training and assignment, constrained beam search). Ours
-and the peer take turns; a ratio is the median over the turns, since machines
+Groups: `sid` (RQ-VAE training and assignment, constrained beam search) and `lm`
+(decoding, rollouts, drawing, training; `--only` takes a part of it). Ours and
+the peer take turns; a ratio is the median over the turns, since machines
 differ and are noisy. `launch/bench.sh` installs the peers.
 """
 
@@ -14,9 +15,12 @@ from absl import app, flags
 
 from launch import bench_contest, start
 
-GROUPS = {'sid': 'launch.bench_sid'}
+GROUPS = {'lm': 'launch.bench_lm', 'sid': 'launch.bench_sid'}
 
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to keep the report (JSON).')
+_ONLY = flags.DEFINE_string(
+  'only', '', 'Only the parts whose names hold this text, such as 10M.'
+)
 _TURNS = flags.DEFINE_integer(
   'turns', 5, 'How often ours and the peer are measured.', lower_bound=1
 )
@@ -30,11 +34,14 @@ def main(argv) -> None:
   from gr2_jax.report import terminal
 
   start.set_up()
-  contests = importlib.import_module(GROUPS[argv[1]]).contests()
+  parts = importlib.import_module(GROUPS[argv[1]]).parts()
+  parts = {name: part for name, part in parts.items() if _ONLY.value in name}
+  if not parts:
+    raise app.UsageError(f'No part of {argv[1]} has {_ONLY.value!r} in it.')
   found = []
-  with progress.bar(total=len(contests), desc='bench', unit='contest') as bar:
-    for contest in contests:
-      found.append(bench_contest.measure(contest, _TURNS.value))
+  with progress.bar(total=len(parts), desc='bench', unit='part') as bar:
+    for part in parts.values():
+      found += [bench_contest.measure(c, _TURNS.value) for c in part()]
       bar.update()
   report = {
     'machine': bench_contest.machine(),

@@ -30,14 +30,9 @@ USERS, PROMPT, BEAM = 32, 64, 10
 LM = LMConfig(vocab_size=5_120, **beauty.get_config().lm)
 
 
-def contests() -> list[bench_contest.Contest]:
-  """Returns the contests of this group."""
-  rng = np.random.default_rng(0)
-  topics = rng.normal(size=(200, WIDTH))
-  noise = 0.5 * rng.normal(size=(ITEMS, WIDTH))
-  data = vectors.scaled(topics[rng.integers(0, 200, ITEMS)] + noise)[:]
-  mesh = sharding.make_mesh()
-  return [*_tokenizer(data, mesh), _beam_search(rng, mesh)]
+def parts() -> dict[str, Callable[[], list[bench_contest.Contest]]]:
+  """Returns the parts of this group."""
+  return {'tokenizer': _tokenizer, 'beam search': _beam_search}
 
 
 def _repeat(times: int, run: Callable[[], object]) -> Callable[[], None]:
@@ -48,9 +43,12 @@ def _repeat(times: int, run: Callable[[], object]) -> Callable[[], None]:
   return repeated
 
 
-def _tokenizer(
-  data: np.ndarray, mesh: jax.sharding.Mesh
-) -> list[bench_contest.Contest]:
+def _tokenizer() -> list[bench_contest.Contest]:
+  rng = np.random.default_rng(0)
+  topics = rng.normal(size=(200, WIDTH))
+  noise = 0.5 * rng.normal(size=(ITEMS, WIDTH))
+  data = vectors.scaled(topics[rng.integers(0, 200, ITEMS)] + noise)[:]
+  mesh = sharding.make_mesh()
   state = steps.create(SID, *data.shape, mesh, seed=0)
   state = steps.start_books(state, SID, data, jax.random.key(0))
   books = np.asarray(state.books)
@@ -94,10 +92,9 @@ def _tokenizer(
   ]  # fmt: skip
 
 
-def _beam_search(
-  rng: np.random.Generator, mesh: jax.sharding.Mesh
-) -> bench_contest.Contest:
+def _beam_search() -> list[bench_contest.Contest]:
   """Users' next items by constrained beam search over 12,000 items."""
+  rng, mesh = np.random.default_rng(0), sharding.make_mesh()
   _, sids = assign.assign(rng.integers(0, 256, (12_000, 4)), 256, seed=0)
   offset = LM.vocab_size - 4 * 256
   fmt = answer.AnswerFormat(
@@ -122,12 +119,14 @@ def _beam_search(
   name, peer = bench_torch.fastest(
     bench_torch.beam_search(LM, prompts, tokens, BEAM)
   )
-  return bench_contest.Contest(
-    'constrained beam search, batch 32, beam 10',
-    f'transformers {name} generate, prefix_allowed_tokens_fn',
-    'users',
-    BATCHES * USERS,
-    _repeat(BATCHES, lambda: retriever.top_k(prompts.tolist(), BEAM, nobody)),
-    _repeat(BATCHES, peer),
-    10.0,
-  )
+  return [
+    bench_contest.Contest(
+      'constrained beam search, batch 32, beam 10',
+      f'transformers {name} generate, prefix_allowed_tokens_fn',
+      'users',
+      BATCHES * USERS,
+      _repeat(BATCHES, lambda: retriever.top_k(prompts.tolist(), BEAM, nobody)),
+      _repeat(BATCHES, peer),
+      10.0,
+    )
+  ]

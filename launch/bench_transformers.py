@@ -1,0 +1,96 @@
+"""The peers of `bench_lm`: transformers on PyTorch, with two threads.
+
+Each way that works here is given; the benchmark takes the fastest.
+"""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import transformers
+
+from gr2_jax.lm import hf_config
+from gr2_jax.lm.config import LMConfig
+
+
+def model(config: LMConfig) -> torch.nn.Module:
+  """Returns a random model of the same family and shape, in float32."""
+  raw = hf_config.to_json(config, 'float32')
+  family = raw.pop('architectures')[0]
+  shape = transformers.AutoConfig.for_model(raw.pop('model_type'), **raw)
+  # No token ends a text, so that as many are written as asked for.
+  shape.eos_token_id, shape.pad_token_id = None, 0
+  torch.manual_seed(0)
+  return getattr(transformers, family)(shape).eval()
+
+
+def generate(
+  config: LMConfig, prompts: np.ndarray, group: int, new: int
+) -> dict[str, Callable[[], None]]:
+  """Returns `generate` by sampling, in each precision.
+
+  Args:
+    config: the shape.
+    prompts: int [Q, P].
+    group: G, continuations of each prompt.
+    new: tokens to write.
+  """
+  whole = model(config)
+  low = copy.deepcopy(whole).to(torch.bfloat16)
+  ids = torch.tensor(prompts)
+
+  @torch.inference_mode()
+  def run(network, **options):
+    network.generate(
+      ids,
+      attention_mask=torch.ones_like(ids),
+      do_sample=True,
+      temperature=1.0,
+      top_k=0,
+      top_p=1.0,
+      num_return_sequences=group,
+      min_new_tokens=new,
+      max_new_tokens=new,
+      **options,
+    )
+
+  return {'float32': lambda: run(whole), 'bfloat16': lambda: run(low)}
+
+
+def training(
+  config: LMConfig, tokens: np.ndarray
+) -> dict[str, Callable[[], None]]:
+  """Returns a step of AdamW on next tokens, in each precision, compiled or not.
+
+  Args:
+    config: the shape.
+    tokens: int [B, T].
+  """
+  ids = torch.tensor(tokens)
+  ways = {}
+
+  def add(name, compiled, bf16):
+    network = model(config).train()
+    forward = torch.compile(network) if compiled else network
+    adam = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+
+    def run():
+      with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+        loss = forward(input_ids=ids, labels=ids, use_cache=False).loss
+      adam.zero_grad(set_to_none=True)
+      loss.backward()
+      adam.step()
+
+    ways[name] = run
+
+  add('float32', False, False)
+  add('autocast to bfloat16', False, True)
+  add('autocast to bfloat16, compiled', True, True)
+  return ways
+
+
+def reading(size: int) -> Callable[[], None]:
+  """Returns a pass over `size` bytes of memory, for the bandwidth."""
+  x = torch.ones(size // 4)
+  return lambda: x.sum()
