@@ -4,6 +4,7 @@
 time, token by token with a tail cache (decoding) or all at once (training).
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -205,6 +206,28 @@ def init_fn(config: LMConfig):
   """Returns `key -> params`, with logical axes, for `sharding.init`."""
   tokens = jnp.zeros((1, 2), jnp.int32)
   return lambda key: Decoder(config).init(key, tokens)['params']
+
+
+def narrow(config: LMConfig, params: Any) -> tuple[LMConfig, Any]:
+  """Puts kernels into the type in which products read them.
+
+  For decoding, which reads every kernel for every token: half the bytes, and no
+  cast in the program. What is computed stays the same, bit for bit.
+
+  Args:
+    config: shape of the model.
+    params: its parameters.
+
+  Returns:
+    (config, params), as given where products are in float32.
+  """
+  if not config.bf16_matmul:
+    return config, params
+  params = jax.tree_util.tree_map_with_path(
+    lambda path, x: x.astype(jnp.bfloat16) if path[-1].key == 'kernel' else x,
+    params,
+  )
+  return dataclasses.replace(config, param_dtype='bfloat16'), params
 
 
 def init_tail(config: LMConfig, queries: int, group: int, slots: int) -> Any:

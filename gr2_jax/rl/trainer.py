@@ -140,27 +140,27 @@ class Trainer:
 
   def ranks(self, params: Any, lists: rollout.Lists) -> tuple[Any, Any]:
     """Decodes greedily; see `rollout.greedy_ranks`."""
+    model, params = self._for_decoding(params)
     with sharding.use(self._mesh, sharding.DECODE_RULES):
-      return rollout.greedy_ranks(
-        self._model,
-        self._config,
-        self._fmt,
-        sharding.reshard(params, self._decode_shardings),
-        lists,
-      )
+      return rollout.greedy_ranks(model, self._config, self._fmt, params, lists)
+
+  def _for_decoding(self, params: Any) -> tuple[LMConfig, Any]:
+    """Narrows the kernels, and lays them out by DECODE_RULES."""
+    model, params = decoder.narrow(self._model, params)
+    return model, sharding.reshard(params, self._decode_shardings)
 
   def _fill(
     self, number: int, params: Any, rounds: Sequence[rollout.Lists]
   ) -> tuple[groups.Groups, dict]:
     """Rolls out until the buffer is full or the rounds are used up."""
     config = self._config
-    params = sharding.reshard(params, self._decode_shardings)
+    model, params = self._for_decoding(params)
     key = jax.random.fold_in(self._key, number)
     buffer, metrics, fill, used = None, None, 0, 0
     with sharding.use(self._mesh, sharding.DECODE_RULES):
       for lists in rounds:
         rollouts = rollout.roll_out(
-          self._model,
+          model,
           config,
           self._fmt,
           params,

@@ -1,6 +1,5 @@
 """The 8 B config without its weights: shapes, shardings, memory."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -279,3 +279,16 @@ def test_bad_sizes_are_named():
       index=0,
       method='extend',
     )
+
+
+def test_narrow_kernels_compute_the_same_bits():
+  config = dataclasses.replace(TINY, bf16_matmul=True)
+  params, tokens = _params(config), _tokens(2, 6)
+  narrow, low = decoder.narrow(config, params)
+  assert low['layers_0']['mlp']['up']['kernel'].dtype == jnp.bfloat16
+  assert low['embedding'].dtype == jnp.float32
+  np.testing.assert_array_equal(
+    _apply(narrow)({'params': low}, tokens),
+    _apply(config)({'params': params}, tokens),
+  )
+  assert decoder.narrow(TINY, params) == (TINY, params)
