@@ -6,9 +6,10 @@
 
 DIR as for `configs/beauty.py`; QWEN3 is the directory of the checkpoint
 (config.json, tokenizer.json, *.safetensors). All parameters train on a mesh
-whose `fsdp` axis is every device: parameters, gradients and the two moments of
-Adam take 16 bytes each, 122 GiB in all. `:lora=64` fits one accelerator of 80
-GB: kernels are frozen in bfloat16.
+whose `fsdp` axis is every device; on eight of them parameters and moments of
+Adam take 24 GiB of each, a step of 8 rows of 128 tokens 17 GiB more (from
+compiling it for CPUs). `:lora=64` freezes the kernels in bfloat16: parameters
+and moments take 28 GiB of one accelerator if the tables' new rows train too.
 
 Switches: `seed=0`; `lora=0`, rank of LoRA, 0 for all parameters.
 """
