@@ -124,6 +124,7 @@ def _lm() -> dict:
     'kv_heads': 2,
     'head_dim': 40,
     'mlp_dim': 480,
+    'attention': 'plain',
     'bf16_matmul': True,
     'scan': False,
     'remat': False,

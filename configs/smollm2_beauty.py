@@ -20,6 +20,7 @@ def get_config(arg: str = ''):
   config.lm = {
     'pretrained': 'smollm2',
     'lora_rank': switches.lora,
+    'attention': 'plain',
     'bf16_matmul': True,
     'scan': True,
     'remat': True,

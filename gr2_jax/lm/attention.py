@@ -15,19 +15,30 @@ KV = tuple[jax.Array, jax.Array]
 MASKED = -1e30
 
 
-def causal_mask(length: int, segments: jax.Array | None) -> jax.Array:
+def causal_mask(
+  length: int,
+  segments: jax.Array | None,
+  places: jax.Array | None = None,
+) -> jax.Array:
   """Builds the mask of packed rows.
 
   Args:
     length: T.
     segments: int [B, T] or None for one segment a row.
+    places: int [B], the one query of each row, or None for all.
 
   Returns:
-    bool [B or 1, T, T]: may query t attend to key s.
+    bool [B or 1, T or 1, T]: may query t attend to key s.
   """
-  mask = jnp.tril(jnp.ones((1, length, length), bool))
+  if places is None:
+    mask = jnp.tril(jnp.ones((1, length, length), bool))
+    asking = segments
+  else:
+    mask = jnp.arange(length)[None, None] <= places[:, None, None]
+    if segments is not None:
+      asking = jnp.take_along_axis(segments, places[:, None], axis=1)
   if segments is not None:
-    mask = mask & (segments[:, :, None] == segments[:, None, :])
+    mask = mask & (asking[:, :, None] == segments[:, None, :])
   return mask
 
 

@@ -38,6 +38,12 @@ class LMConfig:
     bf16_matmul: matmul operands in bfloat16, sums in float32. Off: all float32.
     scan: one scanned block for all layers: compiles faster, but costs about a
       third of the speed on CPU.
+    attention: what computes attention within rows (training and prefill; the
+      groups that share a prompt have their own): 'plain', products and a
+      softmax of ours, fastest on CPU; 'xla', JAX's `dot_product_attention`;
+      'cudnn', the same on NVIDIA's kernel, which never holds [T, T] scores;
+      'splash', the like for TPUs, for rows of a multiple of 128 tokens
+      (elsewhere only on CPU, interpreted, for tests).
     remat: recompute each block in the backward pass.
     dropout: share of activations that training drops, of the embedding and of
       what each layer adds; none without an RNG 'dropout'.
@@ -63,6 +69,7 @@ class LMConfig:
   lora_rank: int = 0
   lora_alpha: float = 16.0
   bf16_matmul: bool = False
+  attention: Literal['plain', 'xla', 'cudnn', 'splash'] = 'plain'
   scan: bool = False
   remat: bool = False
   dropout: float = 0.0
@@ -98,6 +105,16 @@ class LMConfig:
       raise ValueError(
         f'LMConfig.param_dtype = {self.param_dtype!r}: choose float32 or '
         'bfloat16.'
+      )
+    if self.attention not in ('plain', 'xla', 'cudnn', 'splash'):
+      raise ValueError(
+        f'LMConfig.attention = {self.attention!r}: choose plain, xla, cudnn or '
+        'splash.'
+      )
+    if self.attention == 'cudnn' and not self.bf16_matmul:
+      raise ValueError(
+        "LMConfig.attention = 'cudnn' with bf16_matmul = False: cuDNN's kernel "
+        "has no float32; set bf16_matmul = True or choose 'xla'."
       )
     if self.lora_rank < 0:
       raise ValueError(f'LMConfig.lora_rank = {self.lora_rank} is negative.')

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, dots
+from gr2_jax.lm import attention, dots, kernels
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.lm.dropout import Dropout
 from gr2_jax.lm.layers import (
@@ -32,6 +32,7 @@ class Decoder(nn.Module):
   def setup(self):
     """Declares tables, layers and the final norm."""
     c = self.config
+    kernels.check_platform(c)
     table = nn.with_logical_partitioning(
       nn.initializers.normal(0.02), ('vocab', 'table')
     )
@@ -79,11 +80,14 @@ class Decoder(nn.Module):
     segments: jax.Array | None = None,
   ) -> jax.Array:
     """Returns the final-normed states [B, T, D]; arguments of `__call__`."""
-    mask = attention.causal_mask(tokens.shape[1], segments)
+    mask = None
+    if self.config.attention != 'splash':
+      mask = attention.causal_mask(tokens.shape[1], segments)
+      segments = None
     if positions is None:
       positions = jnp.arange(tokens.shape[1])[None]
-    x, _ = self._run(tokens, None, Context(self._angles(positions), mask))
-    return x
+    context = Context(self._angles(positions), mask, segments)
+    return self._run(tokens, None, context)[0]
 
   def prefill(
     self, tokens: jax.Array, valid: jax.Array
@@ -98,10 +102,15 @@ class Decoder(nn.Module):
       (states [Q, 1, D] that say what follows each prompt, without meaning for
       an empty one; keys and values of the prompts for `extend`).
     """
-    mask = attention.causal_mask(tokens.shape[1], None) & valid[:, None, :]
+    mask = segments = None
+    if self.config.attention == 'splash':
+      # Padding sees itself alone: what it computes is never read.
+      segments = valid.astype(jnp.int32)
+    else:
+      mask = attention.causal_mask(tokens.shape[1], None) & valid[:, None, :]
     angles = self._angles(jnp.arange(tokens.shape[1])[None])
     last = jnp.maximum(valid.sum(-1, dtype=jnp.int32) - 1, 0)
-    context = Context(angles, mask, last=last, keep=True)
+    context = Context(angles, mask, segments, last=last, keep=True)
     return self._run(tokens, None, context)
 
   def extend(
@@ -138,7 +147,9 @@ class Decoder(nn.Module):
       mask = attention.tail_mask(length, length, 0)
     else:
       mask = attention.tail_mask(length, tail_slots(tail_kv), index)
-    context = Context(self._angles(positions), mask, prompt_valid, index)
+    context = Context(
+      self._angles(positions), mask, prompt_valid=prompt_valid, index=index
+    )
     if self.config.scan:
       kv = {'prompt': prompt_kv, 'tail': tail_kv}
     else:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, dots, norms
+from gr2_jax.lm import attention, dots, kernels, norms
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.lm.dropout import Dropout
 
@@ -19,7 +19,10 @@ class Context:
 
   Attributes:
     angles: rotary cosine and sine, [..., T, H/2] each.
-    mask: bool [B, T, T] within rows, or [T, S] of a tail.
+    mask: bool [B or 1, T, T] within rows, or [T, S] of a tail; None where the
+      kernel reads `segments` instead.
+    segments: int [B, T] within rows, or None for one segment a row; read only
+      without a mask.
     prompt_valid: bool [Q, P] where groups share a prompt, else None.
     index: first slot of the tail cache to write, or None without a cache.
     keep: whether a pass over rows returns its keys and values.
@@ -28,7 +31,8 @@ class Context:
   """
 
   angles: attention.KV
-  mask: jax.Array
+  mask: jax.Array | None
+  segments: jax.Array | None = None
   prompt_valid: jax.Array | None = None
   index: jax.Array | None = None
   last: jax.Array | None = None
@@ -160,8 +164,7 @@ class Attention(nn.Module):
     q = attention.rotate(q, angles) * c.head_dim**-0.5
     k = attention.rotate(k, context.angles)
     if kv is None:
-      mask = take_place(context.mask, context.last)
-      out = attention.attend(q, k, v, mask, c.bf16_matmul)
+      out = self._within(q, k, v, context)
       new = self._prompt_cache(k, v) if context.keep else None
     else:
       new = self._tail_cache(k, v, kv['tail'], context.index)
@@ -173,6 +176,24 @@ class Attention(nn.Module):
     axes = ('heads', 'embed')
     out = Linear(c, c.width, axes, c.out_bias, scale, name='out')(out)
     return out, new
+
+  def _within(
+    self, q: jax.Array, k: jax.Array, v: jax.Array, context: Context
+  ) -> jax.Array:
+    c, mask = self.config, context.mask
+    # A kernel has nothing to save for one query a row; and when parameters are
+    # made, rows have two tokens, and nobody reads the result.
+    if (
+      c.attention != 'plain'
+      and context.last is None
+      and not self.is_initializing()
+    ):
+      return kernels.attend(c, q, k, v, mask, context.segments)
+    if mask is None:
+      mask = attention.causal_mask(k.shape[1], context.segments, context.last)
+    else:
+      mask = take_place(mask, context.last)
+    return attention.attend(q, k, v, mask, c.bf16_matmul)
 
   def _prompt_cache(self, k: jax.Array, v: jax.Array) -> attention.KV:
     dtype = cache_dtype(self.config)

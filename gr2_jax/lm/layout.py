@@ -15,7 +15,7 @@ from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 
 # Fields of LMConfig that no checkpoint fixes: how it is run.
-RUNTIME = ('bf16_matmul', 'param_dtype', 'scan', 'remat')
+RUNTIME = ('bf16_matmul', 'param_dtype', 'scan', 'remat', 'attention')
 
 
 class Name(NamedTuple):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from gr2_jax import sharding
 from gr2_jax.lm import logps
 
 SCORE = jax.jit(logps.token_logps)
@@ -68,8 +69,13 @@ def test_probabilities_sum_to_one(logits, temperature):
     assert (np.asarray(entropy) <= np.log(7) + 1e-4).all()
 
 
+@pytest.mark.parametrize('scanned', [False, True])
 @pytest.mark.parametrize('constrained', [False, True])
-def test_chunks_change_nothing(constrained):
+def test_chunks_change_nothing(constrained, scanned, monkeypatch):
+  if scanned:
+    # Room for five tokens' logits: 42 tokens make nine chunks, the last with
+    # three tokens to spare.
+    monkeypatch.setattr(logps, 'BUDGET', 5 * 9 * 4)
   rng = np.random.default_rng(0)
   table = rng.normal(size=(9, 4)).astype(np.float32)
   hidden = rng.normal(size=(2, 3, 7, 4)).astype(np.float32)
@@ -92,3 +98,33 @@ def test_chunks_change_nothing(constrained):
 
   for got, want in zip(both(3), both(None), strict=True):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_scanned_chunks_stay_on_their_devices(mesh8, monkeypatch):
+  rng = np.random.default_rng(0)
+  table = rng.normal(size=(10, 4)).astype(np.float32)
+  hidden = rng.normal(size=(8, 7, 4)).astype(np.float32)
+  tokens = rng.integers(0, 10, (8, 7))
+  seen = []
+
+  def score(hidden, tokens):
+    def unembed(h):
+      seen.append(h.shape)
+      return sharding.constrain(
+        jnp.einsum('btd,vd->btv', h, table), 'batch', 'length', 'vocab'
+      )
+
+    return logps.chunked_logps(unembed, hidden, tokens)
+
+  want = jax.jit(score)(hidden, tokens)
+  # A device has two of the eight rows and half of the vocabulary; four tokens
+  # fit, so that 14 make four chunks.
+  monkeypatch.setattr(logps, 'BUDGET', 4 * 5 * 4)
+  with sharding.use(mesh8, sharding.TRAIN_RULES):
+    run = jax.jit(score).lower(*sharding.shard_batch(mesh8, (hidden, tokens)))
+    compiled = run.compile()
+    got = compiled(*sharding.shard_batch(mesh8, (hidden, tokens)))
+  assert seen[-1] == (4, 4, 4)
+  for a, b in zip(jax.device_get(got), want, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  assert 'all-to-all' not in compiled.as_text()
