@@ -11,7 +11,7 @@ differ and are noisy. `launch/bench.sh` installs the peers.
 import importlib
 import pathlib
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from launch import bench_contest, start
 
@@ -38,20 +38,22 @@ def main(argv) -> None:
   parts = {name: part for name, part in parts.items() if _ONLY.value in name}
   if not parts:
     raise app.UsageError(f'No part of {argv[1]} has {_ONLY.value!r} in it.')
-  found = []
-  with progress.bar(total=len(parts), desc='bench', unit='part') as bar:
-    for part in parts.values():
-      found += [bench_contest.measure(c, _TURNS.value) for c in part()]
-      bar.update()
   report = {
     'machine': bench_contest.machine(),
     'turns': _TURNS.value,
-    'results': found,
+    'results': [],
   }
-  if _OUTPUT.value:
-    files.write_json(pathlib.Path(_OUTPUT.value), report)
+  with progress.bar(total=len(parts), desc='bench', unit='part') as bar:
+    for part in parts.values():
+      for contest in part():
+        row = bench_contest.measure(contest, _TURNS.value)
+        report['results'].append(row)
+        logging.info('%s', row)
+        if _OUTPUT.value:
+          files.write_json(pathlib.Path(_OUTPUT.value), report)
+      bar.update()
   columns = ('name', 'peer', 'unit', 'ours', 'theirs', 'ratio', 'goal')
-  cells = [[str(row[c]) for c in columns] for row in found]
+  cells = [[str(row[c]) for c in columns] for row in report['results']]
   print(terminal.rows([list(columns), *cells]))
 
 

@@ -12,5 +12,6 @@ if ! cmp -s launch/bench_requirements.txt .venv-bench/installed; then
     -r requirements.txt -r launch/bench_requirements.txt
   cp launch/bench_requirements.txt .venv-bench/installed
 fi
+# Huge pages, which help the peers more than ours.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 exec .venv-bench/bin/python -m launch.bench "$@"

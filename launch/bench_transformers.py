@@ -67,7 +67,7 @@ def training(
     config: the shape.
     tokens: int [B, T].
   """
-  ids = torch.tensor(tokens)
+  ids = torch.tensor(tokens, dtype=torch.long)
   ways = {}
 
   def add(name, compiled, bf16):

@@ -6,8 +6,7 @@ set -euo pipefail
 workdir=$(realpath -m "${1:-"$(dirname "${BASH_SOURCE[0]}")/../runs/quickstart"}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
-# XLA allocates its buffers anew in each step: with huge pages (glibc 2.35 and
-# newer; ignored elsewhere) a training step takes two thirds of the time.
+# Huge pages for large buffers (glibc 2.35 and newer; ignored elsewhere).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 exec .venv/bin/python -m launch.pipeline \
   --config=configs/quickstart.py --workdir="$workdir"

@@ -5,6 +5,9 @@ import pathlib
 
 from absl import logging
 
+from launch import memory
+
+memory.keep()
 # XLA's CPU backend reads its flags when JAX starts.
 os.environ.setdefault(
   'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'

@@ -23,7 +23,7 @@ _PLATFORMS = {
 }
 # The kernel's tiles are as wide as a TPU's vector registers.
 _LANES = 128
-# Widest tiles first (our choice: MaxText's default is 512, too).
+# Widest tiles first (our choice).
 _BLOCKS = (512, 256, 128)
 
 

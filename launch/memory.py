@@ -1,0 +1,34 @@
+"""Keeps the memory that programs free, instead of giving it back.
+
+XLA's CPU backend allocates the temporary buffer of a program anew for each
+call: hundreds of megabytes for a training step. glibc maps such blocks and
+unmaps them again, so that the kernel clears every page of them each time; where
+the machine is virtual, its host may have to find the pages first. On two cores
+of an AMD EPYC that made a step of a 10 M decoder .32 to 1.3 s, and without huge
+pages .43 to .9 s. Kept in the heap, the pages stay, and the step takes .32 s.
+"""
+
+import ctypes
+import platform
+
+# Of <malloc.h>.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def keep() -> None:
+  """Makes malloc keep what is freed; no effect on other systems than glibc's.
+
+  To be called before threads are started: one arena serves all of them, since
+  those of threads cannot hold large blocks, and would map them.
+  """
+  if platform.libc_ver()[0] != 'glibc':
+    return
+  mallopt = ctypes.CDLL(None).mallopt
+  for option, value in (
+    (_M_ARENA_MAX, 1),
+    (_M_MMAP_MAX, 0),
+    # As a size without sign: never.
+    (_M_TRIM_THRESHOLD, -1),
+  ):
+    if not mallopt(option, value):
+      raise RuntimeError(f'mallopt({option}, {value}) was refused.')
