@@ -1,7 +1,9 @@
 """A strict session: eight CPU devices, warnings and rank promotion raise."""
 
 import contextlib
+import gc
 import os
+import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most of the tests' time is compilation of small programs: compile fast.
@@ -18,6 +20,21 @@ import pytest  # noqa: E402
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+# Linux allows a process 65,530 mappings; each compiled program takes some, and
+# the compiler crashes without a message when they are used up.
+_MOST_MAPPINGS = 20_000
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _few_mappings():
+  """Forgets compiled programs after a module if there are many."""
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists() and len(maps.read_bytes().splitlines()) > _MOST_MAPPINGS:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope='session')
