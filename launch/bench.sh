@@ -5,12 +5,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
-if ! cmp -s launch/bench_requirements.txt .venv-bench/installed; then
+files=(requirements.txt launch/bench_requirements.txt)
+if ! cat "${files[@]}" | cmp -s - .venv-bench/installed; then
   .venv/bin/python -m venv .venv-bench
-  echo 'Installing launch/bench_requirements.txt into .venv-bench'
+  echo "Installing ${files[*]} into .venv-bench"
   .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
-    -r requirements.txt -r launch/bench_requirements.txt
-  cp launch/bench_requirements.txt .venv-bench/installed
+    -r "${files[0]}" -r "${files[1]}"
+  cat "${files[@]}" > .venv-bench/installed
 fi
 # Huge pages, which help the peers more than ours.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
