@@ -3,10 +3,8 @@
 Runs where transformers and torch are installed; WORKSPACE.md has the command.
 """
 
-import pathlib
-import sys
-
 import jax
+import made
 import ml_collections
 import numpy as np
 import pytest
@@ -16,10 +14,6 @@ from gr2_jax import files, sharding
 from gr2_jax.lm import decoder, hf, io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.stages import export, pretrained
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'text'))
-
-import made  # noqa: E402
 
 transformers = pytest.importorskip('transformers')
 torch = pytest.importorskip('torch')

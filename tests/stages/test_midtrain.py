@@ -4,10 +4,8 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import small
 
-from gr2_jax import files, sharding
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax import sharding
 from gr2_jax.lm import decoder, io
 from gr2_jax.stages import midtrain, runner
 from gr2_jax.text.vocab import Vocab
@@ -49,18 +47,6 @@ def _config(**weights):
       },
     }
   )
-
-
-@pytest.fixture
-def workdir(tmp_path, monkeypatch):
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
-  for stage in ('data', 'sid'):
-    (tmp_path / stage).mkdir()
-    files.write_json(tmp_path / stage / 'DONE', {'fingerprint': stage})
-  files.atomic_savez(
-    tmp_path / 'sid' / 'sids.npz', sids=small.sids().astype(np.int32)
-  )
-  return tmp_path
 
 
 def test_new_rows_train_alone_and_each_task_has_a_perplexity(workdir):

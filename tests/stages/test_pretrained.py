@@ -1,26 +1,18 @@
 """The road's start from a pretrained model, its training, and its export."""
 
-import pathlib
-import sys
-
 import jax
+import made
 import ml_collections
 import numpy as np
 import pytest
-import small
 import tokenizers
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
-from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, hf, io, lora
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.stages import export, midtrain, pretrained
 from gr2_jax.text.vocab import Vocab
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'text'))
-
-import made  # noqa: E402
 
 PHASE = {'batch_size': 8, 'length': 160, 'ckpt_every': 2, 'log_every': 1}
 SHAPE = LMConfig(
@@ -73,18 +65,6 @@ def _config(checkpoint, **lm):
       },
     }
   )
-
-
-@pytest.fixture
-def workdir(tmp_path, monkeypatch):
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
-  for stage in ('data', 'sid'):
-    (tmp_path / stage).mkdir()
-    files.write_json(tmp_path / stage / 'DONE', {'fingerprint': stage})
-  files.atomic_savez(
-    tmp_path / 'sid' / 'sids.npz', sids=small.sids().astype(np.int32)
-  )
-  return tmp_path
 
 
 def _run(config, workdir):
