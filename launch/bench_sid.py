@@ -104,8 +104,9 @@ def _beam_search() -> list[bench_contest.Contest]:
   params, _ = sharding.init(
     decoder.init_fn(LM), mesh, sharding.DECODE_RULES, jax.random.key(0)
   )
+  config, params = decoder.narrow(LM, params)
   retriever = retrieve.Retriever(
-    config=LM,
+    config=config,
     params=params,
     mesh=mesh,
     index=sharding.replicate(mesh, sid_index.build(sids, 256)),

@@ -65,7 +65,7 @@ class Decoder(nn.Module):
 
     Args:
       tokens: int [B, T].
-      positions: int [B, T]; 0..T-1 by default.
+      positions: int [B, T], each below T; 0..T-1 by default.
       segments: int [B, T]; tokens see only their own segment.
 
     Returns:
@@ -84,9 +84,8 @@ class Decoder(nn.Module):
     if self.config.attention != 'splash':
       mask = attention.causal_mask(tokens.shape[1], segments)
       segments = None
-    if positions is None:
-      positions = jnp.arange(tokens.shape[1])[None]
-    context = Context(self._angles(positions), mask, segments)
+    angles = self._angles(positions, tokens.shape[1])
+    context = Context(angles, mask, segments)
     return self._run(tokens, None, context)[0]
 
   def prefill(
@@ -108,7 +107,7 @@ class Decoder(nn.Module):
       segments = valid.astype(jnp.int32)
     else:
       mask = attention.causal_mask(tokens.shape[1], None) & valid[:, None, :]
-    angles = self._angles(jnp.arange(tokens.shape[1])[None])
+    angles = self._angles(None, tokens.shape[1])
     last = jnp.maximum(valid.sum(-1, dtype=jnp.int32) - 1, 0)
     context = Context(angles, mask, segments, last=last, keep=True)
     return self._run(tokens, None, context)
@@ -143,13 +142,10 @@ class Decoder(nn.Module):
     if (tail_kv is None) != (index is None):
       raise ValueError('Give tail_kv and index together, or neither.')
     length = tokens.shape[2]
-    if tail_kv is None:
-      mask = attention.tail_mask(length, length, 0)
-    else:
-      mask = attention.tail_mask(length, tail_slots(tail_kv), index)
-    context = Context(
-      self._angles(positions), mask, prompt_valid=prompt_valid, index=index
-    )
+    slots = length if tail_kv is None else tail_slots(tail_kv)
+    mask = attention.tail_mask(length, slots, 0 if index is None else index)
+    angles = self._angles(positions, prompt_valid.shape[1] + slots)
+    context = Context(angles, mask, prompt_valid=prompt_valid, index=index)
     if self.config.scan:
       kv = {'prompt': prompt_kv, 'tail': tail_kv}
     else:
@@ -172,10 +168,10 @@ class Decoder(nn.Module):
       logits = sharding.constrain(logits, 'batch', *middle, 'vocab')
     return logits
 
-  def _angles(self, positions: jax.Array) -> attention.KV:
+  def _angles(self, positions: jax.Array | None, length: int) -> attention.KV:
     c = self.config
     return attention.rotary_angles(
-      positions, c.head_dim, c.rope_theta, c.rope_scaling
+      positions, length, c.head_dim, c.rope_theta, c.rope_scaling
     )
 
   def _run(

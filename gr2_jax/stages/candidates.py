@@ -19,7 +19,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, progress, sharding
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.decode import retrieve
-from gr2_jax.lm import io
+from gr2_jax.lm import decoder, io
 from gr2_jax.rank import popularity, sasrec, scores
 from gr2_jax.sid import index as sid_index
 from gr2_jax.stages import artifacts, retrieval, runner
@@ -119,6 +119,7 @@ class _Sources:
     shape, params = io.load(
       store.model('midtrain'), mesh, sharding.DECODE_RULES
     )
+    shape, params = decoder.narrow(shape, params)
     retriever = retrieve.Retriever(
       config=shape,
       params=params,

@@ -122,11 +122,18 @@ def test_packed_rows_equal_their_parts():
 
 def test_rotary_positions_are_relative():
   run, variables = _apply(TINY), {'params': _params(TINY)}
-  rows = _tokens(2, 8)
-  near = run(variables, rows, np.arange(8)[None])
-  far = run(variables, rows, 100 + np.arange(8)[None])
+  rows = _tokens(2, 108)
+  near = run(variables, rows)
+  # The same first eight tokens, far on; what follows them is not seen.
+  far = run(variables, rows, (np.arange(108)[None] + 100) % 108)
   # Angles of 100 radians are rounded at 1e-5.
-  np.testing.assert_allclose(near, far, rtol=0, atol=1e-3)
+  np.testing.assert_allclose(near[:, :8], far[:, :8], rtol=0, atol=1e-3)
+
+
+def test_positions_beyond_the_row_are_not_numbers():
+  run, variables = _apply(TINY), {'params': _params(TINY)}
+  logits = run(variables, _tokens(1, 4), np.array([[0, 1, 2, 4]]))
+  assert np.isnan(logits[:, 3]).all()
 
 
 @functools.partial(jax.jit, static_argnums=1)
