@@ -28,6 +28,9 @@ _STAGE = flags.DEFINE_enum('stage', 'rl', ['rl', 'sft'], 'Whose model.')
 _BATCH = flags.DEFINE_integer(
   'batch_size', 64, 'Lists decoded at a time.', lower_bound=1
 )
+_EXPLAIN = flags.DEFINE_bool(
+  'explain', True, 'Answers with an explanation; without, they come faster.'
+)
 flags.mark_flag_as_required('workdir')
 
 
@@ -45,7 +48,7 @@ def main(argv) -> None:
   else:
     with open(_INPUT.value) as stream:
       lines = stream.readlines()
-  reranker = rerank.load(_WORKDIR.value, _STAGE.value)
+  reranker = rerank.load(_WORKDIR.value, _STAGE.value, explain=_EXPLAIN.value)
   records = rerank.rank_records(
     reranker, rerank.read_records(lines, source), _BATCH.value
   )

@@ -18,6 +18,7 @@ _RATES = ('valid_rate', 'identity_rate')
 _TITLES = {
   'valid_rate': 'valid',
   'identity_rate': 'identity',
+  'answer_tokens': 'tokens',
   'illegal_rate': 'illegal',
 }
 
@@ -65,22 +66,17 @@ def _short(value: Any) -> str:
 def _rerank(report: Mapping[str, Any]) -> str:
   rerank = report['rerank']
   systems = _table(
-    ['system', *map(_title, (*_METRICS, *_RATES))],
+    ['system', *map(_title, (*_METRICS, *_RATES, 'answer_tokens'))],
     [
-      [name, *(f'{values[key]:.3f}' for key in (*_METRICS, *_RATES))]
+      [
+        name,
+        *(f'{values[key]:.3f}' for key in (*_METRICS, *_RATES)),
+        f'{values["answer_tokens"]:.1f}' if 'answer_tokens' in values else '',
+      ]
       for name, values in rerank['systems'].items()
     ],
   )
-  deltas = _table(
-    ['difference', *map(_title, _METRICS)],
-    [
-      [
-        name.replace('-', ' − '),
-        *(_interval(values[key]) for key in _METRICS),
-      ]
-      for name, values in rerank['deltas'].items()
-    ],
-  )
+  deltas = _deltas(rerank['deltas'])
   drawn = ''.join(
     intervals.chart(
       f'rerank/{name}',
@@ -95,9 +91,35 @@ def _rerank(report: Mapping[str, Any]) -> str:
     f'target (hit rate {rerank["hit_rate"]:.3f}); only these are re-ranked. '
     'An answer that is no permutation of its list counts as the incoming '
     'order, as in serving; <em>valid</em> is the share of answers that are '
-    'one, <em>identity</em> the share that repeat the incoming order.</p>'
+    'one, <em>identity</em> the share that repeat the incoming order, '
+    '<em>direct</em> the RL model without explanations.</p>'
     f'{systems}<h3>Differences, with paired bootstrap intervals of 95 %</h3>'
-    f'{deltas}<div class="charts">{drawn}</div>'
+    f'{deltas}<div class="charts">{drawn}</div>{_shuffled(rerank)}'
+  )
+
+
+def _shuffled(rerank: Mapping[str, Any]) -> str:
+  if 'shuffled' not in rerank:
+    return ''
+  bias = dict(rerank['shuffled'])
+  n = bias.pop('n')
+  return (
+    '<h3>Candidates in random order: what is gained or lost</h3>'
+    f'<p>{n:,} of the lists, with their candidates shuffled in the prompt.</p>'
+    f'{_deltas(bias)}'
+  )
+
+
+def _deltas(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+  return _table(
+    ['difference', *map(_title, _METRICS)],
+    [
+      [
+        name.replace('-', ' − '),
+        *(_interval(values[key]) for key in _METRICS),
+      ]
+      for name, values in rows.items()
+    ],
   )
 
 

@@ -10,7 +10,12 @@ from gr2_jax.rank import bootstrap, scores
 # Metrics over the list, as the papers give them (GR2.md, "Metrics") [P].
 RECALL = (1, 3, 5)
 NDCG = (3, 5)
-DELTAS = (('rl', 'prerank'), ('rl', 'sft'), ('sft', 'prerank'))
+DELTAS = (
+  ('rl', 'prerank'),
+  ('rl', 'sft'),
+  ('sft', 'prerank'),
+  ('direct', 'rl'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +27,17 @@ class System:
       lists; the incoming order where the answer was not valid, since that is
       what serving falls back to.
     valid: bool [N], whether the answer was a permutation of the candidates.
+    tokens: int [N], lengths of the answers; None where nothing was written.
   """
 
   orders: np.ndarray
   valid: np.ndarray
+  tokens: np.ndarray | None = None
+
+  def take(self, rows: np.ndarray) -> 'System':
+    """Returns the lists at `rows`."""
+    tokens = None if self.tokens is None else self.tokens[rows]
+    return System(self.orders[rows], self.valid[rows], tokens)
 
 
 def by_list(system: System, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,8 +74,9 @@ def summarise(
     seed: of the bootstrap.
 
   Returns:
-    (system to metric to mean, with 'valid_rate' and 'identity_rate';
-    'left-right' to metric to [delta, low, high], a paired bootstrap of 95 %).
+    (system to metric to mean, with 'valid_rate', 'identity_rate' and, for those
+    that write answers, 'answer_tokens'; 'left-right' to metric to [delta, low,
+    high], a paired bootstrap of 95 %, for those of `DELTAS` that are there).
   """
   values = {name: by_list(system, targets) for name, system in systems.items()}
   table = {}
@@ -74,13 +87,34 @@ def summarise(
       'valid_rate': float(system.valid.mean()),
       'identity_rate': float(same.mean()),
     }
+    if system.tokens is not None:
+      table[name]['answer_tokens'] = float(system.tokens.mean())
   deltas = {
     f'{left}-{right}': bootstrap.paired_difference(
       values[left], values[right], seed
     )
     for left, right in DELTAS
+    if left in values and right in values
   }
   return table, deltas
+
+
+def difference(
+  left: System, right: System, targets: np.ndarray, seed: int
+) -> dict[str, list[float]]:
+  """Compares two systems on the same lists.
+
+  Args:
+    left: one system.
+    right: the other.
+    targets: int32 [N], the true items.
+    seed: of the bootstrap.
+
+  Returns:
+    Metric to [left - right, low, high], a paired bootstrap of 95 %.
+  """
+  values = [by_list(system, targets) for system in (left, right)]
+  return bootstrap.paired_difference(*values, seed)
 
 
 def reorder(incoming: np.ndarray, keys: np.ndarray) -> System:
@@ -102,7 +136,10 @@ def reorder(incoming: np.ndarray, keys: np.ndarray) -> System:
 
 
 def from_rankings(
-  incoming: np.ndarray, orders: Sequence[np.ndarray], valid: Sequence[bool]
+  incoming: np.ndarray,
+  orders: Sequence[np.ndarray],
+  valid: Sequence[bool],
+  tokens: Sequence[int],
 ) -> System:
   """Makes a system of the answers of a model.
 
@@ -110,6 +147,7 @@ def from_rankings(
     incoming: int32 [N, K], gives the width.
     orders: N arrays of item indices, best first.
     valid: N flags.
+    tokens: N lengths of the answers.
 
   Returns:
     The system.
@@ -117,4 +155,4 @@ def from_rankings(
   padded = np.full_like(incoming, -1)
   for row, order in zip(padded, orders, strict=True):
     row[: len(order)] = order
-  return System(padded, np.asarray(valid, bool))
+  return System(padded, np.asarray(valid, bool), np.asarray(tokens))

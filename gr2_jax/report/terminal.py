@@ -74,13 +74,12 @@ def closing_table(report: Mapping[str, Any]) -> str:
   """
   rerank, retrieval = report['rerank'], report['retrieval']
   names = (*_COLUMNS, *_RATES)
-  systems = [['system', *(name.replace('_rate', '') for name in names)]]
+  head = [name.replace('_rate', '') for name in names]
+  systems = [['system', *head, 'tok']]
   for name, values in rerank['systems'].items():
-    systems.append([name, *(f'{values[column]:.3f}' for column in names)])
-  deltas = [['', *rerank['deltas']]]
-  for column in _COLUMNS:
-    values = rerank['deltas'].values()
-    deltas.append([column, *(interval(value[column]) for value in values)])
+    tokens = values.get('answer_tokens')
+    numbers = [f'{values[column]:.3f}' for column in names]
+    systems.append([name, *numbers, f'{tokens:.1f}' if tokens else ''])
   hits = (
     f'{rerank["n"]} test lists of {rerank["k"]} hold their target '
     f'(hit rate {rerank["hit_rate"]:.3f}).\n'
@@ -91,12 +90,29 @@ def closing_table(report: Mapping[str, Any]) -> str:
     f'NDCG@10 {retrieval["ndcg@10"]:.4f}, '
     f'illegal {retrieval["illegal_rate"]:.4f}.'
   )
-  return '\n\n'.join(
-    [
-      f'{report["dataset"]["name"]}, seed {report["seed"]}, traces of the '
-      f'teacher {report["teacher"]!r}',
-      rows(systems),
-      'Differences, with paired bootstrap intervals of 95 %\n' + rows(deltas),
-      hits + whole,
-    ]
-  )
+  blocks = [
+    f'{report["dataset"]["name"]}, seed {report["seed"]}, traces of the '
+    f'teacher {report["teacher"]!r}',
+    rows(systems),
+    'Differences, with paired bootstrap intervals of 95 %\n'
+    + _differences(rerank['deltas']),
+  ]
+  if 'shuffled' in rerank:
+    bias = dict(rerank['shuffled'])
+    blocks.append(
+      f'Candidates of {bias.pop("n")} lists in random order: gained or lost\n'
+      + _differences(bias)
+    )
+  return '\n\n'.join([*blocks, hits + whole])
+
+
+def _differences(triples: Mapping[str, Mapping[str, list[float]]]) -> str:
+  """Lays out differences, three beside each other."""
+  blocks, names = [], list(triples)
+  for start in range(0, len(names), 3):
+    part = names[start : start + 3]
+    cells = [['', *part]]
+    for column in _COLUMNS:
+      cells.append([column, *(interval(triples[x][column]) for x in part)])
+    blocks.append(rows(cells))
+  return '\n'.join(blocks)

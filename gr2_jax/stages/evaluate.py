@@ -1,12 +1,15 @@
 """Evaluation: the test lists re-ranked by every system, and the report.
 
-Decodes greedily and writes `workdir/evaluate/answers_{sft,rl}.jsonl`, then
+Decodes greedily and writes `workdir/evaluate/answers_*.jsonl`, then
 `workdir/report.json` (DESIGN.md, "Fixed names") and `workdir/report.html`.
+Beside the systems on the lists as they are: `direct`, the RL model's answers
+without explanation, and the position bias, what the models lose when prompts
+show the same candidates in a random order.
 """
 
 import dataclasses
-import shutil
 import time
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -15,7 +18,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.rank import popularity, sasrec
 from gr2_jax.report import curves, page, results
-from gr2_jax.stages import artifacts, ranker, reporting, runner
+from gr2_jax.stages import answers, artifacts, reporting, runner
 from gr2_jax.stages import candidates as candidates_stage
 
 MODELS = ('sft', 'rl')
@@ -30,12 +33,15 @@ class EvaluateConfig:
     batch_size: lists decoded at a time.
     chunk: lists between two points at which an interrupted run resumes.
     examples: lists on the page.
+    shuffled_lists: the first so many lists, in an order drawn by the seed, are
+      answered once more with their candidates in random order; 0 for none.
   """
 
   max_lists: int = 0
   batch_size: int = 64
   chunk: int = 512
   examples: int = 10
+  shuffled_lists: int = 500
 
 
 def _read_test(
@@ -60,49 +66,40 @@ def _read_test(
   )
 
 
-def _answers(
-  test: reporting.Test, stage: str, cfg: EvaluateConfig, context: runner.Context
-) -> list[dict]:
-  """Decodes a model's answers, a chunk at a time; a chunk on disk is kept."""
-  path = context.directory / f'answers_{stage}.jsonl'
-  if path.exists():
-    return list(files.read_jsonl(path))
-  parts = context.directory / f'parts_{stage}'
-  parts.mkdir(exist_ok=True)
-  model, answers = None, []
-  for start in range(0, len(test.lists), cfg.chunk):
-    part = parts / f'{start:09d}.json'
-    if not part.exists():
-      if model is None:
-        model = ranker.load(context.workdir, stage, context.mesh)
-      rows = slice(start, start + cfg.chunk)
-      incoming = [row[row >= 0] for row in test.lists.candidates[rows]]
-      rankings = model.rank(
-        test.histories[rows], incoming, cfg.batch_size, f'evaluate, {stage}'
-      )
-      files.write_json(
-        part,
-        [
-          {
-            'user': int(user),
-            'position': int(position),
-            'order': ranking.order.tolist(),
-            'explanation': ranking.explanation,
-            'valid': ranking.valid,
-            'tokens': ranking.tokens,
-          }
-          for user, position, ranking in zip(
-            test.lists.user[rows],
-            test.lists.position[rows],
-            rankings,
-            strict=True,
-          )
-        ],
-      )
-    answers += files.read_json(part)
-  files.write_jsonl(path, answers)
-  shutil.rmtree(parts)
-  return answers
+def _system(lists: artifacts.Lists, found: Sequence[dict]) -> results.System:
+  return results.from_rankings(
+    lists.candidates,
+    [answer['order'] for answer in found],
+    [answer['valid'] for answer in found],
+    [answer['tokens'] for answer in found],
+  )
+
+
+def _position_bias(
+  test: reporting.Test,
+  systems: dict[str, results.System],
+  cfg: EvaluateConfig,
+  context: runner.Context,
+) -> dict:
+  """Answers some lists again, their candidates in random order."""
+  size = min(cfg.shuffled_lists, len(test.lists))
+  if not size:
+    return {}
+  order = np.random.default_rng(context.seed + 1).permutation(len(test.lists))
+  rows = np.sort(order[:size])
+  shuffled = answers.shuffle(test.lists.take(rows), context.seed)
+  found = {'n': size}
+  for stage in MODELS:
+    asked = answers.Round(
+      f'{stage}_shuffled', stage, shuffled, [test.histories[i] for i in rows]
+    )
+    system = _system(
+      shuffled, answers.collect(asked, context, cfg.batch_size, cfg.chunk)
+    )
+    found[stage] = results.difference(
+      system, systems[stage].take(rows), test.targets[rows], context.seed
+    )
+  return found
 
 
 def _baselines(
@@ -137,7 +134,7 @@ def _baselines(
 
 
 @runner.stage(
-  'evaluate', sections=('evaluate', 'text'), inputs=reporting.EARLIER
+  'evaluate', sections=('evaluate', 'text', 'rl'), inputs=reporting.EARLIER
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Re-ranks the test lists and writes the report."""
@@ -146,16 +143,22 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   store = artifacts.Artifacts(config, context.workdir)
   test = _read_test(store, cfg, context.seed)
   systems = _baselines(test, config, context)
-  for stage in MODELS:
-    answers = _answers(test, stage, cfg, context)
-    systems[stage] = results.from_rankings(
-      test.lists.candidates,
-      [answer['order'] for answer in answers],
-      [answer['valid'] for answer in answers],
-    )
+  rounds = {stage: (stage, True) for stage in MODELS}
+  if config.rl.constrain:
+    rounds['direct'] = 'rl', False
+  found = {}
+  for name, (stage, explain) in rounds.items():
+    asked = answers.Round(name, stage, test.lists, test.histories, explain)
+    found[name] = answers.collect(asked, context, cfg.batch_size, cfg.chunk)
+    systems[name] = _system(test.lists, found[name])
   report = reporting.build(config, context, test, systems)
+  bias = _position_bias(test, systems, cfg, context)
+  if bias:
+    report['rerank']['shuffled'] = bias
   report['seconds']['evaluate'] = round(time.monotonic() - started, 1)
-  examples = reporting.draw_examples(test, answers, cfg.examples, context.seed)
+  examples = reporting.draw_examples(
+    test, found['rl'], cfg.examples, context.seed
+  )
   document = page.build(report, curves.draw(context.workdir), examples)
   files.write_json(context.workdir / 'report.json', report)
   files.atomic_write(context.workdir / 'report.html', document)

@@ -121,6 +121,21 @@ class Ranker:
         bar.update(len(rows))
     return [rankings[i] for i in range(len(written))]
 
+  def direct(self) -> 'Ranker':
+    """Returns the same model, answering with the list alone.
+
+    Raises:
+      ValueError: it decodes without the constraint, which alone can keep the
+        explanation empty.
+    """
+    if not self.answer.constrain:
+      raise ValueError(
+        'Answers without explanation need rl.constrain, which is False in this '
+        'run: nothing else keeps the explanation empty.'
+      )
+    answer = dataclasses.replace(self.answer, explanation_tokens=0)
+    return dataclasses.replace(self, answer=answer)
+
   def _check(self, histories: Sequence, candidates: Sequence) -> None:
     if len(histories) != len(candidates):
       raise ValueError(
@@ -208,6 +223,7 @@ def load(
   workdir: pathlib.Path | str,
   stage: str = 'rl',
   mesh: jax.sharding.Mesh | None = None,
+  explain: bool = True,
 ) -> Ranker:
   """Loads the model of a finished run.
 
@@ -215,12 +231,14 @@ def load(
     workdir: the run's directory.
     stage: whose model: 'sft' or 'rl'.
     mesh: where to; by default the mesh of the run's config.
+    explain: whether answers begin with an explanation; see `Ranker.direct`.
 
   Returns:
     The ranker.
 
   Raises:
     FileNotFoundError: the run, or this stage of it, is not finished.
+    ValueError: no explanation is wanted, but decoding has no constraint.
   """
   workdir = pathlib.Path(workdir).absolute()
   if not (workdir / 'config.json').exists():
@@ -235,4 +253,5 @@ def load(
   shape, params = io.load(store.model(stage), mesh, sharding.DECODE_RULES)
   names = [field.name for field in dataclasses.fields(AnswerConfig)]
   answer = AnswerConfig(**{name: config.rl[name] for name in names})
-  return Ranker(shape, params, mesh, store, answer)
+  ranker = Ranker(shape, params, mesh, store, answer)
+  return ranker if explain else ranker.direct()

@@ -50,6 +50,19 @@ def test_an_invalid_answer_falls_back_to_the_incoming_order(tmp_path, mesh1):
     assert record['order'] == record['candidates']
 
 
+def test_answers_of_the_list_alone(constrained, tmp_path, mesh1):
+  direct = constrained.direct()
+  for record in rerank.rank_records(direct, LISTS):
+    assert record['valid'] and record['explanation'] == ''
+    assert sorted(record['order']) == sorted(record['candidates'])
+  ranking = direct.rank([[1, 2]], [[3, 4, 5]])[0]
+  # Two delimiters, three items of two codes with what follows each, the end.
+  assert ranking.tokens == 2 + 3 * 3 + 1
+  free = small.make_ranker(tmp_path, mesh1, False)
+  with pytest.raises(ValueError, match=r'rl\.constrain'):
+    free.direct()
+
+
 def test_unknown_items_are_named(constrained):
   records = [{'history': ['x1'], 'candidates': ['i1', 'x2']}]
   with pytest.raises(ValueError, match=r"2 items .*\['x1', 'x2'\]"):

@@ -1,5 +1,6 @@
 """A made-up report with everything that a page shows."""
 
+import dataclasses
 import json
 import math
 
@@ -84,7 +85,8 @@ def report():
       'prerank': results.System(incoming, np.ones(700, bool)),
       'random': noisy(1e6),
       'sft': noisy(5.0),
-      'rl': noisy(2.0),
+      'rl': dataclasses.replace(noisy(2.0), tokens=np.full(700, 93)),
+      'direct': dataclasses.replace(noisy(3.0), tokens=np.full(700, 53)),
     },
     incoming,
     targets,
@@ -123,6 +125,7 @@ def report():
       'hit_rate': 0.16,
       'systems': table,
       'deltas': deltas,
+      'shuffled': {'n': 500, 'sft': deltas['sft-prerank']},
     },
     'teacher': 'rules',
     'seconds': {'data': 3.0, 'rl': 240.5},

@@ -75,6 +75,8 @@ def test_tables_show_the_numbers(document, report):
     assert name in text
   delta = report['rerank']['deltas']['rl-sft']['recall@1'][0]
   assert f'{delta:+.3f}'.replace('-', '−') in text
+  assert '93.0' in text and '53.0' in text
+  assert '500 of the lists, with their candidates shuffled' in text
 
 
 def test_ten_lists_with_their_targets(document, examples):
@@ -88,7 +90,7 @@ def test_ten_lists_with_their_targets(document, examples):
 
 
 def test_counted_charts(document, report):
-  assert page.count_charts(document) == 15
+  assert page.count_charts(document) == 16
   assert document.count('data-chart="rerank/') == len(
     report['rerank']['deltas']
   )

@@ -16,17 +16,20 @@ def test_reorder_sorts_and_keeps_ties_and_padding():
 
 def test_from_rankings_pads():
   system = results.from_rankings(
-    INCOMING, [np.array([7, 6, 5]), np.array([9, 8])], [True, False]
+    INCOMING, [np.array([7, 6, 5]), np.array([9, 8])], [True, False], [9, 4]
   )
   np.testing.assert_array_equal(system.orders, [[7, 6, 5], [9, 8, -1]])
   np.testing.assert_array_equal(system.valid, [True, False])
+  last = system.take(np.array([1]))
+  np.testing.assert_array_equal(last.orders, [[9, 8, -1]])
+  assert last.tokens.tolist() == [4] and last.valid.tolist() == [False]
 
 
 def test_summary_by_hand():
   prerank = results.System(INCOMING, np.ones(2, bool))
   # First list: the target 7 comes to the top. Second: the answer was invalid.
   model = results.from_rankings(
-    INCOMING, [np.array([7, 5, 6]), np.array([8, 9])], [True, False]
+    INCOMING, [np.array([7, 5, 6]), np.array([8, 9])], [True, False], [9, 4]
   )
   table, deltas = results.summarise(
     {'prerank': prerank, 'sft': prerank, 'rl': model},
@@ -52,7 +55,13 @@ def test_summary_by_hand():
     'ndcg@5',
     'valid_rate',
     'identity_rate',
+    'answer_tokens',
   ]
+  assert table['rl']['answer_tokens'] == 6.5
+  assert (
+    results.difference(model, prerank, np.array([7, 8]), seed=0)
+    == (deltas['rl-prerank'])
+  )
 
 
 def test_closing_table_shows_systems_and_intervals(report):
@@ -63,6 +72,8 @@ def test_closing_table_shows_systems_and_intervals(report):
   assert f'{value:.3f}' in row
   triple = report['rerank']['deltas']['rl-prerank']['ndcg@5']
   assert terminal.interval(triple) in text
+  assert row.split()[-1] == '93.0'
+  assert 'direct-rl' in text and 'Candidates of 500 lists in random' in text
   assert 'hit rate 0.160' in text
   assert max(map(len, lines)) <= 80
   assert terminal.interval([0.5, -0.25, 1]) == '+.500 [-.250, +1.000]'

@@ -7,7 +7,8 @@ import pytest
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.stages import evaluate, ranker
+from gr2_jax.stages import answers as answers_lib
+from gr2_jax.stages import artifacts, evaluate, ranker
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -21,13 +22,15 @@ USERS, K = 12, 4
 class _Model:
   """Turns every list round; the answer to its third list is not valid."""
 
-  def __init__(self, stage, calls):
-    self.stage, self.calls = stage, calls
+  def __init__(self, stage, explain, calls):
+    self.stage, self.explain, self.calls = stage, explain, calls
 
   def rank(self, histories, candidates, batch_size, desc):
     assert len(histories) == len(candidates) and batch_size == 64
-    assert self.stage in desc
-    self.calls.append((self.stage, len(candidates)))
+    name = desc.removeprefix('evaluate, ')
+    assert name in ('direct', self.stage, f'{self.stage}_shuffled')
+    assert self.explain == (name != 'direct')
+    self.calls.append((name, len(candidates)))
     if self.calls.count(('rl', 5)) == 2 and self.calls[0] == 'kill':
       raise KeyboardInterrupt
     return [
@@ -35,7 +38,7 @@ class _Model:
         order=items[::-1] if i != 2 and self.stage == 'rl' else items,
         explanation=f'because of <b>{self.stage}</b>',
         valid=i != 2,
-        tokens=7,
+        tokens=7 if self.explain else 3,
       )
       for i, items in enumerate(candidates)
     ]
@@ -121,7 +124,9 @@ def run(tmp_path, monkeypatch):
   )
   calls = []
   monkeypatch.setattr(
-    ranker, 'load', lambda workdir, stage, mesh: _Model(stage, calls)
+    ranker,
+    'load',
+    lambda workdir, stage, mesh, explain: _Model(stage, explain, calls),
   )
   config = ml_collections.ConfigDict(
     {
@@ -131,7 +136,8 @@ def run(tmp_path, monkeypatch):
       'text': {'prompt': {'max_candidates': K}},
       'candidates': {'source': 'popularity'},
       'answer': {},
-      'evaluate': {'chunk': 5, 'examples': 3},
+      'rl': {'constrain': True},
+      'evaluate': {'chunk': 5, 'examples': 3, 'shuffled_lists': 6},
     }
   )
   return tmp_path, config, calls
@@ -171,6 +177,10 @@ def test_the_report_has_the_fixed_names_and_the_right_numbers(run):
   assert systems['rl']['recall@1'] == 0.1
   assert systems['rl']['valid_rate'] == 0.8
   assert systems['rl']['identity_rate'] == 0.0
+  assert systems['rl']['answer_tokens'] == 7
+  assert systems['direct']['answer_tokens'] == 3
+  assert systems['direct']['recall@1'] == 0.1
+  assert 'answer_tokens' not in systems['prerank']
   assert {'random', 'popularity'} <= set(systems)
   assert set(rerank['deltas']) >= {'rl-prerank', 'rl-sft'}
   assert len(rerank['deltas']['rl-sft']['ndcg@3']) == 3
@@ -178,6 +188,64 @@ def test_the_report_has_the_fixed_names_and_the_right_numbers(run):
   assert page.count('class="example"') == 3
   assert 'data-chart="rl/Reward"' in page
   assert 'because of &lt;b&gt;rl' in page and 'Film &lt;' in page
+
+
+def test_position_bias_is_what_shuffled_candidates_cost(run):
+  workdir, config, _ = run
+  config.rl.constrain = False
+  evaluate.run(config, workdir)
+  report = files.read_json(workdir / 'report.json')['rerank']
+  assert 'direct' not in report['systems']
+  bias = report['shuffled']
+  assert bias['n'] == 6 and set(bias) == {'n', 'sft', 'rl'}
+  # SFT's model keeps every list as it is shown: its shuffled answers are the
+  # shuffled lists.
+  with np.load(workdir / 'candidates' / 'test.npz') as arrays:
+    keys = dict(zip(arrays['user'], arrays['target'], strict=True))
+    items = dict(zip(arrays['user'], arrays['candidates'], strict=True))
+  answers = list(
+    files.read_jsonl(workdir / 'evaluate' / 'answers_sft_shuffled.jsonl')
+  )
+  gained = []
+  for answer in answers:
+    user = answer['user']
+    assert sorted(answer['order']) == sorted(items[user])
+    target = items[user][keys[user]]
+    gained.append(int(answer['order'][0] == target) - int(keys[user] == 0))
+  assert np.isclose(bias['sft']['recall@1'][0], np.mean(gained))
+  assert any(a['order'] != items[a['user']].tolist() for a in answers)
+
+
+def test_shuffled_lists_keep_their_items_scores_and_padding():
+  rng = np.random.default_rng(0)
+  candidates = np.stack([rng.permutation(20)[:6] for _ in range(50)])
+  candidates[::3, 4:] = -1
+  lists = artifacts.Lists(
+    user=np.arange(50),
+    position=np.zeros(50, int),
+    candidates=candidates.astype(np.int32),
+    scores=np.where(candidates < 0, -np.inf, candidates * 2.0),
+    target=np.where(np.arange(50) % 7 == 0, -1, np.arange(50) % 4),
+  )
+  shuffled = answers_lib.shuffle(lists, seed=1)
+  real = shuffled.candidates >= 0
+  np.testing.assert_array_equal(real, candidates >= 0)
+  np.testing.assert_array_equal(
+    np.sort(shuffled.candidates), np.sort(candidates)
+  )
+  np.testing.assert_array_equal(
+    shuffled.scores[real], shuffled.candidates[real] * 2.0
+  )
+  rows, hit = np.arange(50), lists.target >= 0
+  np.testing.assert_array_equal(
+    shuffled.candidates[rows, shuffled.target][hit],
+    candidates[rows, lists.target][hit],
+  )
+  assert (shuffled.target[~hit] == -1).all()
+  # A target from the front comes to each of four places about as often.
+  assert len(set(shuffled.target[hit])) >= 4
+  again = answers_lib.shuffle(lists, seed=1)
+  np.testing.assert_array_equal(again.candidates, shuffled.candidates)
 
 
 def test_a_killed_run_ends_in_the_same_report(run):
@@ -194,7 +262,11 @@ def test_a_killed_run_ends_in_the_same_report(run):
   assert calls == ['kill', ('sft', 5), ('sft', 5), ('rl', 5), ('rl', 5)]
   calls.clear()
   evaluate.run(config, workdir)
-  assert calls == [('rl', 5)]
+  assert calls == [
+    ('rl', 5), ('direct', 5), ('direct', 5),
+    ('sft_shuffled', 5), ('sft_shuffled', 1),
+    ('rl_shuffled', 5), ('rl_shuffled', 1),
+  ]  # fmt: skip
   assert _report(workdir) == whole
   again = (workdir / 'report.html').read_text()
   cut = lambda text: text.split('<h2>Re-ranking')[1].split('<h2>Run')[0]
