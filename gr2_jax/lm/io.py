@@ -35,6 +35,24 @@ def save(directory: pathlib.Path, config: LMConfig, params: Any) -> None:
     files.atomic_write(directory / _CONFIG, text)
 
 
+def read_config(directory: pathlib.Path) -> str:
+  """Returns the JSON of a model's `LMConfig`.
+
+  Args:
+    directory: of the model.
+
+  Raises:
+    FileNotFoundError: no complete model lies there.
+  """
+  path = pathlib.Path(directory) / _CONFIG
+  if not path.exists():
+    raise FileNotFoundError(
+      f'No complete model in {directory} ({_CONFIG} is missing): run the '
+      'stage that writes it.'
+    )
+  return path.read_text()
+
+
 def load(
   directory: pathlib.Path, mesh: jax.sharding.Mesh, rules: sharding.Rules
 ) -> tuple[LMConfig, Any]:
@@ -52,12 +70,7 @@ def load(
     FileNotFoundError: no complete model lies there.
   """
   directory = pathlib.Path(directory).absolute()
-  if not (directory / _CONFIG).exists():
-    raise FileNotFoundError(
-      f'No complete model in {directory} ({_CONFIG} is missing): run the '
-      'stage that writes it.'
-    )
-  config = config_lib.build(LMConfig, files.read_json(directory / _CONFIG))
+  config = config_lib.build(LMConfig, json.loads(read_config(directory)))
   shapes, shardings = sharding.param_shardings(
     decoder.init_fn(config), mesh, rules, jax.random.key(0)
   )

@@ -1,5 +1,6 @@
 """Log-probabilities of tokens: one function for the sampler and the trainer."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -61,6 +62,46 @@ def token_logps(
   )
 
 
+def token_kl(
+  logits: jax.Array,
+  others: jax.Array,
+  temperature: jax.Array | float = 1.0,
+  allowed: jax.Array | None = None,
+) -> jax.Array:
+  """Returns KL(p || q) between the whole distributions at each position.
+
+  Args:
+    logits: float32 [..., V], of p.
+    others: float32 [..., V], of q.
+    temperature: as in `token_logps`; of both.
+    allowed: as in `token_logps`; of both.
+
+  Returns:
+    float32 [...], in nats, 0 where one id alone is allowed.
+  """
+  both = [x.astype(jnp.float32) / temperature for x in (logits, others)]
+  kl = _kl(*both)
+  if allowed is None:
+    return kl
+  present = allowed >= 0
+  constrained = present.any(-1)
+  keep = present | ~constrained[..., None]
+  ids = jnp.maximum(allowed, 0)
+  # Finite where nothing is allowed: 0 * inf is NaN.
+  inner = _kl(
+    *(
+      jnp.where(keep, jnp.take_along_axis(x, ids, axis=-1), IMPOSSIBLE)
+      for x in both
+    )
+  )
+  return jnp.where(constrained, inner, kl)
+
+
+def _kl(p: jax.Array, q: jax.Array) -> jax.Array:
+  p, q = jax.nn.log_softmax(p), jax.nn.log_softmax(q)
+  return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
+
+
 def chunked_logps(
   unembed_fn: Callable[[jax.Array], jax.Array],
   hidden: jax.Array,
@@ -71,71 +112,91 @@ def chunked_logps(
 ) -> tuple[jax.Array, jax.Array]:
   """Does `token_logps` in chunks, their logits computed again in backward.
 
+  Args:
+    unembed_fn: hidden states [..., D] to logits [..., V].
+    hidden: [B, ..., T, D].
+    tokens: int [B, ..., T].
+    temperature: as in `token_logps`.
+    allowed: int [B, ..., T, A] or None.
+    chunk: as in `chunked`.
+
+  Returns:
+    (log-probabilities, entropies), float32 [B, ..., T].
+  """
+
+  def score(tokens, hidden, allowed):
+    return token_logps(unembed_fn(hidden), tokens, temperature, allowed)
+
+  vocab = jax.eval_shape(unembed_fn, hidden).shape[-1]
+  return chunked(score, vocab, tokens, hidden, allowed, chunk=chunk)
+
+
+def chunked(
+  score: Callable[..., tuple[jax.Array, ...]],
+  width: int,
+  tokens: jax.Array,
+  *inputs: jax.Array | None,
+  chunk: int = 64,
+) -> tuple[jax.Array, ...]:
+  """Scores tokens in chunks, whose logits backward computes again.
+
   Where all logits are below `BUDGET` bytes on each device, a chunk is `chunk`
   places of all rows, and XLA may hold several. Else chunks have so many tokens
   that one's logits are below `BUDGET`, and one is done after the other.
 
   Args:
-    unembed_fn: hidden states [..., D] to logits [..., V].
-    hidden: [B, ..., T, D], B split over the batch axes of the mesh, if any.
-    tokens: int [B, ..., T].
-    temperature: as in `token_logps`.
-    allowed: int [B, ..., T, A] or None.
+    score: of tokens and inputs, cut alike; returns arrays of the tokens' shape.
+    width: logits that `score` makes for a token, of all models together.
+    tokens: int [B, ..., T], B split over the batch axes of the mesh, if any.
+    *inputs: [B, ..., T, *] each, or None.
     chunk: places of T handled at a time where all logits are few.
 
   Returns:
-    (log-probabilities, entropies), float32 [B, ..., T].
+    What `score` returns, float32 [B, ..., T] each.
   """
   mesh = jax.sharding.get_abstract_mesh()
   parts, split = 1, 1
   if not mesh.empty:
     parts, split = sharding.batch_parts(mesh), mesh.shape['tensor']
-  vocab = jax.eval_shape(unembed_fn, hidden).shape[-1]
-  place_bytes = 4 * -(-vocab // split)
-
-  @jax.checkpoint
-  def score(hidden, tokens, allowed):
-    return token_logps(unembed_fn(hidden), tokens, temperature, allowed)
-
+  place_bytes = 4 * -(-width // split)
+  score = jax.checkpoint(score)
+  given = (tokens, *inputs)
   if tokens.size // parts * place_bytes > BUDGET:
     size = max(BUDGET // place_bytes, 1)
-    return _scan_chunks(score, (hidden, tokens, allowed), parts, size)
+    return _scan_chunks(score, given, parts, size)
   # A loop in Python: without the cost of a scan on CPU.
   axis = tokens.ndim - 1
   pieces = []
   for start in range(0, tokens.shape[-1], chunk):
     stop = min(start + chunk, tokens.shape[-1])
-
-    def cut(x, start=start, stop=stop):
-      return jax.lax.slice_in_dim(x, start, stop, axis=axis)
-
-    part = None if allowed is None else cut(allowed)
-    pieces.append(score(cut(hidden), cut(tokens), part))
-  logps, entropies = zip(*pieces, strict=True)
-  return jnp.concatenate(logps, -1), jnp.concatenate(entropies, -1)
+    cut = functools.partial(
+      jax.lax.slice_in_dim, start_index=start, limit_index=stop, axis=axis
+    )
+    pieces.append(score(*jax.tree.map(cut, given)))
+  return tuple(jnp.concatenate(x, -1) for x in zip(*pieces, strict=True))
 
 
 def _scan_chunks(
-  score: Callable[..., tuple[jax.Array, jax.Array]],
-  inputs: tuple[jax.Array, jax.Array, jax.Array | None],
+  score: Callable[..., tuple[jax.Array, ...]],
+  inputs: tuple[jax.Array | None, ...],
   parts: int,
   size: int,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, ...]:
   """Scores `size` tokens of each of the mesh's batch parts at a time.
 
   A scan, because nothing else keeps XLA from holding the logits of all chunks:
   on CPU the loop in Python held three copies of each chunk's at once.
 
   Args:
-    score: of hidden states, tokens and allowed ids.
-    inputs: its arguments, [B, ..., T, *].
+    score: of the inputs.
+    inputs: its arguments, tokens [B, ..., T] first, then [B, ..., T, *].
     parts: into how many parts B is split over devices.
     size: tokens of a chunk on one device.
 
   Returns:
     What `score` returns for all tokens, [B, ..., T].
   """
-  shape = inputs[1].shape
+  shape = inputs[0].shape
   count = math.prod(shape) // parts
   chunks = -(-count // size)
   # Chunks of one size, the last one filled up with tokens that are cut off.

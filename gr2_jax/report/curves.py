@@ -95,6 +95,7 @@ SECTIONS = (
       Curve('Groups with variance', ('fill_rate', 'kept_rate')),
       Curve('Answer length', ('answer_tokens',)),
       Curve('Ratio of policies', ('ratio_min', 'ratio', 'ratio_max')),
+      Curve('KL to the reference', ('kl',)),
       Curve('Sampler against trainer', ('sampler_gap', 'logp_gap')),
     ),
   ),

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from gr2_jax.decode import constrain
+from gr2_jax.rl import checks
 from gr2_jax.text.answer import AnswerFormat
 
 
@@ -18,8 +19,23 @@ class RLConfig:
     updates_per_rollout: mini-batches that the Q groups are split into, one
       update each. With one the ratio would always be 1 and the clip dead.
     microbatches: parts of a mini-batch whose gradients are summed [our choice].
-    max_rounds: a step samples at most so many times Q prompts to find groups
-      with variance [G].
+    max_rounds: a step samples at most so many times to find Q groups with
+      variance [G].
+    over_sampling: a round samples so many times Q prompts, a whole number of
+      them [G].
+    max_staleness: groups that a step has no use for wait for the next ones, at
+      most so many RL steps; 0 drops them at once. 1 [G]: their rollouts are
+      paid for, and the ratio with the log-probs of the policy that sampled them
+      corrects for a step's updates.
+    dynamic_sampling: train on groups only whose rank rewards differ [P]; False
+      keeps all, which have something to learn where `kl` is on.
+    old_logps: where the ratio starts from: 'sampler', the log-probs that the
+      rollouts came with, or 'recomputed', by the trainer's program before the
+      first update. Groups of earlier steps keep the sampler's: their policy is
+      gone.
+    tis_cap: truncated importance sampling: a token's surrogate is weighed by
+      min(pi_old / pi_sampler, tis_cap); 0 turns it off. It corrects for what
+      'recomputed' takes out of the ratio, so it needs that.
     lr: constant learning rate after the warm-up; 5e-7 to 1e-6 for 8B [N],
       larger for models trained from scratch [G].
     warmup_steps: updates of linear warm-up [G].
@@ -39,6 +55,19 @@ class RLConfig:
       gradient and nothing else [G].
     eps_low: lower clip; 0.2 [P].
     eps_high: upper clip; 0.28 [P].
+    loss_level: 'token' [P], or 'sequence': mean over each answer's tokens, then
+      over answers.
+    reward_weight: of the surrogate; 0 leaves distillation alone.
+    reference: frozen model that `kl` holds the policy to: 'sft', the model of
+      that stage, or the directory of a model (`lm/io.py`) of the same
+      vocabulary, such as a larger teacher's; empty for none.
+    kl: weight of KL(policy || reference), over the whole distribution of each
+      token of the rollouts, beside the surrogate: beta of on-policy
+      distillation [GR2-T]; 0, off, is DAPO [P].
+    entropy_bonus: weight of the entropy of each token's distribution, which is
+      rewarded; 0, off [P].
+    start: the stage whose model RL starts from: 'sft', or 'midtrain' for
+      distillation in place of SFT [GR2-T].
     overlong_buffer: last tokens of the budget over which the soft overlong
       penalty grows from 0 to -1.
     prompt_buckets: lengths that prompts are padded to, one compilation each;
@@ -58,6 +87,11 @@ class RLConfig:
   updates_per_rollout: int = 2
   microbatches: int = 1
   max_rounds: int = 2
+  over_sampling: float = 1.0
+  max_staleness: int = 1
+  dynamic_sampling: bool = True
+  old_logps: Literal['sampler', 'recomputed'] = 'sampler'
+  tis_cap: float = 0.0
   lr: float = 1e-6
   warmup_steps: int = 0
   weight_decay: float = 0.0
@@ -70,6 +104,12 @@ class RLConfig:
   credit: Literal['answer', 'causal'] = 'answer'
   eps_low: float = 0.2
   eps_high: float = 0.28
+  loss_level: Literal['token', 'sequence'] = 'token'
+  reward_weight: float = 1.0
+  reference: str = ''
+  kl: float = 0.0
+  entropy_bonus: float = 0.0
+  start: Literal['sft', 'midtrain'] = 'sft'
   overlong_buffer: int = 8
   prompt_buckets: tuple[int, ...] = ()
   log_every: int = 1
@@ -80,60 +120,62 @@ class RLConfig:
   def __post_init__(self):
     """Refuses settings under which training would silently do nothing."""
     for name in ('steps', 'prompts_per_step', 'max_rounds', 'microbatches'):
-      _require(getattr(self, name) >= 1, self, name, 'at least 1')
+      checks.require(getattr(self, name) >= 1, self, name, 'at least 1')
     for name in ('log_every', 'checkpoint_every', 'rollouts_every'):
-      _require(getattr(self, name) >= 1, self, name, 'at least 1')
-    _require(self.valid_lists >= 0, self, 'valid_lists', 'at least 0')
-    _require(
+      checks.require(getattr(self, name) >= 1, self, name, 'at least 1')
+    checks.require(self.valid_lists >= 0, self, 'valid_lists', 'at least 0')
+    checks.require(
       self.group_size >= 2,
       self,
       'group_size',
       'at least 2: the advantage compares answers to one prompt',
     )
-    _require(
+    checks.require(
       self.updates_per_rollout >= 2,
       self,
       'updates_per_rollout',
       'at least 2: with one the ratio is always 1 and the clip never acts',
     )
     parts = self.updates_per_rollout * self.microbatches
-    _require(
+    checks.require(
       self.prompts_per_step % parts == 0,
       self,
       'prompts_per_step',
       f'a multiple of updates_per_rollout * microbatches = {parts}',
     )
-    _require(self.temperature > 0, self, 'temperature', 'above 0')
-    _require(
+    checks.require(self.temperature > 0, self, 'temperature', 'above 0')
+    checks.require(
       0 < self.overlong_buffer < self.max_new_tokens,
       self,
       'overlong_buffer',
       f'above 0 and below max_new_tokens = {self.max_new_tokens}',
     )
-    _require(
+    checks.require(
       self.advantage_norm in ('std', 'none'),
       self,
       'advantage_norm',
       "'std' or 'none'",
     )
-    _require(
+    checks.require(
       self.credit == 'answer' or (self.credit == 'causal' and self.constrain),
       self,
       'credit',
       "'answer', or 'causal' with rl.constrain: without it, what follows the "
       'true item decides whether the answer is valid',
     )
-    _require(
+    checks.require(
       tuple(sorted(self.prompt_buckets)) == tuple(self.prompt_buckets),
       self,
       'prompt_buckets',
       'in rising order',
     )
+    checks.sampling(self)
+    checks.loss(self)
 
-
-def _require(holds: bool, config: RLConfig, name: str, remedy: str) -> None:
-  if not holds:
-    raise ValueError(f'rl.{name} = {getattr(config, name)!r} must be {remedy}.')
+  @property
+  def prompts_per_round(self) -> int:
+    """Prompts that a round samples, of all processes together."""
+    return round(self.over_sampling * self.prompts_per_step)
 
 
 def check_answers_fit(
@@ -166,7 +208,8 @@ def check_mesh(config: RLConfig, parts: int) -> None:
     parts: devices over which a batch is split.
 
   Raises:
-    ValueError: a micro-batch of groups does not divide by `parts`.
+    ValueError: a micro-batch of groups, or a round's prompts, do not divide by
+      `parts`.
   """
   split = config.updates_per_rollout * config.microbatches
   groups = config.prompts_per_step // split
@@ -175,4 +218,10 @@ def check_mesh(config: RLConfig, parts: int) -> None:
       f'rl.prompts_per_step = {config.prompts_per_step} in {split} parts gives '
       f'{groups} groups at a time, which do not divide by the {parts} devices '
       f'that split a batch: make it a multiple of {split * parts}.'
+    )
+  if config.prompts_per_round % parts:
+    raise ValueError(
+      f'rl.over_sampling = {config.over_sampling} gives '
+      f'{config.prompts_per_round} prompts a round, which do not divide by the '
+      f'{parts} devices that split a batch: choose another factor.'
     )

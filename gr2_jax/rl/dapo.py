@@ -1,4 +1,6 @@
-"""The DAPO objective: token-level, clipped higher above than below."""
+"""The DAPO objective: clipped higher above than below, summed over tokens."""
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,14 @@ def dapo_loss(
   mask: jax.Array,
   eps_low: float = 0.2,
   eps_high: float = 0.28,
+  level: Literal['token', 'sequence'] = 'token',
+  weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
   """Sums the negative clipped surrogate over the generated tokens.
 
-  The caller divides once by the global token count, so that micro-batches and
+  The caller divides once by the global count, so that micro-batches and
   devices do not change the loss. A group leaves the loss by a mask of False.
-  There is no KL term and no reference model.
+  There is no KL term and no reference model: `objective` adds them.
 
   Args:
     logps: float [Q, G, T], log-probs of the tokens under the policy.
@@ -26,12 +30,16 @@ def dapo_loss(
       the other arrays elsewhere is never read, not even a NaN.
     eps_low: the ratio is clipped below at 1 - eps_low; 0.2 [P].
     eps_high: and above at 1 + eps_high; 0.28 [P].
+    level: 'token' [P], or 'sequence', where each answer counts the same; see
+      `reduce`.
+    weights: float [Q, G, T], of each token's surrogate, such as
+      `truncated_weights`; None for 1.
 
   Returns:
-    loss_sum float32 [], token_count float32 [], and metrics as (sum, count):
-    `clip_fraction` (tokens whose gradient the clip stops), `ratio`, `logp_gap`
-    (absolute difference of the two log-probs). The ratio's extremes are
-    `ratio_range`'s.
+    loss_sum float32 [], count float32 [] (of tokens or of answers, by the
+    level), and metrics as (sum, count of tokens): `clip_fraction` (tokens whose
+    gradient the clip stops), `ratio`, `logp_gap` (absolute difference of the
+    two log-probs). The ratio's extremes are `ratio_range`'s.
 
   Raises:
     ValueError: shapes that do not fit together.
@@ -47,6 +55,8 @@ def dapo_loss(
   gain = advantages[:, :, None]
   clipped = jnp.clip(ratio, 1.0 - eps_low, 1.0 + eps_high)
   surrogate = jnp.minimum(ratio * gain, clipped * gain)
+  if weights is not None:
+    surrogate *= jax.lax.stop_gradient(weights)
   stopped = mask & (clipped * gain < ratio * gain)
   count = mask.sum(dtype=jnp.float32)
   metrics = {
@@ -54,7 +64,64 @@ def dapo_loss(
     'ratio': (jnp.where(mask, ratio, 0.0).sum(), count),
     'logp_gap': (jnp.abs(log_ratio).sum(), count),
   }
-  return -jnp.where(mask, surrogate, 0.0).sum(), count, metrics
+  total, divisor = reduce(surrogate, mask, level)
+  return -total, divisor, metrics
+
+
+def reduce(
+  values: jax.Array, mask: jax.Array, level: Literal['token', 'sequence']
+) -> tuple[jax.Array, jax.Array]:
+  """Sums values of tokens such that sums of parts add up to the whole.
+
+  Args:
+    values: float [Q, G, T].
+    mask: bool [Q, G, T], the tokens that count.
+    level: 'token': their sum and their number (DAPO, equation 8); 'sequence':
+      the sum over answers of the mean over an answer's tokens, and the number
+      of answers that have any (GRPO, arXiv 2402.03300, equation 3).
+
+  Returns:
+    (sum, count), float32 scalars.
+
+  Raises:
+    ValueError: another level.
+  """
+  values = jnp.where(mask, values, 0.0)
+  if level == 'token':
+    return values.sum(), mask.sum(dtype=jnp.float32)
+  if level == 'sequence':
+    length = mask.sum(-1, dtype=jnp.float32)
+    means = values.sum(-1) / jnp.maximum(length, 1.0)
+    return means.sum(), (length > 0).sum(dtype=jnp.float32)
+  raise ValueError(f"level={level!r} is unknown: choose 'token' or 'sequence'.")
+
+
+def truncated_weights(
+  old_logps: jax.Array,
+  sampler_logps: jax.Array,
+  mask: jax.Array,
+  cap: float,
+) -> jax.Array:
+  """Returns min(pi_old / pi_sampler, cap) of each token.
+
+  The ratio of the loss runs from the policy before the step as the trainer's
+  program scores it. Where the sampler's program drew from another distribution,
+  these weights correct for it, and the cap bounds their variance.
+
+  Args:
+    old_logps: float [Q, G, T], of the policy before the step, by the trainer.
+    sampler_logps: float [Q, G, T], of the same policy, by the sampler.
+    mask: bool [Q, G, T].
+    cap: above 0.
+
+  Returns:
+    float32 [Q, G, T], 1 outside the mask; no gradient runs through them.
+
+  Reference: truncated importance sampling (Ionides, 2008), for a sampler beside
+    a trainer as in verl and TRL.
+  """
+  ratio = jnp.exp(_log_ratio(old_logps, sampler_logps, mask))
+  return jax.lax.stop_gradient(jnp.minimum(ratio, cap))
 
 
 def ratio_range(

@@ -1,9 +1,11 @@
 """Dynamic sampling on fixed shapes: a buffer of groups with weights.
 
 A step keeps only groups whose rank rewards differ (a group without variance
-has no advantage). What it keeps goes into the next free places of a buffer of
-Q groups; places that stay free have weight 0 and leave the loss by their mask.
-Whatever the fill, the shapes are the same: nothing recompiles, nothing raises.
+has no advantage). What it keeps goes into the next free places of a buffer; the
+first Q places are what it trains on, and what lies behind them waits for the
+next step, a step older. Places that stay free have weight 0 and leave the loss
+by their mask. Whatever the fill, the shapes are the same: nothing recompiles,
+nothing raises.
 """
 
 import functools
@@ -23,21 +25,27 @@ class Groups:
     prompt: int32 [Q, P], right-padded.
     prompt_valid: bool [Q, P].
     tokens: int32 [Q, G, S].
-    old_logps: float32 [Q, G, S], of the sampler (behaviour policy).
+    sampler_logps: float32 [Q, G, S], of the sampler (behaviour policy).
+    old_logps: float32 [Q, G, S], what the ratio starts from: the sampler's, or
+      of the same policy by the trainer's program (`RLConfig.old_logps`).
     mask: bool [Q, G, S], generated tokens that learn (`RLConfig.credit`).
     allowed: int32 [Q, G, S, A], ids each position could take; see the sampler.
     advantages: float32 [Q, G].
     weight: float32 [Q], 1 for a group to train on, 0 for a free place.
+    age: int32 [Q], RL steps since the group was sampled: its policy is that of
+      so many steps ago.
   """
 
   prompt: jax.Array
   prompt_valid: jax.Array
   tokens: jax.Array
+  sampler_logps: jax.Array
   old_logps: jax.Array
   mask: jax.Array
   allowed: jax.Array
   advantages: jax.Array
   weight: jax.Array
+  age: jax.Array
 
 
 def has_variance(rank_rewards: jax.Array) -> jax.Array:
@@ -53,19 +61,40 @@ def has_variance(rank_rewards: jax.Array) -> jax.Array:
   return rank_rewards.max(axis=1) > rank_rewards.min(axis=1)
 
 
-@functools.partial(jax.jit, static_argnames='prompt_length')
-def empty(like: Groups, prompt_length: int) -> Groups:
+@functools.partial(
+  jax.jit,
+  static_argnames=('places', 'group_size', 'slots', 'ids', 'prompt_length'),
+)
+def empty(
+  places: int, group_size: int, slots: int, ids: int, prompt_length: int
+) -> Groups:
   """Makes a buffer whose places are all free.
 
   Args:
-    like: groups whose shapes it takes.
+    places: groups that it can hold.
+    group_size: G.
+    slots: S, tokens of an answer.
+    ids: A, allowed ids of a place.
     prompt_length: P of the buffer, the longest prompt bucket.
 
   Returns:
     Groups of zeros.
   """
-  like = _widen(like, prompt_length)
-  return _split_over_devices(jax.tree.map(jnp.zeros_like, like))
+  prompt, answers = (places, prompt_length), (places, group_size, slots)
+  return _split_over_devices(
+    Groups(
+      prompt=jnp.zeros(prompt, jnp.int32),
+      prompt_valid=jnp.zeros(prompt, bool),
+      tokens=jnp.zeros(answers, jnp.int32),
+      sampler_logps=jnp.zeros(answers, jnp.float32),
+      old_logps=jnp.zeros(answers, jnp.float32),
+      mask=jnp.zeros(answers, bool),
+      allowed=jnp.zeros((*answers, ids), jnp.int32),
+      advantages=jnp.zeros(answers[:2], jnp.float32),
+      weight=jnp.zeros(places, jnp.float32),
+      age=jnp.zeros(places, jnp.int32),
+    )
+  )
 
 
 @jax.jit
@@ -76,7 +105,7 @@ def fill(buffer: Groups, new: Groups) -> Groups:
     buffer: groups; its places are taken from the front.
     new: groups of this round, with weight 0 for those to leave out. Their
       prompts may be shorter than the buffer's. What no longer fits is dropped:
-      it would be off-policy in the next step.
+      the trainer's buffer holds what a step can leave.
 
   Returns:
     The buffer with more places taken.
@@ -92,17 +121,65 @@ def fill(buffer: Groups, new: Groups) -> Groups:
   )
 
 
-@functools.partial(jax.jit, static_argnames=('parts', 'prompt_length'))
+@functools.partial(jax.jit, static_argnames='size')
+def look(buffer: Groups, size: int) -> tuple[jax.Array, jax.Array]:
+  """Says what a step would train on.
+
+  Args:
+    buffer: groups.
+    size: Q, how many a step trains on.
+
+  Returns:
+    int32 scalars: the groups among the first `size` places, and the tokens of
+    the longest prompt there.
+  """
+  taken = (buffer.weight[:size] > 0).sum(dtype=jnp.int32)
+  return taken, buffer.prompt_valid[:size].sum(-1, dtype=jnp.int32).max()
+
+
+@functools.partial(jax.jit, static_argnames=('used', 'max_age'))
+def carry(
+  buffer: Groups, used: int, max_age: int
+) -> tuple[Groups, dict[str, tuple[jax.Array, jax.Array]]]:
+  """Makes the buffer that the next step starts from.
+
+  Args:
+    buffer: groups.
+    used: Q, how many of the first places were trained on.
+    max_age: groups that would be older than so many steps are dropped.
+
+  Returns:
+    (the other groups at the front, in order and a step older; metrics of pairs:
+    `left_over`, how many they are, and `stale_dropped`).
+  """
+  size = buffer.weight.shape[0]
+  rest = (buffer.weight > 0) & (jnp.arange(size) >= used)
+  buffer = buffer.replace(age=buffer.age + 1)
+  keep = rest & (buffer.age <= max_age)
+  place = jnp.where(keep, jnp.cumsum(keep) - 1, size)
+  moved = jax.tree.map(
+    lambda x: jnp.zeros_like(x).at[place].set(x, mode='drop'), buffer
+  )
+  one = jnp.ones((), jnp.float32)
+  counts = {'left_over': keep, 'stale_dropped': rest & ~keep}
+  return _split_over_devices(moved), {
+    name: (chosen.sum(dtype=jnp.float32), one)
+    for name, chosen in counts.items()
+  }
+
+
+@functools.partial(jax.jit, static_argnames=('size', 'parts', 'prompt_length'))
 def part(
-  groups: Groups, index: jax.Array, parts: int, prompt_length: int
+  buffer: Groups, index: jax.Array, size: int, parts: int, prompt_length: int
 ) -> Groups:
   """Takes a mini-batch: every `parts`-th group, from `index` on.
 
   A stride, not a block: a half-filled buffer fills all its mini-batches alike.
 
   Args:
-    groups: Q groups.
+    buffer: groups.
     index: which part; traced.
+    size: Q, groups at the front of the buffer that a step trains on.
     parts: number of mini-batches; divides Q.
     prompt_length: prompts are cut to it, the bucket of the longest.
 
@@ -111,14 +188,14 @@ def part(
   """
 
   def take(x: jax.Array) -> jax.Array:
-    rows = x.reshape((x.shape[0] // parts, parts, *x.shape[1:]))
+    rows = x[:size].reshape((size // parts, parts, *x.shape[1:]))
     return jax.lax.dynamic_index_in_dim(rows, index, axis=1, keepdims=False)
 
-  groups = groups.replace(
-    prompt=groups.prompt[:, :prompt_length],
-    prompt_valid=groups.prompt_valid[:, :prompt_length],
+  buffer = buffer.replace(
+    prompt=buffer.prompt[:, :prompt_length],
+    prompt_valid=buffer.prompt_valid[:, :prompt_length],
   )
-  return _split_over_devices(jax.tree.map(take, groups))
+  return _split_over_devices(jax.tree.map(take, buffer))
 
 
 def _split_over_devices(groups: Groups) -> Groups:

@@ -36,6 +36,88 @@ def score(
   Returns:
     (log-probs, entropies), float32 [Q, G, S].
   """
+  return logps_lib.chunked_logps(
+    _unembed(model, config, fmt, params),
+    _states(model, params, groups),
+    groups.tokens,
+    config.temperature,
+    groups.allowed,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'config', 'fmt'))
+def recompute(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  groups: Groups,
+) -> Groups:
+  """Puts the log-probs that the trainer's program gives in `old_logps`.
+
+  Args:
+    model: shape of the LM.
+    config: temperature and constraint of the rollouts.
+    fmt: the answer format.
+    params: parameters of the LM before the first update of the step.
+    groups: the answers.
+
+  Returns:
+    The groups; those of earlier steps keep the sampler's log-probs, because
+    `params` are newer than the policy that sampled them.
+  """
+  logps, _ = score(model, config, fmt, params, groups)
+  fresh = (groups.age == 0)[:, None, None]
+  return groups.replace(old_logps=jnp.where(fresh, logps, groups.sampler_logps))
+
+
+def score_beside(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  groups: Groups,
+  reference: LMConfig,
+  frozen: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Scores answers as `score` does, and compares with a reference.
+
+  The whole distributions are compared, under the temperature and the constraint
+  of the rollouts, in chunks: the logits of all tokens never exist at once.
+
+  Args:
+    model: shape of the LM.
+    config: temperature and constraint of the rollouts.
+    fmt: the answer format.
+    params: parameters of the LM.
+    groups: the answers.
+    reference: shape of the reference, of the same vocabulary.
+    frozen: its parameters; no gradient runs through them.
+
+  Returns:
+    (log-probs, entropies, KL(LM || reference)), float32 [Q, G, S].
+  """
+  frozen = jax.lax.stop_gradient(frozen)
+  unembed = _unembed(model, config, fmt, params)
+  unembed_frozen = _unembed(reference, config, fmt, frozen)
+
+  def compare(tokens, states, others, allowed):
+    logits, limits = unembed(states), (config.temperature, allowed)
+    kl = logps_lib.token_kl(logits, unembed_frozen(others), *limits)
+    return *logps_lib.token_logps(logits, tokens, *limits), kl
+
+  return logps_lib.chunked(
+    compare,
+    model.vocab_size + reference.vocab_size,
+    groups.tokens,
+    _states(model, params, groups),
+    _states(reference, frozen, groups),
+    groups.allowed,
+  )
+
+
+def _states(model: LMConfig, params: Any, groups: Groups) -> jax.Array:
+  """Returns the states [Q, G, S, D] that say what each token is."""
   apply = functools.partial(Decoder(model).apply, {'params': params})
   first, prompt_kv = apply(groups.prompt, groups.prompt_valid, method='prefill')
   lengths = groups.prompt_valid.sum(-1, dtype=jnp.int32)
@@ -52,53 +134,97 @@ def score(
     method='extend',
   )
   first = jnp.broadcast_to(first[:, None], (*shape[:2], 1, first.shape[-1]))
-  states = jnp.concatenate([first, tail], axis=2)
+  return jnp.concatenate([first, tail], axis=2)
+
+
+def _unembed(
+  model: LMConfig, config: RLConfig, fmt: AnswerFormat, params: Any
+) -> Callable[[jax.Array], jax.Array]:
+  """Returns states -> logits, without the ids that no explanation may hold."""
 
   def logits_of(states: jax.Array) -> jax.Array:
-    logits = apply(states, method='unembed')
+    logits = Decoder(model).apply({'params': params}, states, method='unembed')
     return constrain.ban(logits, fmt) if config.constrain else logits
 
-  return logps_lib.chunked_logps(
-    logits_of, states, groups.tokens, config.temperature, groups.allowed
-  )
+  return logits_of
 
 
 def make_loss(
-  model: LMConfig, config: RLConfig, fmt: AnswerFormat
-) -> Callable[[Any, Groups], tuple[jax.Array, jax.Array, dict]]:
-  """Returns the DAPO loss as a function of parameters and groups.
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  reference: LMConfig | None = None,
+) -> Callable[..., tuple[jax.Array, jax.Array, dict]]:
+  """Returns the loss as a function of parameters and groups.
+
+  It is the DAPO loss, and where the settings say so, plus `kl` times the KL to
+  the reference and minus `entropy_bonus` times the entropy, over the same
+  tokens and with the same divisor.
 
   Args:
     model: shape of the LM.
     config: settings.
     fmt: the answer format.
+    reference: shape of the reference, where `config.kl` is above 0.
 
   Returns:
-    `(params, groups) -> (loss_sum, token_count, metrics)`; metrics are (sum,
-    count), for `ratio_min` and `ratio_max` (extreme, 1). Groups of weight 0
-    count for nothing. `entropy` runs over the tokens that had a choice:
-    constrained answers are full of forced ones.
+    `(params, groups, *frozen) -> (loss_sum, count, metrics)`; `frozen` are the
+    reference's parameters, if any; metrics are (sum, count), for `ratio_min`
+    and `ratio_max` (extreme, 1). Groups of weight 0 count for nothing.
+    `entropy` runs over the tokens that had a choice: constrained answers are
+    full of forced ones. `sampler_gap` is the difference to the sampler's
+    log-probs where this step sampled: rounding alone before the first update.
   """
 
-  def loss(params: Any, groups: Groups) -> tuple[jax.Array, jax.Array, dict]:
+  def loss(
+    params: Any, groups: Groups, *frozen: Any
+  ) -> tuple[jax.Array, jax.Array, dict]:
     mask = groups.mask & (groups.weight > 0)[:, None, None]
-    logps, entropies = score(model, config, fmt, params, groups)
-    total, count, metrics = dapo.dapo_loss(
-      logps,
-      groups.old_logps,
-      groups.advantages,
-      mask,
-      config.eps_low,
-      config.eps_high,
-    )
+    given = model, config, fmt, params, groups
+    if config.kl:
+      logps, entropies, kl = score_beside(*given, reference, *frozen)
+    else:
+      logps, entropies = score(*given)
+    total, count, metrics = _surrogate(config, logps, groups, mask)
+    if config.kl:
+      total += config.kl * dapo.reduce(kl, mask, config.loss_level)[0]
+      metrics['kl'] = dapo.reduce(kl, mask, 'token')
+    if config.entropy_bonus:
+      bonus, _ = dapo.reduce(entropies, mask, config.loss_level)
+      total -= config.entropy_bonus * bonus
     low, high = dapo.ratio_range(logps, groups.old_logps, mask)
     one = jnp.ones((), jnp.float32)
     metrics |= {'ratio_min': (low, one), 'ratio_max': (high, one)}
     choice = mask & ((groups.allowed >= 0).sum(-1) != 1)
-    metrics['entropy'] = (
-      jnp.where(choice, entropies, 0.0).sum(),
-      choice.sum(dtype=jnp.float32),
-    )
+    metrics['entropy'] = dapo.reduce(entropies, choice, 'token')
+    fresh = mask & (groups.age == 0)[:, None, None]
+    gap = jnp.abs(logps - groups.sampler_logps)
+    metrics['sampler_gap'] = dapo.reduce(gap, fresh, 'token')
     return total, count, metrics
 
   return loss
+
+
+def _surrogate(
+  config: RLConfig, logps: jax.Array, groups: Groups, mask: jax.Array
+) -> tuple[jax.Array, jax.Array, dict]:
+  """Returns the weighed DAPO loss, its count and metrics."""
+  weights, more = None, {}
+  if config.tis_cap:
+    weights = dapo.truncated_weights(
+      groups.old_logps, groups.sampler_logps, mask, config.tis_cap
+    )
+    capped = (weights >= config.tis_cap).astype(jnp.float32)
+    more['tis_weight'] = dapo.reduce(weights, mask, 'token')
+    more['tis_capped'] = dapo.reduce(capped, mask, 'token')
+  total, count, metrics = dapo.dapo_loss(
+    logps,
+    groups.old_logps,
+    groups.advantages,
+    mask,
+    config.eps_low,
+    config.eps_high,
+    config.loss_level,
+    weights,
+  )
+  return config.reward_weight * total, count, metrics | more

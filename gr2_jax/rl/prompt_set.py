@@ -92,7 +92,7 @@ class RoundIterator:
   """Endless batches for RL steps: the lists of each possible round.
 
   A step that is satisfied earlier leaves its last rounds unused, so that the
-  place in the data depends on the step alone.
+  place in the data depends on the step alone, not on what the buffer held.
   """
 
   def __init__(
@@ -102,18 +102,19 @@ class RoundIterator:
 
     Args:
       prompts: the lists.
-      per_round: Q, of all processes together.
+      per_round: prompts a round, of all processes together.
       rounds: how many rounds a step may take.
       seed: of the order.
 
     Raises:
-      ValueError: Q does not divide by the number of processes.
+      ValueError: a round does not divide by the number of processes.
     """
     count, index = jax.process_count(), jax.process_index()
     if per_round % count:
       raise ValueError(
-        f'rl.prompts_per_step = {per_round} does not divide by the {count} '
-        'processes: make it a multiple.'
+        f'A round of {per_round} prompts (rl.prompts_per_step times '
+        f'over_sampling) does not divide by the {count} processes: make it a '
+        'multiple.'
       )
     share = per_round // count
     self._mine = slice(index * share, (index + 1) * share)

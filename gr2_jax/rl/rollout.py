@@ -40,7 +40,8 @@ class Rollouts:
   """Answers with their rewards.
 
   Attributes:
-    groups: what the update reads; weight 1 where the rank rewards differ.
+    groups: what the update reads; weight 1 where the rank rewards differ, or
+      everywhere without `RLConfig.dynamic_sampling`.
     written: bool [Q, G, S], generated tokens, EOS included.
     rewards: float32 [Q, G], shaped: what the advantages come from.
     rank_rewards: float32 [Q, G], promotion only, -1 where invalid.
@@ -123,11 +124,13 @@ def reward(
       prompt=lists.prompt,
       prompt_valid=lists.prompt_valid,
       tokens=samples.tokens,
+      sampler_logps=samples.logps,
       old_logps=samples.logps,
       mask=mask,
       allowed=samples.allowed,
       advantages=advantage.group_advantage(shaped, config.advantage_norm),
-      weight=groups.has_variance(rank_rewards).astype(jnp.float32),
+      weight=_kept(config, rank_rewards).astype(jnp.float32),
+      age=jnp.zeros(len(rank_rewards), jnp.int32),
     ),
     written=samples.mask,
     rewards=shaped,
@@ -136,6 +139,12 @@ def reward(
     valid=valid,
     identity=identity,
   )
+
+
+def _kept(config: RLConfig, rank_rewards: jax.Array) -> jax.Array:
+  """Says which groups are trained on, bool [Q]."""
+  varied = groups.has_variance(rank_rewards)
+  return varied if config.dynamic_sampling else jnp.ones_like(varied)
 
 
 def _before_the_rest(

@@ -1,12 +1,12 @@
 """One RL step: rounds of rollouts until the buffer is full, then updates."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gr2_jax import sharding
@@ -19,25 +19,23 @@ from gr2_jax.text.answer import AnswerFormat
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import optimiser, state, step
 
-# What an update reports; a step without any counts them nowhere.
-_UPDATE = (
-  'loss', 'grad_norm', 'lr', 'clip_fraction', 'ratio', 'logp_gap', 'entropy',
-)  # fmt: skip
-
 Observer = Callable[[int, rollout.Lists, rollout.Rollouts], None]
 
 
 @flax.struct.dataclass
 class RLState:
-  """What RL carries from step to step; the buffer starts each step empty.
+  """What RL carries from step to step.
 
   Attributes:
     step: int32 scalar, RL steps done; also what the RNG key is made of.
     train: policy and optimiser; its own step counts updates.
+    buffer: groups that were left over, each with its age, and free places for
+      those of a step.
   """
 
   step: jax.Array
   train: state.TrainState
+  buffer: groups.Groups
 
 
 def make_optimiser(
@@ -78,6 +76,7 @@ class Trainer:
     seed: int,
     observe: Observer | None = None,
     trainable: optimiser.Trainable | None = None,
+    reference: tuple[LMConfig, Any] | None = None,
   ):
     """Prepares the programs; nothing compiles before the first step.
 
@@ -85,22 +84,41 @@ class Trainer:
       model: shape of the LM.
       config: settings.
       fmt: the answer format.
-      prompts: the lists; only their buckets are read here.
+      prompts: the lists; only their buckets and K are read here.
       mesh: the mesh.
       seed: of the rollouts.
       observe: called with step, lists and rollouts of each first round.
       trainable: what is trained; everything by default.
+      reference: the frozen model of `config.kl` and its parameters on the mesh,
+        by TRAIN_RULES.
+
+    Raises:
+      ValueError: the reference is missing, without use, or of another
+        vocabulary.
     """
+    _check_reference(model, config, reference)
     self._model = model
     self._config = config
     self._fmt = fmt
     self._prompts = prompts
     self._mesh = mesh
-    self._key = jax.random.key(seed)
     self._observe = observe
     self._tx = make_optimiser(config, trainable)
     self._update = step.make_train_step(
-      objective.make_loss(model, config, fmt), self._tx, config.microbatches
+      objective.make_loss(model, config, fmt, reference and reference[0]),
+      self._tx,
+      config.microbatches,
+    )
+    self._frozen = reference[1:] if reference else ()
+    # On the mesh from the start: a step moves nothing there but its lists.
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    self._key = jax.jit(lambda: jax.random.key(seed), out_shardings=whole)()
+    self._temperature, self._parts = sharding.replicate(
+      mesh,
+      (
+        np.float32(config.temperature),
+        [np.int32(i) for i in range(config.updates_per_rollout)],
+      ),
     )
     _, self._decode_shardings = sharding.param_shardings(
       decoder.init_fn(model), mesh, sharding.DECODE_RULES, jax.random.key(0)
@@ -108,14 +126,26 @@ class Trainer:
 
   def start(self, params: Any) -> RLState:
     """Returns the state before the first step; `params` are copied."""
+    config = self._config
     train = state.create(params, self._tx, self._mesh)
-    zero = jax.device_put(np.int32(0), train.step.sharding)
-    return RLState(step=zero, train=train)
+    with sharding.use(self._mesh, sharding.TRAIN_RULES):
+      # A round begins with Q - 1 groups at most, and may keep all of its own.
+      buffer = groups.empty(
+        config.prompts_per_step + config.prompts_per_round,
+        config.group_size,
+        config.max_new_tokens,
+        self._prompts.candidates.shape[1],
+        self._prompts.buckets[-1],
+      )
+    zero = sharding.replicate(self._mesh, np.int32(0))
+    return RLState(step=zero, train=train, buffer=buffer)
 
   def step(
     self, before: RLState, rounds: Sequence[rollout.Lists]
   ) -> tuple[RLState, dict]:
     """Makes one RL step; `before` is donated.
+
+    Groups that were left over come first. A step that they fill samples none.
 
     Args:
       before: the state.
@@ -124,19 +154,23 @@ class Trainer:
     Returns:
       (state after, metrics of pairs (sum, count)).
     """
-    number = int(before.step)
     started = time.monotonic()
-    buffer, metrics = self._fill(number, before.train.params, rounds)
+    buffer, metrics = self._fill(before, rounds)
     filled = time.monotonic()
     train, more = self._learn(before.train, buffer)
+    with sharding.use(self._mesh, sharding.TRAIN_RULES):
+      buffer, left = groups.carry(
+        buffer, self._config.prompts_per_step, self._config.max_staleness
+      )
     jax.block_until_ready(train.params)
     ended = time.monotonic()
-    tokens = float(metrics['answer_tokens'][0])
-    metrics.update(more)
-    metrics['tokens_per_second'] = (tokens, ended - started)
+    if 'answer_tokens' in metrics:
+      tokens = float(jax.device_get(metrics['answer_tokens'][0]))
+      metrics['tokens_per_second'] = (tokens, ended - started)
+    metrics |= more | left
     metrics['rollout_seconds'] = (filled - started, 1.0)
     metrics['update_seconds'] = (ended - filled, 1.0)
-    return RLState(step=before.step + 1, train=train), metrics
+    return RLState(_next(before.step), train, buffer), metrics
 
   def ranks(self, params: Any, lists: rollout.Lists) -> tuple[Any, Any]:
     """Decodes greedily; see `rollout.greedy_ranks`."""
@@ -150,38 +184,34 @@ class Trainer:
     return model, sharding.reshard(params, self._decode_shardings)
 
   def _fill(
-    self, number: int, params: Any, rounds: Sequence[rollout.Lists]
+    self, before: RLState, rounds: Sequence[rollout.Lists]
   ) -> tuple[groups.Groups, dict]:
     """Rolls out until the buffer is full or the rounds are used up."""
-    config = self._config
-    model, params = self._for_decoding(params)
-    key = jax.random.fold_in(self._key, number)
-    buffer, metrics, fill, used = None, None, 0, 0
+    config, size = self._config, self._config.prompts_per_step
+    model, params = self._for_decoding(before.train.params)
+    buffer, metrics, used = before.buffer, {}, 0
     with sharding.use(self._mesh, sharding.DECODE_RULES):
+      fill, _ = _numbers(groups.look(buffer, size))
       for lists in rounds:
+        if fill == size:
+          break
         rollouts = rollout.roll_out(
           model,
           config,
           self._fmt,
           params,
           lists,
-          jax.random.fold_in(key, used),
-          jnp.float32(config.temperature),
+          _round_key(self._key, before.step, used),
+          self._temperature,
           config.group_size,
         )
         if self._observe is not None and not used:
-          self._observe(number, lists, rollouts)
-        if buffer is None:
-          longest = self._prompts.buckets[-1]
-          buffer = groups.empty(rollouts.groups, longest)
+          self._observe(*_numbers((before.step,)), lists, rollouts)
         buffer = groups.fill(buffer, rollouts.groups)
-        pairs = rollout.summarise(rollouts)
-        metrics = metrics_lib.combine(metrics, pairs) if metrics else pairs
-        fill = int(buffer.weight.sum())
+        metrics = metrics_lib.combine(metrics, rollout.summarise(rollouts))
+        fill, _ = _numbers(groups.look(buffer, size))
         used += 1
-        if fill == config.prompts_per_step:
-          break
-    metrics['fill_rate'] = (float(fill), float(config.prompts_per_step))
+    metrics['fill_rate'] = (float(fill), float(size))
     metrics['rounds'] = (float(used), 1.0)
     return buffer, metrics
 
@@ -190,26 +220,56 @@ class Trainer:
   ) -> tuple[state.TrainState, dict]:
     """Makes an update on each mini-batch that holds a group.
 
-    `sampler_gap` is the `logp_gap` of the first one.
+    `sampler_gap` is that of the first one, when nothing was learned yet.
     """
-    parts = self._config.updates_per_rollout
-    fill = int(buffer.weight.sum())
-    longest = int(buffer.prompt_valid.sum(-1).max())
-    bucket = self._prompts.bucket(longest)
-    metrics = None
+    config, size = self._config, self._config.prompts_per_step
+    metrics = {}
     with sharding.use(self._mesh, sharding.TRAIN_RULES):
-      # Every `parts`-th group is in a part: the first `fill` parts have some.
-      for index in range(min(fill, parts)):
-        batch = groups.part(buffer, jnp.int32(index), parts, bucket)
-        train, pairs = self._update(train, batch)
-        if metrics is None:
-          # Nothing was learned yet: the two differ by rounding alone.
-          gap = pairs['logp_gap']
-          metrics = pairs
-        else:
-          metrics = metrics_lib.combine(metrics, pairs)
-    if metrics is None:
-      metrics = {name: (0.0, 0.0) for name in _UPDATE}
-      extremes = {'ratio_min': (1.0, 1.0), 'ratio_max': (1.0, 1.0)}
-      return train, {**metrics, **extremes, 'sampler_gap': (0.0, 0.0)}
-    return train, {**metrics, 'sampler_gap': gap}
+      fill, longest = _numbers(groups.look(buffer, size))
+      bucket = self._prompts.bucket(longest)
+      # Every n-th group is in a part of n: the first `fill` parts have some.
+      batches = [
+        groups.part(buffer, index, size, len(self._parts), bucket)
+        for index in self._parts[:fill]
+      ]
+      if config.old_logps == 'recomputed':
+        given = self._model, config, self._fmt, train.params
+        batches = [objective.recompute(*given, batch) for batch in batches]
+      for batch in batches:
+        train, pairs = self._update(train, batch, *self._frozen)
+        if metrics:
+          del pairs['sampler_gap']
+        metrics = metrics_lib.combine(metrics, pairs)
+    return train, metrics
+
+
+@functools.partial(jax.jit, static_argnames='index')
+def _round_key(key: jax.Array, step: jax.Array, index: int) -> jax.Array:
+  return jax.random.fold_in(jax.random.fold_in(key, step), index)
+
+
+@jax.jit
+def _next(step: jax.Array) -> jax.Array:
+  return step + 1
+
+
+def _numbers(arrays: Sequence[jax.Array]) -> list[int]:
+  """Reads scalars of the device, of which all processes have a copy."""
+  return [int(x) for x in jax.device_get(arrays)]
+
+
+def _check_reference(
+  model: LMConfig, config: RLConfig, reference: tuple[LMConfig, Any] | None
+) -> None:
+  if (reference is not None) != (config.kl > 0):
+    raise ValueError(
+      f'rl.kl = {config.kl}, but a reference model is '
+      f'{"missing" if reference is None else "given"}: give one exactly where '
+      'rl.kl is above 0.'
+    )
+  if reference and reference[0].vocab_size != model.vocab_size:
+    raise ValueError(
+      f'The reference model has a vocabulary of {reference[0].vocab_size}, the '
+      f'policy of {model.vocab_size}: their tokens cannot be compared. Give a '
+      'reference (rl.reference) that was made with the vocabulary of this run.'
+    )

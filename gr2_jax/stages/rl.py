@@ -1,24 +1,27 @@
 """Reinforcement learning by DAPO on the training candidates (GR2.md, stage 3).
 
-Reads the lists that hold their target and the SFT model; writes checkpoints,
+Reads the lists that hold their target, the SFT model (or, by `rl.start`, the
+mid-trained one) and the reference model, if any; writes checkpoints,
 `metrics.jsonl`, sampled groups in `rollouts.jsonl`, and the model.
 """
 
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
 from gr2_jax.rl import config as rl_config
-from gr2_jax.rl import prompt_set, rollout, trainer
-from gr2_jax.stages import artifacts, pretrained, runner
+from gr2_jax.rl import epoch, prompt_set, rollout, trainer
+from gr2_jax.stages import artifacts, pretrained, reference, runner
 from gr2_jax.train import loop
 from gr2_jax.train.metrics import MetricsWriter
 
@@ -26,10 +29,11 @@ from gr2_jax.train.metrics import MetricsWriter
 @runner.stage(
   'rl',
   sections=('text', 'rl'),
-  inputs=('data', 'sid', 'midtrain', 'candidates', 'sft'),
+  inputs=reference.inputs,
+  external=reference.fingerprint,
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Trains the SFT model on the rewards of its own answers."""
+  """Trains a model on the rewards of its own answers."""
   cfg = config_lib.build(rl_config.RLConfig, config.rl)
   rl_config.check_mesh(cfg, sharding.batch_parts(context.mesh))
   store = artifacts.Artifacts(config, context.workdir)
@@ -39,7 +43,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   prompts = make_prompts(store, lists, cfg.prompt_buckets)
 
   mesh = context.mesh
-  shape, params = io.load(store.model('sft'), mesh, sharding.TRAIN_RULES)
+  shape, params = io.load(store.model(cfg.start), mesh, sharding.TRAIN_RULES)
   rl = trainer.Trainer(
     shape,
     cfg,
@@ -49,13 +53,14 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     context.seed,
     _observer(store, lists, context.directory / 'rollouts.jsonl', cfg, mesh),
     pretrained.trainable(shape, store.vocab),
+    reference.load(cfg, store, mesh),
   )
   validate, baseline = _validation(store, rl, cfg, mesh)
   final = loop.fit(
     rl.start(params),
     rl.step,
     prompt_set.RoundIterator(
-      prompts, cfg.prompts_per_step, cfg.max_rounds, context.seed
+      prompts, cfg.prompts_per_round, cfg.max_rounds, context.seed
     ),
     cfg.steps,
     context.directory,
@@ -65,16 +70,37 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     desc='rl',
     evaluate=validate,
     show='reward',
+    stop=lambda: _barren(context.directory, cfg) >= len(lists),
   )
   io.save(context.directory / 'model', shape, final.train.params)
   records = list(files.read_jsonl(context.directory / 'metrics.jsonl'))
   return {
+    **_warning(final, _barren(context.directory, cfg), len(lists), cfg),
     'lists': len(lists),
     'updates': int(final.train.step),
     'longest_prompt': max(map(len, prompts.prompts)),
     **_ends(records),
     **baseline,
   }
+
+
+def _barren(directory: pathlib.Path, cfg: rl_config.RLConfig) -> int:
+  """Counts the prompts sampled since a group last qualified."""
+  path = directory / 'metrics.jsonl'
+  records = list(files.read_jsonl(path)) if path.exists() else []
+  return epoch.barren_prompts(records, cfg)
+
+
+def _warning(
+  final: trainer.RLState, barren: int, lists: int, cfg: rl_config.RLConfig
+) -> dict[str, str]:
+  """Tells of a run, or of its last epoch, in which no group qualified."""
+  updates = int(final.train.step)
+  if updates and barren < lists:
+    return {}
+  text = epoch.message(barren, int(final.step), updates, cfg)
+  logging.warning('%s', text)
+  return {'ended': text}
 
 
 def make_prompts(

@@ -93,7 +93,8 @@ def stage_seed(seed: int, name: str) -> int:
 def stage(
   name: str,
   sections: Sequence[str],
-  inputs: Sequence[str] = (),
+  inputs: Sequence[str]
+  | Callable[[ml_collections.ConfigDict], Sequence[str]] = (),
   external: Callable[[ml_collections.ConfigDict], str] | None = None,
 ) -> Callable:
   """Decorates the body of a stage.
@@ -101,7 +102,7 @@ def stage(
   Args:
     name: the stage, also the name of its directory.
     sections: keys of the config that the stage reads, beside seed and mesh.
-    inputs: stages whose artifacts it reads.
+    inputs: stages whose artifacts it reads, or what gives them.
     external: gives a hash of what the stage reads from outside the workdir.
 
   Returns:
@@ -114,9 +115,10 @@ def stage(
     def run(config: ml_collections.ConfigDict, workdir) -> dict:
       workdir = pathlib.Path(workdir)
       directory = workdir / name
+      read = inputs(config) if callable(inputs) else inputs
       key = {
         'seed': config.seed,
-        'inputs': _input_fingerprints(name, workdir, inputs),
+        'inputs': _input_fingerprints(name, workdir, read),
         'external': external(config) if external else '',
         'config': {s: config_lib.to_dict(config[s]) for s in sections},
       }

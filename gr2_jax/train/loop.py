@@ -40,8 +40,8 @@ class _Window:
     if bad:
       raise FloatingPointError(
         f'Step {step}: {", ".join(sorted(bad))} not finite (loss = '
-        f'{pairs["loss"]}, grad_norm = {pairs["grad_norm"]}, lr = '
-        f'{pairs["lr"]}, as sum and count) in {self._directory}. Lower the '
+        f'{pairs.get("loss")}, grad_norm = {pairs.get("grad_norm")}, lr = '
+        f'{pairs.get("lr")}, as sum and count) in {self._directory}. Lower the '
         'learning rate or look at the batch of that step; the last checkpoint '
         'is from before it.'
       )

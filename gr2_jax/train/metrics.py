@@ -22,15 +22,15 @@ def combine(left: Pairs, right: Pairs, xp: Any = jnp) -> Pairs:
 
   Args:
     left: pairs (sum, count).
-    right: pairs with the same names.
+    right: pairs; a name that only one side has is taken as it is there.
     xp: `jax.numpy` inside of jit, `numpy` for host values.
 
   Returns:
     The pairs of both parts together.
   """
-  out = {}
-  for name, (total, count) in left.items():
-    more, n = right[name]
+  out = {**left, **right}
+  for name in left.keys() & right.keys():
+    (total, count), (more, n) = left[name], right[name]
     if name.endswith('_min'):
       out[name] = (xp.minimum(total, more), n)
     elif name.endswith('_max'):

@@ -11,7 +11,7 @@ from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train.optimiser import Optimiser, join
 from gr2_jax.train.state import TrainState
 
-LossFn = Callable[[Any, Any], tuple[jax.Array, jax.Array, dict]]
+LossFn = Callable[..., tuple[jax.Array, jax.Array, dict]]
 
 
 def _split(batch: Any, parts: int) -> Any:
@@ -85,10 +85,12 @@ class TrainStep:
     self._microbatches = microbatches
     self._compiled = {}
 
-  def _update(self, state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+  def _update(
+    self, state: TrainState, batch: Any, *others: Any
+  ) -> tuple[TrainState, dict]:
     trained, frozen = self._tx.split(state.params)
     grads, total, count, metrics = accumulate(
-      lambda trained, part: self._loss_fn(join(trained, frozen), part),
+      lambda trained, part: self._loss_fn(join(trained, frozen), part, *others),
       trained,
       batch,
       self._microbatches,
@@ -106,12 +108,16 @@ class TrainStep:
     }
     return TrainState(state.step + 1, params, opt_state), metrics
 
-  def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+  def __call__(
+    self, state: TrainState, batch: Any, *others: Any
+  ) -> tuple[TrainState, dict]:
     """Makes one update; `state` is donated, do not use it afterwards.
 
     Args:
       state: the state before.
       batch: arrays [B, ...], put on the mesh by `sharding.shard_batch`.
+      *others: what the loss function reads besides, whole for each part of the
+        batch, such as the parameters of a frozen model.
 
     Returns:
       (state after, metrics of pairs (sum, count): the loss function's, and
@@ -124,7 +130,7 @@ class TrainStep:
       self._compiled[key] = jax.jit(
         self._update, donate_argnums=0, out_shardings=(shardings, None)
       )
-    return self._compiled[key](state, batch)
+    return self._compiled[key](state, batch, *others)
 
 
 def make_train_step(
@@ -133,12 +139,14 @@ def make_train_step(
   """Makes the train step of a loss.
 
   Args:
-    loss_fn: (params, batch) -> (loss sum, count, metrics {name: (sum, count)}).
-      Gradients of the sum are divided once, by the count of the whole batch.
+    loss_fn: (params, batch, *others) -> (loss sum, count, metrics {name: (sum,
+      count)}). Gradients of the sum are divided once, by the count of the whole
+      batch.
     tx: from `optimiser.make`.
     microbatches: gradients are accumulated over this many parts of the batch.
 
   Returns:
-    `step(state, batch) -> (state, metrics)`. Call it inside `sharding.use`.
+    `step(state, batch, *others) -> (state, metrics)`. Call it inside
+    `sharding.use`.
   """
   return TrainStep(loss_fn, tx, microbatches)

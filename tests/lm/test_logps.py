@@ -51,6 +51,29 @@ def test_no_gradient_is_nan_where_logits_are_banned():
     assert np.isfinite(grad).all()
 
 
+def test_kl_by_hand():
+  """Of whole distributions, of allowed ids, of one allowed id, tempered."""
+  p = np.log(np.array([1.0, 4.0, 16.0], np.float32))
+  q = np.log(np.array([16.0, 1.0, 4.0], np.float32))
+  allowed = np.array([[-1, -1], [2, 0], [1, -1]])
+  got = jax.jit(logps.token_kl)(
+    np.tile(p, (3, 1)), np.tile(q, (3, 1)), 2.0, allowed
+  )
+  # Temperature 2 takes roots: 1, 2, 4 beside 4, 1, 2; then 1, 4 beside 4, 2.
+  free = (1 * np.log(1 / 4) + 2 * np.log(2 / 1) + 4 * np.log(4 / 2)) / 7
+  bound = (1 * np.log(0.2 / (4 / 6)) + 4 * np.log(0.8 / (2 / 6))) / 5
+  np.testing.assert_allclose(got, [free, bound, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_kl_of_banned_ids_is_finite_and_so_is_its_gradient():
+  p, q = np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32)
+  p[0, 1], q[0, 1], q[0, 2] = -1e4, -1e4, 2.0
+  for allowed in (None, np.array([[-1, -1]]), np.array([[0, -1]])):
+    total = lambda p, allowed=allowed: logps.token_kl(p, q, 0.7, allowed).sum()
+    value, grad = jax.jit(jax.value_and_grad(total))(p)
+    assert np.isfinite(value) and np.isfinite(grad).all() and grad[0, 1] == 0
+
+
 @settings(max_examples=30, deadline=None)
 @given(
   hnp.arrays(np.float32, (4, 7), elements=st.floats(-20, 20, width=32)),

@@ -21,6 +21,16 @@ from gr2_jax.rl import config as rl_config
     ('max_rounds', 0, 'at least 1'),
     ('advantage_norm', 'var', "'std' or 'none'"),
     ('prompt_buckets', (64, 32), 'rising'),
+    ('over_sampling', 0.5, 'at least 1'),
+    ('over_sampling', 1.3, 'whole prompts'),
+    ('max_staleness', -1, 'at least 0'),
+    ('old_logps', 'mean', "'sampler' or 'recomputed'"),
+    ('tis_cap', 2.0, "old_logps = 'recomputed'"),
+    ('loss_level', 'answer', "'token' or 'sequence'"),
+    ('reward_weight', 0.0, 'nothing would be learned'),
+    ('reference', 'sft', 'rl.kl = 0.0'),
+    ('entropy_bonus', -0.1, 'at least 0'),
+    ('start', 'data', "'sft' or 'midtrain'"),
   ],
 )
 def test_refused(name, value, match):
@@ -45,3 +55,23 @@ def test_groups_must_divide_by_the_devices():
 def test_causal_credit_needs_the_constraint():
   with pytest.raises(ValueError, match=r"credit = 'causal'.*rl\.constrain"):
     dataclasses.replace(tiny.CONFIG, credit='causal', constrain=False)
+
+
+def test_terms_that_need_each_other():
+  change = dataclasses.replace
+  with pytest.raises(ValueError, match=r"rl\.reference = ''.*rl\.kl = 0.1"):
+    change(tiny.CONFIG, kl=0.1)
+  with pytest.raises(ValueError, match=r"rl\.credit = 'causal'.*rl\.kl"):
+    change(tiny.CONFIG, kl=0.1, reference='sft', credit='causal')
+  with pytest.raises(ValueError, match=r'rl\.max_rounds = 2.*dynamic_sampling'):
+    change(tiny.CONFIG, dynamic_sampling=False)
+  change(tiny.CONFIG, dynamic_sampling=False, max_rounds=1)
+  change(tiny.CONFIG, old_logps='recomputed', tis_cap=2.0)
+
+
+def test_rounds_must_divide_by_the_devices():
+  config = dataclasses.replace(tiny.CONFIG, over_sampling=1.25)
+  assert config.prompts_per_round == 10
+  rl_config.check_mesh(config, 2)
+  with pytest.raises(ValueError, match='over_sampling.*10 prompts'):
+    rl_config.check_mesh(config, 4)

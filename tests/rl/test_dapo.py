@@ -131,3 +131,47 @@ def test_shapes_are_checked():
     dapo.dapo_loss(zeros, zeros[..., :2], jnp.ones((1, 2)), mask)
   with pytest.raises(ValueError, match='advantages'):
     dapo.dapo_loss(zeros, zeros, jnp.ones((1, 3)), mask)
+
+
+def test_sequence_level_by_hand():
+  """Means over an answer's tokens, then over the answers that have any."""
+  ratios = jnp.array([[[1.1, 0.9, 1.0], [1.5, 9.0, 9.0], [9.0, 9.0, 9.0]]])
+  advantages = jnp.array([[2.0, -1.0, 5.0]])
+  mask = jnp.array([[[1, 1, 1], [1, 0, 0], [0, 0, 0]]], bool)
+  total, count, metrics = dapo.dapo_loss(
+    jnp.log(ratios), jnp.zeros((1, 3, 3)), advantages, mask, level='sequence'
+  )
+  # Answers of three tokens, of one, and of none.
+  np.testing.assert_allclose(total, -(2.0 * (1.1 + 0.9 + 1.0) / 3 - 1.5))
+  assert count == 2
+  # Metrics stay those of tokens.
+  assert metrics['ratio'][1] == 4
+  with pytest.raises(ValueError, match="'token' or 'sequence'"):
+    dapo.reduce(ratios, mask, 'answer')
+
+
+def test_sequence_level_sums_of_parts_are_the_sum_of_the_whole():
+  rng = np.random.default_rng(2)
+  values = rng.normal(size=(4, 2, 6)).astype(np.float32)
+  mask = np.arange(6) < np.array([[1, 6], [2, 0], [5, 5], [0, 0]])[..., None]
+  whole = dapo.reduce(values, mask, 'sequence')
+  parts = [
+    dapo.reduce(values[i : i + 1], mask[i : i + 1], 'sequence')
+    for i in range(4)
+  ]
+  np.testing.assert_allclose(sum(p[0] for p in parts), whole[0], rtol=1e-5)
+  assert sum(p[1] for p in parts) == whole[1] == 5
+
+
+def test_importance_weights_by_hand():
+  old = jnp.log(jnp.array([[[0.5, 0.3, 0.2]]]))
+  sampled = jnp.log(jnp.array([[[0.25, 0.6, 0.1]]])).at[0, 0, 2].set(jnp.nan)
+  mask = jnp.array([[[True, True, False]]])
+  weights = dapo.truncated_weights(old, sampled, mask, 1.5)
+  # Ratios of 2, capped, and of 1/2; nothing is read outside of the mask.
+  np.testing.assert_allclose(weights, [[[1.5, 0.5, 1.0]]], rtol=1e-6)
+  total, count, _ = dapo.dapo_loss(
+    old, old, jnp.array([[2.0]]), mask, weights=weights
+  )
+  np.testing.assert_allclose(total, -2.0 * (1.5 + 0.5), rtol=1e-6)
+  assert count == 2

@@ -1,5 +1,6 @@
-"""Whole RL steps on a tiny LM: metrics, resume, empty fills, learning."""
+"""Whole RL steps on a tiny LM: metrics, resume, fills, programs, learning."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -8,13 +9,23 @@ import pytest
 import tiny
 
 from gr2_jax import files, sharding
-from gr2_jax.rl import prompt_set, rollout, trainer
+from gr2_jax.lm import decoder
+from gr2_jax.rl import groups, prompt_set, rollout, trainer
 from gr2_jax.train import loop, metrics
 
+# Every setting that changes how a step goes along.
+BUSY = dataclasses.replace(
+  tiny.CONFIG,
+  over_sampling=1.5,
+  max_staleness=2,
+  old_logps='recomputed',
+  tis_cap=2.0,
+)
 
-def _rounds(prompts):
+
+def _rounds(prompts, config=tiny.CONFIG):
   return prompt_set.RoundIterator(
-    prompts, tiny.CONFIG.prompts_per_step, tiny.CONFIG.max_rounds, seed=5
+    prompts, config.prompts_per_round, config.max_rounds, seed=5
   )
 
 
@@ -76,7 +87,8 @@ def test_eight_devices_sample_and_learn_the_same(mesh8, run):
   keep = _Keep()
   state, records, _ = _steps(mesh8, tiny.prompt_set(buckets=(16,)), 1, keep)
   np.testing.assert_array_equal(keep.tokens[0], run[3][0])
-  for name in ('reward', 'valid_rate', 'answer_tokens', 'fill_rate', 'loss'):
+  names = ('reward', 'valid_rate', 'answer_tokens', 'fill_rate', 'left_over')
+  for name in (*names, 'loss'):
     # The second update follows Adam's first step, which amplifies rounding.
     np.testing.assert_allclose(
       records[0][name], run[1][0][name], rtol=1e-3, atol=1e-3
@@ -108,33 +120,79 @@ def test_groups_without_variance_neither_train_nor_raise(mesh1):
   assert rollout.roll_out._cache_size() == compiled
 
 
-def test_partial_fills_do_not_recompile(mesh1, run):
-  rl = run[2]
-  prompts, empty = tiny.prompt_set(buckets=(16,)), _hopeless()
-  for hopeful in (1, 3):
-    good, bad = prompts.batch(np.arange(8)), empty.batch(np.arange(8))
-    rows = np.arange(8) < hopeful
-    mixed = jax.tree.map(
-      lambda a, b, rows=rows: np.where(
-        rows.reshape((8,) + (1,) * (a.ndim - 1)), a, b
-      ),
-      good,
-      bad,
-    )
-    state, pairs = rl.step(
-      rl.start(tiny.params(mesh1)), sharding.shard_batch(mesh1, (mixed,))
-    )
-    record = metrics.means(jax.device_get(pairs))
-    assert record['fill_rate'] <= hopeful / 8
-    assert int(state.train.step) <= min(hopeful, 2)
-  assert [f._cache_size() for f in rl._update._compiled.values()] == [1]
+@pytest.fixture(scope='module')
+def busy(mesh1):
+  prompts = tiny.prompt_set(buckets=(12, 16))
+  return prompts, trainer.Trainer(
+    tiny.MODEL, BUSY, tiny.FMT, prompts, mesh1, seed=3
+  )
 
 
-def _fit(mesh, rl, prompts, directory, steps):
+@contextlib.contextmanager
+def _programs():
+  """Collects the names of what is traced or compiled meanwhile."""
+  seen = []
+
+  def listen(event, _, **kwargs):
+    if event.startswith('/jax/core/compile'):
+      seen.append((event, kwargs))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield seen
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def _round(prompts, bucket, hopeful):
+  """A round in a bucket, of which the first so many lists teach something."""
+  fits = [i for i, p in enumerate(prompts.prompts) if len(p) <= bucket]
+  longest = max(fits, key=lambda i: len(prompts.prompts[i]))
+  rows = np.resize([longest, *fits], BUSY.prompts_per_round)
+  lists = prompts.batch(rows)
+  assert lists.prompt.shape[1] == bucket
+  # One candidate alone: every answer ranks it first.
+  mask, target = lists.candidate_mask.copy(), lists.target.copy()
+  mask[hopeful:, 1:], target[hopeful:] = False, 0
+  return lists.replace(candidate_mask=mask, target=target)
+
+
+def test_no_step_compiles_or_moves_anything_anew(mesh1, busy):
+  """Whatever the fill, the leftovers, the rounds and the buckets."""
+  prompts, rl = busy
+  state = rl.start(tiny.params(mesh1))
+  # What each step's rounds hold: (bucket, lists with something to learn).
+  first = [[(12, 0), (12, 12)], [(16, 0), (16, 12)]]
+  later = [
+    [(16, 12), (16, 12)], [(12, 12), (16, 12)], [(12, 0), (12, 0)],
+    [(12, 1), (12, 0)], [(16, 12), (12, 12)], [(12, 12), (12, 12)],
+  ]  # fmt: skip
+  put = lambda step: sharding.shard_batch(
+    mesh1, tuple(_round(prompts, *kind) for kind in step)
+  )
+  for rounds in map(put, first):
+    state, _ = rl.step(state, rounds)
+  records, later = [], [put(step) for step in later]
+  with _programs() as seen, jax.transfer_guard('disallow'):
+    for rounds in later:
+      state, pairs = rl.step(state, rounds)
+      records.append(jax.device_get(pairs))
+  assert not seen
+  assert [f._cache_size() for f in rl._update._compiled.values()] == [2]
+  records = [metrics.means(pairs) for pairs in records]
+  # The steps did differ.
+  fills = [record['fill_rate'] for record in records]
+  assert max(fills) == 1 and min(fills) < 0.3
+  assert {record['rounds'] for record in records} >= {1, 2}
+  assert max(record['left_over'] for record in records) > 0
+
+
+def _fit(mesh, busy, directory, steps):
+  prompts, rl = busy
   return loop.fit(
     rl.start(tiny.params(mesh)),
     rl.step,
-    _rounds(prompts),
+    _rounds(prompts, BUSY),
     steps,
     directory,
     mesh,
@@ -144,11 +202,18 @@ def _fit(mesh, rl, prompts, directory, steps):
   )
 
 
-def test_a_resumed_run_ends_with_the_same_bits(mesh1, run, tmp_path):
-  prompts, rl = tiny.prompt_set(buckets=(16,)), run[2]
-  whole = _fit(mesh1, rl, prompts, tmp_path / 'whole', 4)
-  _fit(mesh1, rl, prompts, tmp_path / 'cut', 2)
-  resumed = _fit(mesh1, rl, prompts, tmp_path / 'cut', 4)
+def test_a_killed_run_ends_with_the_same_bits(
+  mesh1, busy, tmp_path, killed_after
+):
+  """Policy, optimiser, place in the data, RNG, and groups left over."""
+  whole = _fit(mesh1, busy, tmp_path / 'whole', 4)
+  # The fourth step ends between its updates and its checkpoint.
+  with killed_after(groups, 'carry', 3):
+    _fit(mesh1, busy, tmp_path / 'cut', 4)
+  kept = _fit(mesh1, busy, tmp_path / 'cut', 2)
+  assert int(kept.step) == 2 and kept.buffer.weight.sum() > 0
+  assert kept.buffer.age.max() > 0
+  resumed = _fit(mesh1, busy, tmp_path / 'cut', 4)
   jax.tree.map(
     np.testing.assert_array_equal,
     jax.device_get(whole),
@@ -163,6 +228,39 @@ def test_a_resumed_run_ends_with_the_same_bits(mesh1, run, tmp_path):
     for name in ('whole', 'cut')
   ]
   assert records[0] == records[1] and len(records[0]) == 4
+  assert records[0][1]['left_over'] > 0
+
+
+def test_a_student_comes_closer_to_its_teacher(mesh1):
+  """On its own answers, rewards set aside: the KL falls."""
+  shape = dataclasses.replace(tiny.MODEL, width=24, heads=3, kv_heads=3)
+  made = decoder.init(shape, mesh1, sharding.TRAIN_RULES, jax.random.key(9))
+  teacher = jax.tree.map(lambda x: x * 3 if x.ndim > 1 else x, made)
+  config = dataclasses.replace(
+    tiny.CONFIG,
+    kl=1.0,
+    reference='sft',
+    reward_weight=0.0,
+    dynamic_sampling=False,
+    max_rounds=1,
+  )
+  prompts = tiny.prompt_set(buckets=(16,))
+  rl = trainer.Trainer(
+    tiny.MODEL,
+    config,
+    tiny.FMT,
+    prompts,
+    mesh1,
+    seed=3,
+    reference=(shape, teacher),
+  )
+  state, rounds, kl = rl.start(tiny.params(mesh1)), _rounds(prompts, config), []
+  for _ in range(10):
+    state, pairs = rl.step(state, sharding.shard_batch(mesh1, next(rounds)))
+    record = metrics.means(jax.device_get(pairs))
+    assert record['fill_rate'] == 1 and record['left_over'] == 0
+    kl.append(record['kl'])
+  assert kl[-1] < kl[0] / 2
 
 
 def test_the_reward_rises(mesh1, run):

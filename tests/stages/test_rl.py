@@ -67,8 +67,10 @@ def before(tmp_path_factory, made):
   vocab.save(root / 'midtrain' / 'vocab')
   shape = lm_config.LMConfig(vocab.size, 16, 1, 2, 2, 8, 16)
   mesh = sharding.make_mesh()
-  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
-  io.save(root / 'sft' / 'model', shape, params)
+  for seed, stage in enumerate(('sft', 'midtrain')):
+    key = jax.random.key(seed)
+    params = decoder.init(shape, mesh, sharding.TRAIN_RULES, key)
+    io.save(root / stage / 'model', shape, params)
   rng = np.random.default_rng(1)
   for split, position in (('train', 6), ('valid', 7)):
     _write_lists(root / 'candidates' / f'{split}.npz', made, position, rng)
@@ -162,3 +164,48 @@ def test_settings_are_checked_before_anything_runs(workdir):
     rl.run(_config(max_new_tokens=18), path)
   with pytest.raises(ValueError, match='multiple of 16'):
     rl.run(_config(prompts_per_step=8), path)
+
+
+def test_distillation_in_place_of_sft(workdir, before):
+  """From the mid-trained model, with a teacher's directory, without SFT."""
+  path = workdir('distilled')
+  (path / 'sft').unlink()
+  section = {
+    'start': 'midtrain',
+    'kl': 0.5,
+    'reference': str(before / 'sft' / 'model'),
+  }
+  with pytest.raises(FileNotFoundError, match="Run the stage 'sft'"):
+    rl.run(_config(kl=0.5, reference='sft'), path)
+  with pytest.raises(FileNotFoundError, match='No complete model in.*nowhere'):
+    rl.run(_config(**(section | {'reference': '/nowhere'})), path)
+  rl.run(_config(**section, steps=2), path)
+  records = list(files.read_jsonl(path / 'rl' / 'metrics.jsonl'))
+  assert all(record['kl'] > 0 for record in records)
+  # What it reads is part of the stage's identity.
+  key = files.read_json(path / 'rl' / 'config.json')
+  assert 'sft' not in key['inputs'] and len(key['external']) == 64
+  started = _params(path)
+  mesh = sharding.make_mesh()
+  _, given = io.load(before / 'midtrain' / 'model', mesh, sharding.TRAIN_RULES)
+  gaps = jax.tree.map(
+    lambda a, b: np.abs(a - b).max(), started, jax.device_get(given)
+  )
+  # Two steps of two updates at a rate of 1e-3.
+  assert 0 < max(jax.tree.leaves(gaps)) < 0.01
+
+
+def test_an_epoch_without_any_group_ends_the_run(workdir):
+  """At temperature zero, nearly, all answers to a prompt are the same."""
+  path = workdir('barren')
+  summary = rl.run(_config(temperature=1e-6, steps=8), path)
+  assert 'no group had rank rewards that differ' in summary['ended']
+  assert summary['updates'] == 0
+  # An epoch of at most 40 lists is over within two steps of 32 prompts.
+  records = list(files.read_jsonl(path / 'rl' / 'metrics.jsonl'))
+  assert [record['step'] for record in records] == [1, 2]
+  mesh = sharding.make_mesh()
+  _, given = io.load(path / 'sft' / 'model', mesh, sharding.TRAIN_RULES)
+  jax.tree.map(
+    np.testing.assert_array_equal, _params(path), jax.device_get(given)
+  )
