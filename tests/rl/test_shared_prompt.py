@@ -103,7 +103,12 @@ def separate(mesh1, batch):
 
 @pytest.mark.parametrize(
   ('devices', 'microbatches', 'remat'),
-  [(1, 1, False), (1, 2, True), (8, 1, False), (8, 2, True)],
+  [
+    (1, 1, False),
+    pytest.param(1, 2, True, marks=pytest.mark.slow),
+    pytest.param(8, 1, False, marks=pytest.mark.slow),
+    (8, 2, True),
+  ],
 )
 def test_loss_and_gradients(
   devices, microbatches, remat, mesh1, mesh8, batch, separate

@@ -84,8 +84,8 @@ def test_updates_are_two_a_rollout(run):
 
 
 def test_eight_devices_sample_and_learn_the_same(mesh8, run):
-  keep = _Keep()
-  state, records, _ = _steps(mesh8, tiny.prompt_set(buckets=(16,)), 1, keep)
+  keep, prompts = _Keep(), tiny.prompt_set(buckets=(16,))
+  state, records, rl = _steps(mesh8, prompts, 1, keep)
   np.testing.assert_array_equal(keep.tokens[0], run[3][0])
   names = ('reward', 'valid_rate', 'answer_tokens', 'fill_rate', 'left_over')
   for name in (*names, 'loss'):
@@ -94,6 +94,13 @@ def test_eight_devices_sample_and_learn_the_same(mesh8, run):
       records[0][name], run[1][0][name], rtol=1e-3, atol=1e-3
     )
   assert int(state.train.step) == 2
+  # Nor does a step move anything to the devices, or from one to another, but
+  # what it lays out anew by intention.
+  rounds = sharding.shard_batch(mesh8, next(_rounds(prompts)))
+  with jax.transfer_guard('disallow'):
+    rl._observe = None
+    state, _ = rl.step(state, rounds)
+  assert int(state.step) == 2
 
 
 def _hopeless():
@@ -170,8 +177,10 @@ def test_no_step_compiles_or_moves_anything_anew(mesh1, busy):
   put = lambda step: sharding.shard_batch(
     mesh1, tuple(_round(prompts, *kind) for kind in step)
   )
-  for rounds in map(put, first):
-    state, _ = rl.step(state, rounds)
+  with _programs() as seen:
+    for rounds in map(put, first):
+      state, _ = rl.step(state, rounds)
+  assert seen
   records, later = [], [put(step) for step in later]
   with _programs() as seen, jax.transfer_guard('disallow'):
     for rounds in later:
@@ -185,6 +194,23 @@ def test_no_step_compiles_or_moves_anything_anew(mesh1, busy):
   assert max(fills) == 1 and min(fills) < 0.3
   assert {record['rounds'] for record in records} >= {1, 2}
   assert max(record['left_over'] for record in records) > 0
+
+
+def test_recomputed_log_probs_are_those_before_the_step(mesh1, busy):
+  """A sampler that gave half the chance: the ratio knows nothing of it."""
+  prompts, rl = busy
+  state = rl.start(tiny.params(mesh1))
+  rounds = sharding.shard_batch(mesh1, (_round(prompts, 16, 12),) * 2)
+  buffer, _ = rl._fill(state, rounds)
+  half = buffer.sampler_logps - np.log(2)
+  wrong = buffer.replace(sampler_logps=half, old_logps=half)
+  _, pairs = rl._learn(state.train, wrong)
+  record = metrics.means(jax.device_get(pairs))
+  # Rounding, in log-probs of about -10.
+  np.testing.assert_allclose(record['sampler_gap'], np.log(2), rtol=1e-3)
+  np.testing.assert_allclose(record['tis_weight'], 2, rtol=1e-3)
+  # Of the first update it is one, of the sampler's it would be two.
+  assert 0.5 < record['ratio'] < 1.5
 
 
 def _fit(mesh, busy, directory, steps):
@@ -255,7 +281,7 @@ def test_a_student_comes_closer_to_its_teacher(mesh1):
     reference=(shape, teacher),
   )
   state, rounds, kl = rl.start(tiny.params(mesh1)), _rounds(prompts, config), []
-  for _ in range(10):
+  for _ in range(8):
     state, pairs = rl.step(state, sharding.shard_batch(mesh1, next(rounds)))
     record = metrics.means(jax.device_get(pairs))
     assert record['fill_rate'] == 1 and record['left_over'] == 0

@@ -17,7 +17,6 @@ from gr2_jax.train import metrics
 
 # Larger than the policy, of the same vocabulary.
 TEACHER = dataclasses.replace(tiny.MODEL, width=24, heads=3, kv_heads=3)
-DISTIL = {'kl': 0.5, 'reference': 'sft'}
 
 
 @pytest.fixture(scope='module')
@@ -48,16 +47,12 @@ def teacher(mesh1):
   return jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, made)
 
 
-@functools.lru_cache
-def _trainer(mesh, config):
-  prompts = tiny.prompt_set(buckets=(16,))
-  return trainer.Trainer(tiny.MODEL, config, tiny.FMT, prompts, mesh, seed=3)
-
-
 def _learn(mesh, sampled, **changes):
   """Makes the updates of a step; returns parameters and means."""
   params, found = sampled
-  rl = _trainer(mesh, dataclasses.replace(tiny.CONFIG, **changes))
+  config = dataclasses.replace(tiny.CONFIG, **changes)
+  prompts = tiny.prompt_set(buckets=(16,))
+  rl = trainer.Trainer(tiny.MODEL, config, tiny.FMT, prompts, mesh, seed=3)
   state = rl.start(params)
   with sharding.use(mesh, sharding.TRAIN_RULES):
     buffer = groups.fill(state.buffer, found)
@@ -66,31 +61,15 @@ def _learn(mesh, sampled, **changes):
   return jax.device_get(train.params), metrics.means(jax.device_get(pairs))
 
 
-def _distance(one, other):
-  gaps = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, other)
-  return max(jax.tree.leaves(gaps))
-
-
-@pytest.fixture(scope='module')
-def plain(mesh1, sampled):
-  return _learn(mesh1, sampled)
-
-
-def test_eps_high_changes_what_is_learned(mesh1, sampled, plain):
+def test_eps_high_changes_what_is_learned(mesh1, sampled):
   """The clip of the second update stops tokens whose chance rose too much."""
-  params, record = plain
-  narrow, narrow_record = _learn(mesh1, sampled, eps_high=0.01)
-  wide, wide_record = _learn(mesh1, sampled, eps_high=100.0)
-  assert narrow_record['ratio_max'] > 1.28
-  assert (
-    narrow_record['clip_fraction']
-    > record['clip_fraction']
-    > wide_record['clip_fraction']
-    > 0  # The lower clip is at work, too.
-  )
+  wide, wide_record = _learn(mesh1, sampled)
+  narrow, record = _learn(mesh1, sampled, eps_high=0.01)
+  assert wide_record['ratio_max'] > 1.28
+  assert record['clip_fraction'] > wide_record['clip_fraction'] > 0
   # Adam's steps are of the size of the learning rate, 0.01.
-  assert _distance(params, narrow) > 1e-3
-  assert _distance(params, wide) > 1e-3
+  gaps = jax.tree.map(lambda a, b: np.abs(a - b).max(), wide, narrow)
+  assert max(jax.tree.leaves(gaps)) > 1e-3
 
 
 @functools.lru_cache
@@ -101,6 +80,12 @@ def _jitted(config, reference):
 def _loss(config, params, batch, *frozen, reference=None):
   total, count, pairs = _jitted(config, reference)(params, batch, *frozen)
   return float(total), float(count), metrics.means(jax.device_get(pairs))
+
+
+def _halves():
+  """Weights of the first and of the last half of the groups."""
+  late = (jnp.arange(tiny.Q) >= tiny.Q // 2).astype(jnp.float32)
+  return 1 - late, late
 
 
 def test_recomputed_are_the_trainers_own_but_for_stale_groups(mesh1, sampled):
@@ -123,33 +108,24 @@ def test_recomputed_are_the_trainers_own_but_for_stale_groups(mesh1, sampled):
   np.testing.assert_array_equal(again.sampler_logps, half)
 
 
-def test_a_step_with_recomputed_starts_at_a_ratio_of_one(mesh1, sampled):
-  params, found = sampled
-  wrong = found.replace(
-    sampler_logps=found.sampler_logps - 0.7, old_logps=found.old_logps - 0.7
-  )
-  _, record = _learn(mesh1, (params, wrong), old_logps='recomputed')
-  assert abs(record['sampler_gap'] - 0.7) < 1e-3
-  # Updates of one mini-batch each: half of the tokens are at exactly one.
-  _, given = _learn(mesh1, (params, wrong))
-  assert record['ratio'] < 1.5 < given['ratio']
-
-
 def test_truncated_weights_scale_the_surrogate(sampled):
-  """A sampler that gave 2/3 of the chance: weights of 1.5, or of the cap."""
+  """Samplers that gave 2/3 and 10/11 of the chance, and a cap of 1.2."""
   params, found = sampled
-  change = lambda **kw: dataclasses.replace(
-    tiny.CONFIG, old_logps='recomputed', **kw
-  )
-  found = found.replace(sampler_logps=found.old_logps - np.log(1.5))
-  total, count, record = _loss(change(), params, found)
-  assert 'tis_weight' not in record
-  for cap, weight, capped in ((1.2, 1.2, 1.0), (4.0, 1.5, 0.0)):
-    more, n, record = _loss(change(tis_cap=cap), params, found)
-    assert n == count
-    np.testing.assert_allclose(more, weight * total, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(record['tis_weight'], weight, rtol=1e-5)
-    assert record['tis_capped'] == capped
+  config = dataclasses.replace(tiny.CONFIG, old_logps='recomputed', tis_cap=1.2)
+  early, late = _halves()
+  ratio = jnp.where(late > 0, 1.5, 1.1)[:, None, None]
+  found = found.replace(sampler_logps=found.old_logps - jnp.log(ratio))
+  halves = [found.replace(weight=half) for half in (early, late)]
+  plain = [_loss(tiny.CONFIG, params, half) for half in halves]
+  assert 'tis_weight' not in plain[0][2]
+  got = [_loss(config, params, half) for half in halves]
+  for (total, count, record), weight, before in zip(
+    got, (1.1, 1.2), plain, strict=True
+  ):
+    assert count == before[1]
+    np.testing.assert_allclose(total, weight * before[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(record['tis_weight'], weight, rtol=1e-4)
+  assert [record['tis_capped'] for _, _, record in got] == [0, 1]
 
 
 def _distributions(shape, params, found):
@@ -175,48 +151,44 @@ def _distributions(shape, params, found):
   return out
 
 
-def test_kl_and_entropy_equal_whole_distributions(sampled, teacher):
+def test_terms_equal_those_of_whole_distributions(sampled, teacher):
+  """Surrogate, KL and entropy, each a mean over the tokens of an answer."""
   params, found = sampled
-  found = found.replace(weight=found.weight.at[2].set(0.0))
-  config = dataclasses.replace(tiny.CONFIG, **DISTIL, entropy_bonus=0.25)
-  plain, count, _ = _loss(tiny.CONFIG, params, found)
-  total, n, record = _loss(config, params, found, teacher, reference=TEACHER)
+  weight = found.weight.at[2].set(0.0)
+  # Their sum over a group is then not zero.
+  found = found.replace(weight=weight, advantages=found.advantages + 0.3)
+  config = dataclasses.replace(
+    tiny.CONFIG,
+    kl=0.5,
+    reference='sft',
+    entropy_bonus=0.25,
+    reward_weight=0.75,
+    loss_level='sequence',
+  )
+  run = lambda batch: _loss(config, params, batch, teacher, reference=TEACHER)
+  total, count, record = run(found)
   host = jax.device_get(found)
   p = _distributions(tiny.MODEL, params, host)
   q = _distributions(TEACHER, teacher, host)
-  safe = lambda x: np.log(np.where(x > 0, x, 1))
+  log = lambda x: np.log(np.where(x > 0, x, 1))
   mask = host.mask & (host.weight > 0)[:, None, None]
-  kl = (p * (safe(p) - safe(q))).sum(-1)[mask]
-  entropy = -(p * safe(p)).sum(-1)[mask]
-  assert n == count == mask.sum() and kl.mean() > 0.05
+  kl, entropy = (p * (log(p) - log(q))).sum(-1), -(p * log(p)).sum(-1)
+  assert kl[mask].mean() > 0.05
   # float32 sums of thousands of terms, of which some cancel.
-  np.testing.assert_allclose(record['kl'], kl.mean(), rtol=1e-3)
-  want = plain + 0.5 * kl.sum() - 0.25 * entropy.sum()
-  np.testing.assert_allclose(total, want, rtol=1e-3)
-  alone = dataclasses.replace(config, reward_weight=0.0, entropy_bonus=0.0)
-  total, _, _ = _loss(alone, params, found, teacher, reference=TEACHER)
-  np.testing.assert_allclose(total, 0.5 * kl.sum(), rtol=1e-3)
-
-
-def test_sequence_level_divides_all_terms_by_answers(sampled, teacher):
-  """The whole is the sum of its groups, and each answer counts the same."""
-  params, found = sampled
-  config = dataclasses.replace(
-    tiny.CONFIG, **DISTIL, loss_level='sequence', entropy_bonus=0.1
-  )
-  run = lambda batch: _loss(config, params, batch, teacher, reference=TEACHER)
-  total, count, _ = run(found)
-  assert count == tiny.Q * tiny.G
-  parts = [
-    run(found.replace(weight=jnp.zeros(tiny.Q).at[i].set(1.0)))
-    for i in range(tiny.Q)
-  ]
+  np.testing.assert_allclose(record['kl'], kl[mask].mean(), rtol=1e-3)
+  mean = lambda x: np.where(mask, x, 0).sum(-1) / host.mask.sum(-1)
+  # The ratio is one: the surrogate of an answer is its advantage.
+  want = -0.75 * host.advantages + 0.5 * mean(kl) - 0.25 * mean(entropy)
+  want = want[host.weight > 0]
+  np.testing.assert_allclose(total, want.sum(), rtol=1e-3)
+  assert count == want.size == 7 * tiny.G
+  parts = [run(found.replace(weight=weight * half)) for half in _halves()]
   np.testing.assert_allclose(sum(p[0] for p in parts), total, rtol=1e-3)
-  assert [p[1] for p in parts] == [tiny.G] * tiny.Q
+  assert sum(p[1] for p in parts) == count
 
 
 def test_the_reference_must_fit(mesh1, teacher):
-  config = dataclasses.replace(tiny.CONFIG, **DISTIL)
+  config = dataclasses.replace(tiny.CONFIG, kl=0.5, reference='sft')
   prompts = tiny.prompt_set(buckets=(16,))
   make = lambda config, reference: trainer.Trainer(
     tiny.MODEL, config, tiny.FMT, prompts, mesh1, 3, reference=reference
