@@ -4,12 +4,14 @@
 `lm/io.py` wrote, in this run or in another one of the same vocabulary.
 """
 
+import filecmp
 import hashlib
 import pathlib
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
@@ -64,10 +66,37 @@ def load(
 
   Returns:
     (shape, parameters), or None where the settings name none.
+
+  Raises:
+    ValueError: the model stands in a run of other semantic IDs or another
+      vocabulary.
   """
   if not cfg.reference:
     return None
   directory = pathlib.Path(cfg.reference).expanduser()
   if cfg.reference == _STAGE:
     directory = store.model(_STAGE)
+  _check_run(directory.absolute().parents[1], store)
   return io.load(directory, mesh, sharding.TRAIN_RULES)
+
+
+def _check_run(other: pathlib.Path, store: artifacts.Artifacts) -> None:
+  """Refuses a run whose tokens mean something else, if `other` is a run."""
+  differs = []
+  sids = other / 'sid' / 'sids.npz'
+  if sids.exists():
+    with np.load(sids) as arrays:
+      if not np.array_equal(arrays['sids'], store.sids):
+        differs.append('semantic IDs')
+  vocab, own = (run / 'midtrain' / 'vocab' for run in (other, store.workdir))
+  if vocab.exists():
+    names = {path.name for folder in (vocab, own) for path in folder.iterdir()}
+    _, changed, missing = filecmp.cmpfiles(vocab, own, names, shallow=False)
+    if changed or missing:
+      differs.append('vocabulary')
+  if differs:
+    raise ValueError(
+      f'rl.reference: {other} has other {" and ".join(differs)} than '
+      f'{store.workdir}, so its tokens mean something else: give a model of a '
+      'run with the same data, semantic IDs and vocabulary.'
+    )

@@ -179,17 +179,25 @@ def test_distillation_in_place_of_sft(workdir, before):
     rl.run(_config(kl=0.5, reference='sft'), path)
   with pytest.raises(FileNotFoundError, match='No complete model in.*nowhere'):
     rl.run(_config(**(section | {'reference': '/nowhere'})), path)
+  other = workdir('other')
+  (other / 'sid').unlink()
+  (other / 'sid').mkdir()
+  sids = np.stack([np.arange(25) // 5, np.arange(25)[::-1] % 5], axis=1)
+  files.atomic_savez(other / 'sid' / 'sids.npz', sids=sids)
+  with pytest.raises(ValueError, match='other semantic IDs than'):
+    teacher = str(other / 'sft' / 'model')
+    rl.run(_config(**(section | {'reference': teacher})), path)
   rl.run(_config(**section, steps=2), path)
   records = list(files.read_jsonl(path / 'rl' / 'metrics.jsonl'))
   assert all(record['kl'] > 0 for record in records)
   # What it reads is part of the stage's identity.
   key = files.read_json(path / 'rl' / 'config.json')
   assert 'sft' not in key['inputs'] and len(key['external']) == 64
-  started = _params(path)
+  trained = _params(path)
   mesh = sharding.make_mesh()
   _, given = io.load(before / 'midtrain' / 'model', mesh, sharding.TRAIN_RULES)
   gaps = jax.tree.map(
-    lambda a, b: np.abs(a - b).max(), started, jax.device_get(given)
+    lambda a, b: np.abs(a - b).max(), trained, jax.device_get(given)
   )
   # Two steps of two updates at a rate of 1e-3.
   assert 0 < max(jax.tree.leaves(gaps)) < 0.01
