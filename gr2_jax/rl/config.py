@@ -7,6 +7,8 @@ from gr2_jax.decode import constrain
 from gr2_jax.rl import checks
 from gr2_jax.text.answer import AnswerFormat
 
+_require = checks.require
+
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
@@ -120,50 +122,50 @@ class RLConfig:
   def __post_init__(self):
     """Refuses settings under which training would silently do nothing."""
     for name in ('steps', 'prompts_per_step', 'max_rounds', 'microbatches'):
-      checks.require(getattr(self, name) >= 1, self, name, 'at least 1')
+      _require(getattr(self, name) >= 1, self, name, 'at least 1')
     for name in ('log_every', 'checkpoint_every', 'rollouts_every'):
-      checks.require(getattr(self, name) >= 1, self, name, 'at least 1')
-    checks.require(self.valid_lists >= 0, self, 'valid_lists', 'at least 0')
-    checks.require(
+      _require(getattr(self, name) >= 1, self, name, 'at least 1')
+    _require(self.valid_lists >= 0, self, 'valid_lists', 'at least 0')
+    _require(
       self.group_size >= 2,
       self,
       'group_size',
       'at least 2: the advantage compares answers to one prompt',
     )
-    checks.require(
+    _require(
       self.updates_per_rollout >= 2,
       self,
       'updates_per_rollout',
       'at least 2: with one the ratio is always 1 and the clip never acts',
     )
     parts = self.updates_per_rollout * self.microbatches
-    checks.require(
+    _require(
       self.prompts_per_step % parts == 0,
       self,
       'prompts_per_step',
       f'a multiple of updates_per_rollout * microbatches = {parts}',
     )
-    checks.require(self.temperature > 0, self, 'temperature', 'above 0')
-    checks.require(
+    _require(self.temperature > 0, self, 'temperature', 'above 0')
+    _require(
       0 < self.overlong_buffer < self.max_new_tokens,
       self,
       'overlong_buffer',
       f'above 0 and below max_new_tokens = {self.max_new_tokens}',
     )
-    checks.require(
+    _require(
       self.advantage_norm in ('std', 'none'),
       self,
       'advantage_norm',
       "'std' or 'none'",
     )
-    checks.require(
+    _require(
       self.credit == 'answer' or (self.credit == 'causal' and self.constrain),
       self,
       'credit',
       "'answer', or 'causal' with rl.constrain: without it, what follows the "
       'true item decides whether the answer is valid',
     )
-    checks.require(
+    _require(
       tuple(sorted(self.prompt_buckets)) == tuple(self.prompt_buckets),
       self,
       'prompt_buckets',
