@@ -104,14 +104,14 @@ class RLConfig:
   alpha: float = 0.2
   advantage_norm: Literal['std', 'none'] = 'std'
   credit: Literal['answer', 'causal'] = 'answer'
-  eps_low: float = 0.2
-  eps_high: float = 0.28
   loss_level: Literal['token', 'sequence'] = 'token'
   reward_weight: float = 1.0
   reference: str = ''
   kl: float = 0.0
   entropy_bonus: float = 0.0
   start: Literal['sft', 'midtrain'] = 'sft'
+  eps_low: float = 0.2
+  eps_high: float = 0.28
   overlong_buffer: int = 8
   prompt_buckets: tuple[int, ...] = ()
   log_every: int = 1

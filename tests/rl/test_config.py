@@ -52,11 +52,6 @@ def test_groups_must_divide_by_the_devices():
     rl_config.check_mesh(tiny.CONFIG, 8)
 
 
-def test_causal_credit_needs_the_constraint():
-  with pytest.raises(ValueError, match=r"credit = 'causal'.*rl\.constrain"):
-    dataclasses.replace(tiny.CONFIG, credit='causal', constrain=False)
-
-
 def test_terms_that_need_each_other():
   change = dataclasses.replace
   with pytest.raises(ValueError, match=r"rl\.reference = ''.*rl\.kl = 0.1"):
@@ -75,3 +70,8 @@ def test_rounds_must_divide_by_the_devices():
   rl_config.check_mesh(config, 2)
   with pytest.raises(ValueError, match='over_sampling.*10 prompts'):
     rl_config.check_mesh(config, 4)
+
+
+def test_causal_credit_needs_the_constraint():
+  with pytest.raises(ValueError, match=r"credit = 'causal'.*rl\.constrain"):
+    dataclasses.replace(tiny.CONFIG, credit='causal', constrain=False)
