@@ -213,6 +213,22 @@ def test_recomputed_log_probs_are_those_before_the_step(mesh1, busy):
   assert 0.5 < record['ratio'] < 1.5
 
 
+def test_leftovers_that_fill_a_step_spare_its_rollouts(mesh1, busy):
+  prompts, rl = busy
+  state = rl.start(tiny.params(mesh1))
+  rounds = sharding.shard_batch(mesh1, (_round(prompts, 16, 12),) * 2)
+  buffer, _ = rl._fill(state, rounds)
+  state, pairs = rl.step(state.replace(buffer=buffer), rounds)
+  record = metrics.means(jax.device_get(pairs))
+  assert record['rounds'] == 0 and record['fill_rate'] == 1
+  assert 'loss' in record and 'reward' not in record
+  # Means over steps take each name from the steps that have it.
+  _, more = rl.step(state, rounds)
+  both = metrics.means(jax.device_get(metrics.combine(pairs, more)))
+  assert both['reward'] == metrics.means(jax.device_get(more))['reward']
+  assert both['rounds'] > 0
+
+
 def _fit(mesh, busy, directory, steps):
   prompts, rl = busy
   return loop.fit(
