@@ -90,11 +90,13 @@ def base() -> ml_collections.ConfigDict:
       },
       'sft': _sft(),
       'rl': _rl(),
+      'direct': {'steps': 0, 'max_new_tokens': 56},
       'evaluate': {'max_lists': 0, 'examples': 10},
     }
   )
   # What a teacher may write is what the model may write.
   config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
+  config.direct.lr = config.rl.get_ref('lr')
   return config
 
 

@@ -44,4 +44,5 @@ def get_config(arg: str = ''):
   config.rl.prompts_per_step = 4
   config.rl.group_size = 4
   config.rl.checkpoint_every = 2
+  config.direct.steps = 2
   return config

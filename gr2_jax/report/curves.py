@@ -39,6 +39,18 @@ class Section:
   x_label: str = 'step'
 
 
+_RL = (
+  Curve('Reward', ('reward', 'rank_reward')),
+  Curve('Entropy', ('entropy',)),
+  Curve('Clip fraction', ('clip_fraction',)),
+  Curve('Identity and valid rate', ('identity_rate', 'valid_rate')),
+  Curve('Validation, greedy', ('valid_recall@1', 'valid_ndcg@5')),
+  Curve('Groups with variance', ('fill_rate', 'kept_rate')),
+  Curve('Answer length', ('answer_tokens',)),
+  Curve('Ratio of policies', ('ratio_min', 'ratio', 'ratio_max')),
+  Curve('KL to the reference', ('kl',)),
+  Curve('Sampler against trainer', ('sampler_gap', 'logp_gap')),
+)
 SECTIONS = (
   Section(
     'Semantic IDs: RQ-VAE',
@@ -83,22 +95,8 @@ SECTIONS = (
       Curve('Held-out traces: loss', ('valid_nll',)),
     ),
   ),
-  Section(
-    'RL: DAPO',
-    'rl/metrics.jsonl',
-    (
-      Curve('Reward', ('reward', 'rank_reward')),
-      Curve('Entropy', ('entropy',)),
-      Curve('Clip fraction', ('clip_fraction',)),
-      Curve('Identity and valid rate', ('identity_rate', 'valid_rate')),
-      Curve('Validation, greedy', ('valid_recall@1', 'valid_ndcg@5')),
-      Curve('Groups with variance', ('fill_rate', 'kept_rate')),
-      Curve('Answer length', ('answer_tokens',)),
-      Curve('Ratio of policies', ('ratio_min', 'ratio', 'ratio_max')),
-      Curve('KL to the reference', ('kl',)),
-      Curve('Sampler against trainer', ('sampler_gap', 'logp_gap')),
-    ),
-  ),
+  Section('RL: DAPO', 'rl/metrics.jsonl', _RL),
+  Section('RL without explanations', 'direct/metrics.jsonl', _RL),
 )
 
 

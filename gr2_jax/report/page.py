@@ -92,7 +92,7 @@ def _rerank(report: Mapping[str, Any]) -> str:
     'An answer that is no permutation of its list counts as the incoming '
     'order, as in serving; <em>valid</em> is the share of answers that are '
     'one, <em>identity</em> the share that repeat the incoming order, '
-    '<em>direct</em> the RL model without explanations.</p>'
+    '<em>direct</em> answers without explanations.</p>'
     f'{systems}<h3>Differences, with paired bootstrap intervals of 95 %</h3>'
     f'{deltas}<div class="charts">{drawn}</div>{_shuffled(rerank)}'
   )

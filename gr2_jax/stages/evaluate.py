@@ -2,9 +2,10 @@
 
 Decodes greedily and writes `workdir/evaluate/answers_*.jsonl`, then
 `workdir/report.json` (DESIGN.md, "Fixed names") and `workdir/report.html`.
-Beside the systems on the lists as they are: `direct`, the RL model's answers
-without explanation, and the position bias, what the models lose when prompts
-show the same candidates in a random order.
+Beside the systems on the lists as they are: `direct`, answers without
+explanation (of the second round's model, or else of RL's), and the position
+bias, what the models lose when prompts show the same candidates in a random
+order.
 """
 
 import dataclasses
@@ -145,7 +146,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   systems = _baselines(test, config, context)
   rounds = {stage: (stage, True) for stage in MODELS}
   if config.rl.constrain:
-    rounds['direct'] = 'rl', False
+    trained = store.model('direct').exists()
+    rounds['direct'] = 'direct' if trained else 'rl', False
   found = {}
   for name, (stage, explain) in rounds.items():
     asked = answers.Round(name, stage, test.lists, test.histories, explain)

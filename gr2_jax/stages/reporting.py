@@ -14,7 +14,16 @@ from gr2_jax.report import lists, results
 from gr2_jax.stages import artifacts, runner
 
 # The stages whose summaries the report holds.
-EARLIER = ('data', 'sid', 'midtrain', 'candidates', 'traces', 'sft', 'rl')
+EARLIER = (
+  'data',
+  'sid',
+  'midtrain',
+  'candidates',
+  'traces',
+  'sft',
+  'rl',
+  'direct',
+)
 _DATASET = ('name', 'users', 'items', 'interactions', 'sha256')
 
 
@@ -172,6 +181,7 @@ def build(
     'traces': blocks['traces'],
     'sft': blocks['sft'],
     'rl': blocks['rl'],
+    'direct': blocks['direct'],
     'rerank': {
       'n': len(test.lists),
       'k': int(test.lists.candidates.shape[1]),

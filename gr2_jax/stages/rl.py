@@ -35,6 +35,26 @@ from gr2_jax.train.metrics import MetricsWriter
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Trains a model on the rewards of its own answers."""
   cfg = config_lib.build(rl_config.RLConfig, config.rl)
+  return train(cfg, cfg.start, config, context)
+
+
+def train(
+  cfg: rl_config.RLConfig,
+  start: str,
+  config: ml_collections.ConfigDict,
+  context: runner.Context,
+) -> dict:
+  """Trains a model, resumably, and writes what the module says.
+
+  Args:
+    cfg: the settings.
+    start: the stage whose model it starts from.
+    config: of the run.
+    context: of the stage that trains.
+
+  Returns:
+    The stage's summary.
+  """
   rl_config.check_mesh(cfg, sharding.batch_parts(context.mesh))
   store = artifacts.Artifacts(config, context.workdir)
   lists = store.lists('train').hits()
@@ -43,7 +63,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   prompts = make_prompts(store, lists, cfg.prompt_buckets)
 
   mesh = context.mesh
-  shape, params = io.load(store.model(cfg.start), mesh, sharding.TRAIN_RULES)
+  shape, params = io.load(store.model(start), mesh, sharding.TRAIN_RULES)
   rl = trainer.Trainer(
     shape,
     cfg,
@@ -67,20 +87,27 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     mesh,
     ckpt_every=cfg.checkpoint_every,
     log_every=cfg.log_every,
-    desc='rl',
+    desc=context.name,
     evaluate=validate,
     show='reward',
     stop=lambda: _barren(context.directory, cfg) >= len(lists),
   )
   io.save(context.directory / 'model', shape, final.train.params)
-  records = list(files.read_jsonl(context.directory / 'metrics.jsonl'))
+  return {**_summary(context.directory, final, prompts, cfg), **baseline}
+
+
+def _summary(
+  directory: pathlib.Path,
+  final: trainer.RLState,
+  prompts: prompt_set.PromptSet,
+  cfg: rl_config.RLConfig,
+) -> dict:
   return {
-    **_warning(final, _barren(context.directory, cfg), len(lists), cfg),
-    'lists': len(lists),
+    **_warning(final, _barren(directory, cfg), len(prompts), cfg),
+    'lists': len(prompts),
     'updates': int(final.train.step),
     'longest_prompt': max(map(len, prompts.prompts)),
-    **_ends(records),
-    **baseline,
+    **_ends(list(files.read_jsonl(directory / 'metrics.jsonl'))),
   }
 
 

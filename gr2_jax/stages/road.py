@@ -12,6 +12,7 @@ from gr2_jax.report import terminal
 from gr2_jax.stages import (
   candidates,
   data,
+  direct,
   evaluate,
   midtrain,
   rl,
@@ -28,6 +29,7 @@ STAGES = {
   'traces': traces.run,
   'sft': sft.run,
   'rl': rl.run,
+  'direct': direct.run,
   'evaluate': evaluate.run,
 }
 

@@ -95,6 +95,7 @@ def _summaries(dataset):
     'traces': {'teacher': 'rules', 'accepted': 3},
     'sft': {'traces': 3},
     'rl': {'updates': 2, 'tokens_per_second_first': 123.4},
+    'direct': {'steps': 0},
   }
 
 
@@ -253,6 +254,7 @@ def test_a_killed_run_ends_in_the_same_report(run):
   evaluate.run(config, workdir)
   whole = _report(workdir)
   page = (workdir / 'report.html').read_text()
+  assert ('direct', 5) in calls
   for path in (workdir / 'evaluate').iterdir():
     if path.name != 'config.json':
       path.unlink()

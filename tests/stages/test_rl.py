@@ -12,7 +12,7 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rl import trainer
-from gr2_jax.stages import rl
+from gr2_jax.stages import direct, rl
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -217,3 +217,34 @@ def test_an_epoch_without_any_group_ends_the_run(workdir):
   jax.tree.map(
     np.testing.assert_array_equal, _params(path), jax.device_get(given)
   )
+
+
+def test_a_second_round_without_explanations(workdir):
+  path = workdir('direct')
+  config = _config(steps=2)
+  config.direct = {'steps': 0, 'lr': 1e-3, 'max_new_tokens': 16}
+  with pytest.raises(FileNotFoundError, match="Run the stage 'rl'"):
+    direct.run(config, path)
+  rl.run(config, path)
+  assert direct.run(config, path)['steps'] == 0
+  assert not (path / 'direct' / 'model').exists()
+  config.direct.steps = 2
+  summary = direct.run(config, path)
+  # Two delimiters, up to four items of two codes, the end.
+  assert summary['valid_rate_last'] == 1
+  assert summary['answer_tokens_last'] <= 2 + K * 3 + 1
+  for sample in files.read_jsonl(path / 'direct' / 'rollouts.jsonl'):
+    for answer in sample['answers']:
+      listed = json.loads(answer['text'].removesuffix('</s>'))
+      assert listed['explanation'] == '' and listed['recommendations']
+  mesh = sharding.make_mesh()
+  _, after = io.load(path / 'direct' / 'model', mesh, sharding.TRAIN_RULES)
+  moved = jax.tree.map(
+    lambda a, b: np.abs(a - b).max(), jax.device_get(after), _params(path)
+  )
+  # It went on from RL's model: two steps of two updates at a rate of 1e-3.
+  assert 0 < max(jax.tree.leaves(moved)) < 0.01
+  config.rl.constrain = False
+  rl.run(config, path)
+  with pytest.raises(ValueError, match=r'direct\.steps = 2 needs rl\.constr'):
+    direct.run(config, path)

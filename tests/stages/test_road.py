@@ -33,7 +33,7 @@ def done(monkeypatch):
 @pytest.mark.parametrize(
   ('only', 'stages', 'table'),
   [
-    ((), 8, 'closing_table evaluate'),
+    ((), 9, 'closing_table evaluate'),
     (('evaluate',), 1, 'closing_table evaluate'),
     (('candidates', 'data'), 2, 'retrieval_table candidates'),
     (('candidates', 'sft'), 2, None),

@@ -1,0 +1,59 @@
+"""A second round of RL, without explanations [GR2-T: the model that is served].
+
+The RL model goes on to be rewarded, but for the list alone: the constraint
+keeps the explanation empty. Off (`direct.steps` = 0) unless asked for; the
+evaluation then decodes the RL model itself without explanations.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from gr2_jax import config as config_lib
+from gr2_jax.rl import config as rl_config
+from gr2_jax.stages import reference, rl, runner
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectConfig:
+  """What differs from `config.rl`, whose other settings hold.
+
+  Attributes:
+    steps: RL steps; 0 for no second round [G].
+    lr: learning rate [G].
+    max_new_tokens: the longest answer: the list and what encloses it.
+  """
+
+  steps: int = 0
+  lr: float = 1e-6
+  max_new_tokens: int = 56
+
+  def __post_init__(self):
+    if self.steps < 0:
+      raise ValueError(f'direct.steps is {self.steps}; give 0 or more.')
+
+
+def _inputs(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  return (*reference.inputs(config), 'rl')
+
+
+@runner.stage(
+  'direct',
+  sections=('text', 'rl', 'direct'),
+  inputs=_inputs,
+  external=reference.fingerprint,
+)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Trains the RL model on the rewards of lists without explanations."""
+  cfg = config_lib.build(DirectConfig, config.direct)
+  if not cfg.steps:
+    return {'steps': 0}
+  settings = {**config_lib.to_dict(config.rl), **dataclasses.asdict(cfg)}
+  settings['explanation_tokens'] = 0
+  built = config_lib.build(rl_config.RLConfig, settings)
+  if not built.constrain:
+    raise ValueError(
+      f'direct.steps = {cfg.steps} needs rl.constrain, which is False: nothing '
+      'else keeps the explanation empty.'
+    )
+  return {'steps': cfg.steps, **rl.train(built, 'rl', config, context)}
