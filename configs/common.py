@@ -183,9 +183,8 @@ def _rl() -> dict:
     'group_size': 8,
     'max_new_tokens': 96,
     'explanation_tokens': 40,
-    # A constrained answer takes up to 93 tokens: none is overlong.
-    'overlong_buffer': 3,
     'constrain': True,
+    'reward': 'promotion',
     'conditional': True,
     # Each swap of two equally likely neighbours earns alpha times the chance
     # that one of them is true: a weak ranker is paid 0.2 for shuffling.

@@ -47,13 +47,16 @@ class RLConfig:
     max_new_tokens: S, longest answer, EOS included.
     explanation_tokens: budget of a constrained explanation.
     constrain: the list can only become a permutation of the candidates [G].
-    conditional: pay the format reward only for a deserved order [P]; False is
-      the reward that can be hacked, for comparison.
+    reward: R_rank. 'promotion', of the one true item [P]; 'auc' or 'ndcg', of
+      all grades of the list [P: GR2-T], for candidates from slates.
+    conditional: pay the format reward only for a deserved order [P]: for
+      'promotion' one that rises or stays first, for grades GR2-T's identity
+      rule. False is the reward that can be hacked, for comparison.
     alpha: weight of the format reward; 0.2 [N].
     advantage_norm: 'std' [P] or 'none'.
     credit: which tokens learn: 'answer', all of them [P], or 'causal', those up
       to the true item. Where the constraint makes every answer valid, no later
-      token can change the reward: leaving them out takes noise from the
+      token can change the promotion: leaving them out takes noise from the
       gradient and nothing else [G].
     eps_low: lower clip; 0.2 [P].
     eps_high: upper clip; 0.28 [P].
@@ -71,7 +74,8 @@ class RLConfig:
     start: the stage whose model RL starts from: 'sft', or 'midtrain' for
       distillation in place of SFT [GR2-T].
     overlong_buffer: last tokens of the budget over which the soft overlong
-      penalty grows from 0 to -1.
+      penalty grows from 0 to -1; 0 for no penalty [G], the default: where the
+      answer is constrained, its length is bounded already.
     prompt_buckets: lengths that prompts are padded to, one compilation each;
       empty for one bucket, the longest prompt rounded up to 32.
     log_every: steps between lines of metrics.jsonl.
@@ -100,6 +104,7 @@ class RLConfig:
   clip_norm: float = 1.0
   temperature: float = 1.0
   constrain: bool = True
+  reward: Literal['promotion', 'auc', 'ndcg'] = 'promotion'
   conditional: bool = True
   alpha: float = 0.2
   advantage_norm: Literal['std', 'none'] = 'std'
@@ -112,7 +117,7 @@ class RLConfig:
   start: Literal['sft', 'midtrain'] = 'sft'
   eps_low: float = 0.2
   eps_high: float = 0.28
-  overlong_buffer: int = 8
+  overlong_buffer: int = 0
   prompt_buckets: tuple[int, ...] = ()
   log_every: int = 1
   checkpoint_every: int = 20
@@ -147,24 +152,12 @@ class RLConfig:
     )
     _require(self.temperature > 0, self, 'temperature', 'above 0')
     _require(
-      0 < self.overlong_buffer < self.max_new_tokens,
-      self,
-      'overlong_buffer',
-      f'above 0 and below max_new_tokens = {self.max_new_tokens}',
-    )
-    _require(
       self.advantage_norm in ('std', 'none'),
       self,
       'advantage_norm',
       "'std' or 'none'",
     )
-    _require(
-      self.credit == 'answer' or (self.credit == 'causal' and self.constrain),
-      self,
-      'credit',
-      "'answer', or 'causal' with rl.constrain: without it, what follows the "
-      'true item decides whether the answer is valid',
-    )
+    _check_reward(self)
     _require(
       tuple(sorted(self.prompt_buckets)) == tuple(self.prompt_buckets),
       self,
@@ -178,6 +171,35 @@ class RLConfig:
   def prompts_per_round(self) -> int:
     """Prompts that a round samples, of all processes together."""
     return round(self.over_sampling * self.prompts_per_step)
+
+
+def _check_reward(config: RLConfig) -> None:
+  _require(
+    0 <= config.overlong_buffer < config.max_new_tokens,
+    config,
+    'overlong_buffer',
+    f'0 (no penalty) or below max_new_tokens = {config.max_new_tokens}',
+  )
+  _require(
+    config.reward in ('promotion', 'auc', 'ndcg'),
+    config,
+    'reward',
+    "'promotion', 'auc' or 'ndcg'",
+  )
+  _require(
+    config.credit == 'answer'
+    or (config.credit == 'causal' and config.constrain),
+    config,
+    'credit',
+    "'answer', or 'causal' with rl.constrain: without it, what follows the "
+    'true item decides whether the answer is valid',
+  )
+  _require(
+    config.credit == 'answer' or config.reward == 'promotion',
+    config,
+    'credit',
+    f"'answer' where rl.reward = {config.reward!r}: the whole list is rewarded",
+  )
 
 
 def check_answers_fit(

@@ -26,6 +26,8 @@ class PromptSet:
     pad: id that fills prompts up.
     buckets: lengths that prompts are padded to, rising; empty for one bucket,
       the longest prompt rounded up to 32.
+    grades: int32 [N, K], what each candidate is worth, 0 for nothing; None for
+      one-hot at the target.
   """
 
   prompts: Sequence[Sequence[int]]
@@ -34,6 +36,7 @@ class PromptSet:
   target: np.ndarray
   pad: int
   buckets: tuple[int, ...] = ()
+  grades: np.ndarray | None = None
 
   def __post_init__(self):
     """Checks that there are lists, with targets, that fit the buckets."""
@@ -46,6 +49,9 @@ class PromptSet:
       raise ValueError(
         'A list does not hold its target (target < 0): pass `lists.hits()`.'
       )
+    if self.grades is None:
+      one_hot = np.arange(self.candidates.shape[1]) == self.target[:, None]
+      object.__setattr__(self, 'grades', one_hot.astype(np.int32))
     longest = max(map(len, self.prompts))
     if not self.buckets:
       object.__setattr__(self, 'buckets', (-(-longest // ROUND) * ROUND,))
@@ -84,6 +90,7 @@ class PromptSet:
       candidate_sids=self.sids[np.maximum(candidates, 0)].astype(np.int32),
       candidate_mask=candidates >= 0,
       target=self.target[rows].astype(np.int32),
+      grades=self.grades[rows].astype(np.int32),
       row=rows.astype(np.int32),
     )
 

@@ -1,7 +1,13 @@
-"""Rewards of a re-ranked list with one positive (GR2.md, stage 3).
+"""Rewards of a re-ranked list: one positive, or graded ones (GR2.md, stage 3).
 
-Ranks are 1-based, as in the paper. All functions are element-wise over arrays
-that broadcast: `[Q, 1]` ranks before, `[Q, G]` ranks after.
+One positive: `rank_promotion` and `conditional`, element-wise over ranks that
+broadcast, `[Q, 1]` before and `[Q, G]` after; ranks are 1-based, as in the
+paper. Several positives: `auc` and `ndcg` over grades `[Q, 1, K]` and 0-based
+places `[Q, G, K]`, put together by `graded`.
+
+One rule for all of them: an answer that is no permutation is rewarded -1 [N].
+GR2-T says of it only that it "earns no rank reward", which -1 keeps: it stands
+below every permutation, whose graded rewards begin at 0.
 """
 
 import jax
@@ -73,6 +79,104 @@ def conditional(
   gain = _gain(rank_before, rank_after, num_candidates)
   kept = (rank_before == 1) & (rank_after == 1)
   reward = gain + jnp.where((gain > 0) | kept, alpha, 0.0)
+  return jnp.where(valid, reward, INVALID).astype(jnp.float32)
+
+
+def auc(grades: jax.Array, places: jax.Array, mask: jax.Array) -> jax.Array:
+  """Returns R_auc: the share of (positive, negative) pairs in the right order.
+
+  Positive is what has a grade above 0; pairs of two positives do not count,
+  whatever their grades. Counted without pairs: of the places of P positives
+  what exceeds 0 + 1 + .. + (P - 1) are the negatives above them (Mann-Whitney).
+
+  Args:
+    grades: int [.., K], in pre-rank order.
+    places: int [.., K], 0-based place of each candidate in a permutation; the
+      result is unread where the answer is none.
+    mask: bool [.., K], False for the padding of short lists.
+
+  Returns:
+    float32 of the broadcast shape without K, in 0..1; 0 for lists without a
+    positive or without a negative, which `data.slates` drops.
+
+  Reference: GR2-T (arXiv 2606.31984), R_auc.
+  """
+  positive = (grades > 0) & mask
+  positives = positive.sum(-1)
+  pairs = positives * (mask & ~positive).sum(-1)
+  inverted = jnp.where(positive, places, 0).sum(-1)
+  inverted -= positives * (positives - 1) // 2
+  share = 1.0 - inverted / jnp.maximum(pairs, 1)
+  return jnp.where(pairs > 0, share, 0.0).astype(jnp.float32)
+
+
+def ndcg(grades: jax.Array, places: jax.Array, mask: jax.Array) -> jax.Array:
+  """Returns R_ndcg: NDCG over the whole list with gains 2^g - 1.
+
+  Args:
+    grades: int [.., K], in pre-rank order; g in {0, 1, 2} [P], here 0..20.
+    places: int [.., K], 0-based place of each candidate in a permutation; the
+      result is unread where the answer is none.
+    mask: bool [.., K], False for the padding of short lists.
+
+  Returns:
+    float32 of the broadcast shape without K, in 0..1; 0 for lists without a
+    positive.
+
+  Reference: GR2-T (arXiv 2606.31984), R_ndcg.
+  """
+  gains = jnp.where(mask, jnp.left_shift(1, grades) - 1, 0)
+  order = jnp.arange(gains.shape[-1]).reshape((1,) * (gains.ndim - 1) + (-1,))
+  best = jnp.sort(gains, axis=-1, descending=True) / jnp.log2(2.0 + order)
+  found = (gains / jnp.log2(2.0 + places)).sum(-1)
+  best = best.sum(-1)
+  return (found / jnp.where(best > 0, best, 1.0)).astype(jnp.float32)
+
+
+def copies_a_flaw(
+  grades: jax.Array, identity: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Says which answers repeat a pre-rank order that was not right.
+
+  Args:
+    grades: int [.., 1, K], in pre-rank order.
+    identity: bool [.., G], the answer is valid and keeps that order.
+    mask: bool [.., 1, K], False for the padding of short lists.
+
+  Returns:
+    bool [.., G]: the identity, while R_auc(identity) < 1. The order among
+    positives does not matter here, even where R_ndcg is paid [P].
+
+  Reference: GR2-T (arXiv 2606.31984), the identity rule.
+  """
+  places = jnp.arange(grades.shape[-1])
+  places = jnp.broadcast_to(places, grades.shape)
+  return identity & (auc(grades, places, mask) < 1.0)
+
+
+def graded(
+  rank_reward: jax.Array,
+  copied: jax.Array,
+  valid: jax.Array,
+  alpha: float,
+) -> jax.Array:
+  """Returns R_rank + alpha R_fmt, but alpha R_fmt alone for a copied flaw.
+
+  With alpha = 0 and nothing copied this is the rank reward, on which groups
+  are filtered; with nothing copied it is the unconditional variant.
+
+  Args:
+    rank_reward: R_rank, `auc` or `ndcg`; unread where not valid.
+    copied: bool, from `copies_a_flaw`, or False.
+    valid: bool, the answer parses and is a permutation (R_fmt).
+    alpha: weight of the format reward; 0.2 [N].
+
+  Returns:
+    float32 rewards of the broadcast shape; -1 where not valid [N].
+
+  Reference: GR2-T (arXiv 2606.31984), the total reward.
+  """
+  reward = jnp.where(copied, 0.0, rank_reward) + alpha
   return jnp.where(valid, reward, INVALID).astype(jnp.float32)
 
 

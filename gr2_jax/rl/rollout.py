@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rl import advantage, groups, parse, rewards
+from gr2_jax.rl import advantage, groups, parse, rewards, scoring
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.text.answer import AnswerFormat
 
@@ -23,7 +23,9 @@ class Lists:
     prompt_valid: bool [Q, P].
     candidate_sids: int32 [Q, K, L] codes, in pre-rank order.
     candidate_mask: bool [Q, K], False for the padding of short lists.
-    target: int32 [Q], 0-based place of the true item among the candidates.
+    target: int32 [Q], 0-based place of the true item among the candidates; of
+      several positives the best graded, first in pre-rank order.
+    grades: int32 [Q, K], 0 for a negative; one-hot where there is one positive.
     row: int32 [Q], which list of the data it is.
   """
 
@@ -32,6 +34,7 @@ class Lists:
   candidate_sids: jax.Array
   candidate_mask: jax.Array
   target: jax.Array
+  grades: jax.Array
   row: jax.Array
 
 
@@ -44,7 +47,7 @@ class Rollouts:
       everywhere without `RLConfig.dynamic_sampling`.
     written: bool [Q, G, S], generated tokens, EOS included.
     rewards: float32 [Q, G], shaped: what the advantages come from.
-    rank_rewards: float32 [Q, G], promotion only, -1 where invalid.
+    rank_rewards: float32 [Q, G], R_rank only, -1 where invalid.
     rank_after: int32 [Q, G], 1-based; K + 1 where the true item is missing.
     valid: bool [Q, G], the answer parses and is a permutation.
     identity: bool [Q, G], it is valid and keeps the pre-rank order.
@@ -107,15 +110,21 @@ def reward(
   Returns:
     The rollouts.
   """
-  rank_after, valid, identity = read_ranks(samples, lists, fmt)
-  before = (lists.target + 1)[:, None]
-  count = lists.candidate_mask.sum(-1)[:, None]
-  ranks = (before, rank_after, valid, count)
-  rank_rewards = rewards.rank_promotion(*ranks, alpha=0.0)
-  shape = rewards.conditional if config.conditional else rewards.rank_promotion
-  shaped = shape(*ranks, alpha=config.alpha) + rewards.overlong(
-    samples.mask.sum(-1), config.max_new_tokens, config.overlong_buffer
+  places, valid, identity = read_places(samples, lists, fmt)
+  rank_after = scoring.rank_of(lists.target, places)
+  rank_rewards, shaped = scoring.score(
+    config,
+    lists.target,
+    lists.grades,
+    lists.candidate_mask,
+    places,
+    valid,
+    identity,
   )
+  if config.overlong_buffer:
+    shaped += rewards.overlong(
+      samples.mask.sum(-1), config.max_new_tokens, config.overlong_buffer
+    )
   mask = samples.mask
   if config.credit == 'causal':
     mask &= _before_the_rest(samples.tokens, rank_after, valid, fmt)
@@ -206,7 +215,8 @@ def greedy_ranks(
   samples = _sample(
     model, config, fmt, params, lists, key, jnp.float32(0), num_samples=1
   )
-  rank_after, valid, _ = read_ranks(samples, lists, fmt)
+  places, valid, _ = read_places(samples, lists, fmt)
+  rank_after = scoring.rank_of(lists.target, places)
   return served_rank(rank_after[:, 0], valid[:, 0], lists.target), valid[:, 0]
 
 
@@ -217,10 +227,10 @@ def served_rank(
   return jnp.where(valid, rank_after, target + 1)
 
 
-def read_ranks(
+def read_places(
   samples: sampler.Samples, lists: Lists, fmt: AnswerFormat
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Reads where answers put the true item.
+  """Reads where answers put the candidates.
 
   Args:
     samples: answers of [Q, G] rollouts.
@@ -228,22 +238,19 @@ def read_ranks(
     fmt: the answer format.
 
   Returns:
-    rank_after int32 [Q, G] (1-based), valid bool [Q, G], identity bool [Q, G].
+    places int32 [Q, G, K] (0-based; K where missing), valid bool [Q, G],
+    identity bool [Q, G].
   """
-  positions, valid = parse.parse_ranking(
+  places, valid = parse.parse_ranking(
     samples.tokens,
     lists.candidate_sids[:, None],
     fmt,
     samples.mask,
     lists.candidate_mask[:, None],
   )
-  target = jnp.broadcast_to(
-    lists.target[:, None, None], (*positions.shape[:2], 1)
-  )
-  rank_after = jnp.take_along_axis(positions, target, axis=-1)[..., 0] + 1
-  places = jnp.arange(positions.shape[-1])[None, None]
-  same = (positions == places) | ~lists.candidate_mask[:, None]
-  return rank_after, valid, valid & same.all(-1)
+  given = jnp.arange(places.shape[-1])[None, None]
+  same = (places == given) | ~lists.candidate_mask[:, None]
+  return places, valid, valid & same.all(-1)
 
 
 def _sample(

@@ -13,8 +13,9 @@ from gr2_jax.rl import config as rl_config
   [
     ('updates_per_rollout', 1, 'clip never acts'),
     ('group_size', 1, 'at least 2'),
-    ('overlong_buffer', 0, 'max_new_tokens'),
+    ('overlong_buffer', -1, 'max_new_tokens'),
     ('overlong_buffer', 18, 'max_new_tokens'),
+    ('reward', 'mrr', "'promotion', 'auc' or 'ndcg'"),
     ('credit', 'late', "'answer', or 'causal'"),
     ('prompts_per_step', 7, 'multiple'),
     ('temperature', 0.0, 'above 0'),
@@ -75,3 +76,16 @@ def test_rounds_must_divide_by_the_devices():
 def test_causal_credit_needs_the_constraint():
   with pytest.raises(ValueError, match=r"credit = 'causal'.*rl\.constrain"):
     dataclasses.replace(tiny.CONFIG, credit='causal', constrain=False)
+
+
+def test_causal_credit_is_of_one_true_item():
+  with pytest.raises(
+    ValueError, match=r"credit = 'causal'.*rl\.reward = 'auc'"
+  ):
+    dataclasses.replace(tiny.CONFIG, credit='causal', reward='auc')
+
+
+def test_no_overlong_penalty_unless_asked_for():
+  fields = {f.name: f.default for f in dataclasses.fields(tiny.CONFIG)}
+  assert fields['overlong_buffer'] == 0
+  dataclasses.replace(tiny.CONFIG, overlong_buffer=0)

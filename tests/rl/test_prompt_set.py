@@ -29,6 +29,16 @@ def test_semantic_ids_and_masks_of_short_lists():
   )
 
 
+def test_grades_are_one_hot_at_the_target_unless_given():
+  prompts = tiny.prompt_set()
+  batch = prompts.batch(np.arange(6))
+  assert batch.grades.shape == (6, tiny.K) and (batch.grades.sum(1) == 1).all()
+  np.testing.assert_array_equal(batch.grades.argmax(1), batch.target)
+  grades = np.arange(24 * tiny.K).reshape(24, tiny.K) % 3
+  batch = dataclasses.replace(prompts, grades=grades).batch(np.array([5, 2]))
+  np.testing.assert_array_equal(batch.grades, grades[[5, 2]])
+
+
 def test_without_buckets_there_is_one():
   prompts = tiny.prompt_set(buckets=())
   assert prompts.buckets == (32,)

@@ -1,4 +1,4 @@
-"""Rewards: numbers by hand, and against scalar Python."""
+"""Rewards: numbers by hand, and of one positive against scalar Python."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -84,3 +84,69 @@ def test_overlong_counts_generated_tokens():
 def test_overlong_buffer_must_lie_inside(buffer):
   with pytest.raises(ValueError, match='overlong_buffer'):
     rewards.overlong(jnp.array([1]), 100, buffer)
+
+
+def _graded(*lists):
+  """Grades and places of lists with one answer each: [N, 1, K] twice, mask."""
+  grades, places = (
+    np.array(part)[:, None] for part in zip(*lists, strict=True)
+  )
+  return jnp.array(grades), jnp.array(places), jnp.ones(grades.shape, bool)
+
+
+def test_auc_by_hand():
+  args = _graded(
+    # Answer 1 0 2 3: of 2 x 2 pairs 1-0, 1-3 and 2-3 are right, 2-0 is not.
+    ([0, 2, 1, 0], [1, 0, 2, 3]),
+    ([0, 2, 1, 0], [2, 1, 0, 3]),  # Grades of positives do not matter.
+    ([0, 2, 1, 0], [0, 3, 2, 1]),  # Both positives last.
+    ([0, 0, 0, 1], [3, 2, 1, 0]),
+  )
+  got = rewards.auc(*args)
+  np.testing.assert_array_equal(got, [[0.75], [1.0], [0.0], [1.0]])
+  assert got.dtype == jnp.float32
+
+
+def test_ndcg_by_hand():
+  args = _graded(
+    # Gains 0 3 1 0; the answer 1 2 0 3 is ideal, 2 1 .. gives 1 + 3 / log2(3).
+    ([0, 2, 1, 0], [2, 0, 1, 3]),
+    ([0, 2, 1, 0], [2, 1, 0, 3]),
+    ([0, 0, 0, 1], [0, 1, 2, 3]),
+  )
+  third = 1 / np.log2(3)
+  expected = [1.0, (1 + 3 * third) / (3 + third), 1 / np.log2(5)]
+  # float32 sums of a few terms of order one.
+  np.testing.assert_allclose(rewards.ndcg(*args)[:, 0], expected, atol=1e-6)
+
+
+def test_short_graded_lists_and_one_sided_ones():
+  grades = jnp.array([[[0, 2, 1, 0]], [[1, 1, 2, 2]], [[0, 0, 0, 0]]])
+  places = jnp.array([[[2, 1, 0, 4]], [[0, 1, 2, 3]], [[0, 1, 2, 3]]])
+  mask = jnp.array([[[True, True, True, False]], [[True] * 4], [[True] * 4]])
+  # Without padding the first is grades 0 2 1, answered in the order 2 1 0.
+  np.testing.assert_array_equal(
+    rewards.auc(grades, places, mask)[:, 0], [1.0, 0.0, 0.0]
+  )
+  third = 1 / np.log2(3)
+  got = rewards.ndcg(grades, places, mask)[:, 0]
+  np.testing.assert_allclose(got[0], (1 + 3 * third) / (3 + third), atol=1e-6)
+  assert got[2] == 0
+
+
+def test_the_identity_rule_by_hand():
+  """R = R_rank + alpha, but alpha alone for copying an order with a flaw."""
+  # Right between positives and negatives; then only between the positives.
+  grades = jnp.array([[[1, 0, 2]], [[1, 2, 0]], [[2, 1, 0]]])
+  mask = jnp.ones((3, 1, 3), bool)
+  identity = jnp.array([[True, False], [True, False], [True, False]])
+  copied = rewards.copies_a_flaw(grades, identity, mask)
+  np.testing.assert_array_equal(
+    copied, [[True, False], [False] * 2, [False] * 2]
+  )
+  rank = jnp.array([[0.5, 0.5], [0.7, 1.0], [1.0, 0.2]])
+  valid = jnp.array([[True, True], [True, False], [True, True]])
+  got = rewards.graded(rank, copied, valid, 0.2)
+  np.testing.assert_allclose(
+    got, [[0.2, 0.7], [0.9, -1.0], [1.2, 0.4]], atol=1e-6
+  )
