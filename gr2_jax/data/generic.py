@@ -23,7 +23,8 @@ keep the order of the file:
     bob,A3,1700000090
     bob,A5,1700000200
 
-slates.jsonl: a list that was served, with a grade for each item (0: nothing):
+slates.jsonl: a list that was served, with a grade for each item (0: nothing, 1,
+2, ..: more and more), for `candidates.source = 'slates'` (`slates.py`):
 
     {"user_id": "ann", "timestamp": 9, "item_ids": ["A2"], "labels": [1]}
 """

@@ -15,7 +15,7 @@ class Entry:
   Attributes:
     title: of the item.
     detail: small print: its semantic ID and category path.
-    target: whether it is the true next item.
+    target: whether it is the true next item, or a positive of a slate.
   """
 
   title: str
@@ -87,9 +87,15 @@ def _article(example: Example) -> str:
 
 def section(examples: Sequence[Example]) -> str:
   """Writes the examples as HTML; all text is escaped."""
+  several = any(sum(e.target for e in x.incoming) > 1 for x in examples)
+  marked = (
+    'The marked items are those that the user engaged with'
+    if several
+    else 'The marked item is the one that came next'
+  )
   return (
     '<h2>Test lists</h2><p>A sample drawn by the seed, not chosen: what the '
-    'model got, what it made of it, and why, in its own words. The marked item '
-    'is the one that came next; arrows count the places it moved.</p>'
+    'model got, what it made of it, and why, in its own words. '
+    f'{marked}; arrows count the places it moved.</p>'
     + ''.join(map(_article, examples))
   )

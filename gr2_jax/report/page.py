@@ -9,10 +9,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gr2_jax.report import charts, intervals, lists
+from gr2_jax.report import charts, intervals, lists, terminal
 
 _STYLE = (pathlib.Path(__file__).parent / 'page.css').read_text()
-_METRICS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
 _RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
 _TITLES = {
@@ -20,6 +19,8 @@ _TITLES = {
   'identity_rate': 'identity',
   'answer_tokens': 'tokens',
   'illegal_rate': 'illegal',
+  'auc': 'AUC',
+  'graded_ndcg': 'graded N',
 }
 
 
@@ -65,12 +66,13 @@ def _short(value: Any) -> str:
 
 def _rerank(report: Mapping[str, Any]) -> str:
   rerank = report['rerank']
+  metrics = terminal.metrics(rerank['systems']['prerank'])
   systems = _table(
-    ['system', *map(_title, (*_METRICS, *_RATES, 'answer_tokens'))],
+    ['system', *map(_title, (*metrics, *_RATES, 'answer_tokens'))],
     [
       [
         name,
-        *(f'{values[key]:.3f}' for key in (*_METRICS, *_RATES)),
+        *(f'{values[key]:.3f}' for key in (*metrics, *_RATES)),
         f'{values["answer_tokens"]:.1f}' if 'answer_tokens' in values else '',
       ]
       for name, values in rerank['systems'].items()
@@ -81,7 +83,7 @@ def _rerank(report: Mapping[str, Any]) -> str:
     intervals.chart(
       f'rerank/{name}',
       name.replace('-', ' − '),
-      {_title(key): values[key] for key in _METRICS},
+      {_title(key): values[key] for key in metrics},
     )
     for name, values in rerank['deltas'].items()
   )
@@ -111,12 +113,13 @@ def _shuffled(rerank: Mapping[str, Any]) -> str:
 
 
 def _deltas(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+  metrics = terminal.metrics(next(iter(rows.values())))
   return _table(
-    ['difference', *map(_title, _METRICS)],
+    ['difference', *map(_title, metrics)],
     [
       [
         name.replace('-', ' − '),
-        *(_interval(values[key]) for key in _METRICS),
+        *(_interval(values[key]) for key in metrics),
       ]
       for name, values in rows.items()
     ],
@@ -129,7 +132,9 @@ def _interval(triple: Sequence[float]) -> str:
 
 
 def _retrieval(report: Mapping[str, Any]) -> str:
-  rows = {'candidates': report['retrieval'], **report['baselines']}
+  own = html.escape(terminal.retriever(report))
+  first = own if 'slates' in report else 'candidates'
+  rows = {first: report['retrieval'], **report['baselines']}
   columns = (*_RETRIEVAL, 'illegal_rate')
   table = _table(
     ['retriever', 'n', *map(_title, columns)],
@@ -145,9 +150,14 @@ def _retrieval(report: Mapping[str, Any]) -> str:
       for name, v in report['retrieval']['deltas'].items()
     ],
   )
+  what = f'What makes the candidates ({own}), and the baselines'
+  if 'slates' in report:
+    what = (
+      f'The candidates are served slates ({_short(report["slates"])}); '
+      f'retrieved by the model itself ({own}) and the baselines'
+    )
   return (
-    '<h2>Retrieval over the whole catalogue</h2><p>What makes the candidates '
-    f'({html.escape(report["source"])}), and the baselines, on all test '
+    f'<h2>Retrieval over the whole catalogue</h2><p>{what}, on all test '
     f'targets.</p>{table}<h3>Differences, with intervals of 95 %</h3>{deltas}'
   )
 

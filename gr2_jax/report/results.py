@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gr2_jax.rank import bootstrap, scores
+from gr2_jax.rl import rewards
 
 # Metrics over the list, as the papers give them (GR2.md, "Metrics") [P].
 RECALL = (1, 3, 5)
 NDCG = (3, 5)
+# Beside them for graded lists: what RL is rewarded for there [P: GR2-T].
+GRADED = ('auc', 'graded_ndcg')
 DELTAS = (
   ('rl', 'prerank'),
   ('rl', 'sft'),
@@ -54,11 +57,37 @@ def by_list(system: System, targets: np.ndarray) -> dict[str, np.ndarray]:
   return scores.by_list(positions, RECALL, NDCG)
 
 
+def graded_by_list(
+  system: System, incoming: np.ndarray, grades: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Scores each list of a system by all its grades.
+
+  Args:
+    system: the re-ranked lists.
+    incoming: int32 [N, K], the lists that `grades` belong to, -1 pads.
+    grades: int32 [N, K], what each of these candidates is worth.
+
+  Returns:
+    'auc' and 'graded_ndcg' (of the whole list, gains 2^g - 1) to float64 [N];
+    both as `rl.rewards` computes them.
+  """
+  order = (system.orders[:, :, None] == incoming[:, None]).argmax(axis=-1)
+  served = np.take_along_axis(grades, order, axis=1)
+  places = np.arange(incoming.shape[1])[None]
+  real = incoming >= 0
+  measured = (
+    measure(served, places, real) for measure in (rewards.auc, rewards.ndcg)
+  )
+  values = (np.asarray(value, np.float64) for value in measured)
+  return dict(zip(GRADED, values, strict=True))
+
+
 def summarise(
   systems: Mapping[str, System],
   incoming: np.ndarray,
   targets: np.ndarray,
   seed: int,
+  grades: np.ndarray | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
   """Compares systems on the same lists.
 
@@ -72,6 +101,7 @@ def summarise(
     incoming: int32 [N, K], the lists before re-ranking, -1 pads.
     targets: int32 [N], the true items.
     seed: of the bootstrap.
+    grades: int32 [N, K] of graded lists, for the metrics `GRADED`.
 
   Returns:
     (system to metric to mean, with 'valid_rate', 'identity_rate' and, for those
@@ -79,6 +109,9 @@ def summarise(
     high], a paired bootstrap of 95 %, for those of `DELTAS` that are there).
   """
   values = {name: by_list(system, targets) for name, system in systems.items()}
+  if grades is not None:
+    for name, system in systems.items():
+      values[name] |= graded_by_list(system, incoming, grades)
   table = {}
   for name, system in systems.items():
     same = (system.orders == incoming).all(axis=1) & system.valid
@@ -100,7 +133,11 @@ def summarise(
 
 
 def difference(
-  left: System, right: System, targets: np.ndarray, seed: int
+  left: System,
+  right: System,
+  targets: np.ndarray,
+  seed: int,
+  graded: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, list[float]]:
   """Compares two systems on the same lists.
 
@@ -109,11 +146,16 @@ def difference(
     right: the other.
     targets: int32 [N], the true items.
     seed: of the bootstrap.
+    graded: incoming lists and grades of graded lists, int32 [N, K] both, for
+      the metrics `GRADED`.
 
   Returns:
     Metric to [left - right, low, high], a paired bootstrap of 95 %.
   """
   values = [by_list(system, targets) for system in (left, right)]
+  if graded is not None:
+    for found, system in zip(values, (left, right), strict=True):
+      found |= graded_by_list(system, *graded)
   return bootstrap.paired_difference(*values, seed)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gr2_jax.report import results
+
 _COLUMNS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
 _RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
@@ -29,6 +31,17 @@ def interval(triple: list[float]) -> str:
   return f'{delta} [{low}, {high}]'
 
 
+def retriever(report: Mapping[str, Any]) -> str:
+  """Names what retrieval was measured of: the source but for slates."""
+  return report.get('retriever', report['source'])
+
+
+def metrics(values: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the metrics of re-ranking that are there; those of grades last."""
+  names = (*_COLUMNS, *results.GRADED)
+  return tuple(name for name in names if name in values)
+
+
 def retrieval_table(report: Mapping[str, Any]) -> str:
   """Lays out a run that ends with its candidates, for a terminal.
 
@@ -39,7 +52,7 @@ def retrieval_table(report: Mapping[str, Any]) -> str:
     Several lines: the retrievers, and the source's differences from the others
     with their intervals.
   """
-  own, source = report['retrieval'], report['source']
+  own, source = report['retrieval'], retriever(report)
   cells = [['retriever', *_RETRIEVAL, 'illegal']]
   for name, values in {source: own, **report['baselines']}.items():
     numbers = [f'{values[column]:.4f}' for column in _RETRIEVAL]
@@ -73,13 +86,6 @@ def closing_table(report: Mapping[str, Any]) -> str:
     retrieval numbers beside them.
   """
   rerank, retrieval = report['rerank'], report['retrieval']
-  names = (*_COLUMNS, *_RATES)
-  head = [name.replace('_rate', '') for name in names]
-  systems = [['system', *head, 'tok']]
-  for name, values in rerank['systems'].items():
-    tokens = values.get('answer_tokens')
-    numbers = [f'{values[column]:.3f}' for column in names]
-    systems.append([name, *numbers, f'{tokens:.1f}' if tokens else ''])
   hits = (
     f'{rerank["n"]} test lists of {rerank["k"]} hold their target '
     f'(hit rate {rerank["hit_rate"]:.3f}).\n'
@@ -93,7 +99,7 @@ def closing_table(report: Mapping[str, Any]) -> str:
   blocks = [
     f'{report["dataset"]["name"]}, seed {report["seed"]}, traces of the '
     f'teacher {report["teacher"]!r}',
-    rows(systems),
+    _systems(rerank['systems']),
     'Differences, with paired bootstrap intervals of 95 %\n'
     + _differences(rerank['deltas']),
   ]
@@ -106,13 +112,28 @@ def closing_table(report: Mapping[str, Any]) -> str:
   return '\n\n'.join([*blocks, hits + whole])
 
 
+def _systems(systems: Mapping[str, Mapping[str, float]]) -> str:
+  """Lays out the systems; their metrics of grades in a table of their own."""
+  names = (*_COLUMNS, *_RATES)
+  cells = [['system', *(name.replace('_rate', '') for name in names), 'tok']]
+  for name, values in systems.items():
+    tokens = values.get('answer_tokens')
+    numbers = [f'{values[column]:.3f}' for column in names]
+    cells.append([name, *numbers, f'{tokens:.1f}' if tokens else ''])
+  graded = metrics(systems['prerank'])[len(_COLUMNS) :]
+  more = [['system', *graded]]
+  for name, values in systems.items():
+    more.append([name, *(f'{values[column]:.3f}' for column in graded)])
+  return '\n\n'.join(map(rows, [cells, more] if graded else [cells]))
+
+
 def _differences(triples: Mapping[str, Mapping[str, list[float]]]) -> str:
   """Lays out differences, three beside each other."""
   blocks, names = [], list(triples)
   for start in range(0, len(names), 3):
     part = names[start : start + 3]
     cells = [['', *part]]
-    for column in _COLUMNS:
+    for column in metrics(triples[part[0]]):
       cells.append([column, *(interval(triples[x][column]) for x in part)])
     blocks.append(rows(cells))
   return '\n'.join(blocks)

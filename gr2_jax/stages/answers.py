@@ -37,7 +37,8 @@ def shuffle(lists: artifacts.Lists, seed: int) -> artifacts.Lists:
     seed: of the orders.
 
   Returns:
-    The same lists; scores move with their items, padding stays at the end.
+    The same lists; scores and grades move with their items, padding stays at
+    the end.
   """
   keys = np.random.default_rng(seed).random(lists.candidates.shape)
   order = np.argsort(np.where(lists.candidates >= 0, keys, 2.0), axis=1)
@@ -47,6 +48,7 @@ def shuffle(lists: artifacts.Lists, seed: int) -> artifacts.Lists:
     lists,
     candidates=np.take_along_axis(lists.candidates, order, axis=1),
     scores=np.take_along_axis(lists.scores, order, axis=1),
+    grades=np.take_along_axis(lists.grades, order, axis=1),
     target=np.where(lists.target < 0, -1, target).astype(np.int32),
   )
 

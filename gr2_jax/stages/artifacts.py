@@ -21,9 +21,13 @@ class Lists:
   Attributes:
     user: int32 [N].
     position: int32 [N], place of the target in the user's sequence.
-    candidates: int32 [N, K], item indices in pre-rank order.
+    candidates: int32 [N, K], item indices in pre-rank order, -1 at the end of
+      shorter lists.
     scores: float32 [N, K], of the pre-ranker.
-    target: int32 [N], place of the target among the candidates; -1: absent.
+    target: int32 [N], place of the target among the candidates; -1: absent. Of
+      several positives the best graded, first in pre-rank order.
+    grades: int32 [N, K], what each candidate is worth: the labels of slates,
+      else one-hot at the target; 0 for nothing.
   """
 
   user: np.ndarray
@@ -31,6 +35,7 @@ class Lists:
   candidates: np.ndarray
   scores: np.ndarray
   target: np.ndarray
+  grades: np.ndarray
 
   def __len__(self) -> int:
     """Returns the number of lists N."""
@@ -89,9 +94,13 @@ class Artifacts:
   def lists(self, split: str) -> Lists:
     """Returns the candidate lists of 'train', 'valid' or 'test'."""
     path = self.workdir / 'candidates' / f'{split}.npz'
-    with np.load(path) as arrays:
-      fields = dataclasses.fields(Lists)
-      return Lists(**{f.name: arrays[f.name] for f in fields})
+    with np.load(path) as stored:
+      arrays = dict(stored)
+    target = arrays['target']
+    # Retrieved lists have one true item: what they are worth is not stored.
+    one_hot = np.arange(arrays['candidates'].shape[1]) == target[:, None]
+    arrays.setdefault('grades', one_hot.astype(np.int32))
+    return Lists(**{f.name: arrays[f.name] for f in dataclasses.fields(Lists)})
 
   def history(self, user: int, position: int) -> np.ndarray:
     """Returns the items before a held-out position, oldest first."""

@@ -4,7 +4,8 @@ Writes `workdir/candidates/{train,valid,test}.npz` with N lists each: `user` and
 `position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32
 [N, K], `target` int32 [N], place of the true item among the candidates or -1,
 and `rank` int32 [N], its place among the first max(K, 10), or this number; then
-`workdir/retrieval.json`, the report of the road up to here.
+`workdir/retrieval.json`, the report of the road up to here. Lists from slates
+have no `rank`, but `grades` int32 [N, K] (`stages/slates.py`).
 """
 
 import dataclasses
@@ -22,9 +23,10 @@ from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import popularity, sasrec, scores
 from gr2_jax.sid import index as sid_index
-from gr2_jax.stages import artifacts, retrieval, runner
+from gr2_jax.stages import artifacts, retrieval, runner, slates
 
-SOURCES = ('lm', 'sasrec', 'popularity')
+SLATES = 'slates'
+SOURCES = ('lm', 'sasrec', 'popularity', SLATES)
 BASELINES = ('popularity', 'sasrec')
 
 # (users [N], positions [N]) -> items and scores [N, n].
@@ -37,8 +39,9 @@ class CandidatesConfig:
 
   Attributes:
     source: 'lm', the mid-trained model as a generative retriever [P]; 'sasrec'
-      or 'popularity' [G].
-    k: K, candidates a list [P: 10].
+      or 'popularity' [G]; 'slates', the graded lists of the data set [P: GR2-T]
+      (`data.slates`).
+    k: K, candidates a list [P: 10]; slates may be shorter.
     width: W of the beam search [G].
     batch_size: prompts searched at a time [G].
     chunk: lists between two points at which an interrupted run resumes [G].
@@ -84,6 +87,11 @@ class CandidatesConfig:
   def length(self) -> int:
     """Items found for each prompt: K, and 10 for the metrics."""
     return max(self.k, 10)
+
+  @property
+  def retriever(self) -> str:
+    """What is measured over the whole catalogue; the LM beside slates."""
+    return 'lm' if self.source == SLATES else self.source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,17 +251,9 @@ def _targets(sources: _Sources, split: str) -> np.ndarray:
   return dataset.flat[dataset.offsets[users] + positions]
 
 
-@runner.stage(
-  'candidates',
-  sections=('candidates', 'text'),
-  inputs=('data', 'sid', 'midtrain'),
-)
-def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Retrieves the lists of all splits and measures those of the test split."""
-  started = time.monotonic()
-  cfg = config_lib.build(CandidatesConfig, config.candidates)
-  store = artifacts.Artifacts(config, context.workdir)
-  sources = _Sources(cfg, store, context)
+def _retrieve_lists(sources: _Sources) -> tuple[dict, np.ndarray]:
+  """Writes the lists of all splits; returns the numbers, and test's items."""
+  cfg = sources.cfg
   hit_rate, lists = {}, {}
   for split in splits_lib.NAMES:
     items, values = _retrieve(sources, cfg.source, split)
@@ -261,7 +261,27 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     lists[split] = len(rank)
     if len(rank):
       hit_rate[split] = float((rank < cfg.k).mean())
-  found = {cfg.source: items}
+  return {'hit_rate': hit_rate, 'lists': lists}, items
+
+
+@runner.stage(
+  'candidates',
+  sections=('candidates', 'text'),
+  inputs=('data', 'sid', 'midtrain'),
+)
+def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Writes the lists of all splits and measures retrieval on the test split."""
+  started = time.monotonic()
+  cfg = config_lib.build(CandidatesConfig, config.candidates)
+  store = artifacts.Artifacts(config, context.workdir)
+  sources = _Sources(cfg, store, context)
+  if cfg.source == SLATES:
+    block = slates.write(store, cfg.k, context.directory)
+    block['retriever'] = cfg.retriever
+    items = _retrieve(sources, cfg.retriever, 'test')[0]
+  else:
+    block, items = _retrieve_lists(sources)
+  found = {cfg.retriever: items}
   for name in cfg.baselines:
     if name not in found:
       found[name] = _retrieve(sources, name, 'test')[0]
@@ -270,10 +290,9 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     'source': cfg.source,
     'k': cfg.k,
     **retrieval.measure(
-      found, cfg.source, cfg.baselines, targets, store, context.seed
+      found, cfg.retriever, cfg.baselines, targets, store, context.seed
     ),
-    'hit_rate': hit_rate,
-    'lists': lists,
+    **block,
   }
   seconds = time.monotonic() - started
   retrieval.write_report(config, context, summary, seconds)

@@ -59,11 +59,13 @@ def _read_test(
     order = np.random.default_rng(seed).permutation(len(found))
     found = found.take(np.sort(order[: cfg.max_lists]))
   pairs = zip(found.user, found.position, strict=True)
+  summary = files.read_json(store.workdir / 'candidates' / 'summary.json')
   return reporting.Test(
     store,
     found,
     [store.history(user, position) for user, position in pairs],
     found.candidates[np.arange(len(found)), found.target],
+    summary['source'] == candidates_stage.SLATES,
   )
 
 
@@ -98,7 +100,11 @@ def _position_bias(
       shuffled, answers.collect(asked, context, cfg.batch_size, cfg.chunk)
     )
     found[stage] = results.difference(
-      system, systems[stage].take(rows), test.targets[rows], context.seed
+      system,
+      systems[stage].take(rows),
+      test.targets[rows],
+      context.seed,
+      (shuffled.candidates, shuffled.grades) if test.graded else None,
     )
   return found
 

@@ -35,13 +35,16 @@ class Test:
     store: the run's artifacts.
     lists: N lists that hold their target.
     histories: N arrays of item indices.
-    targets: int32 [N].
+    targets: int32 [N], the true items; of several the best graded, first in
+      pre-rank order.
+    graded: the lists are slates, which all their grades measure.
   """
 
   store: artifacts.Artifacts
   lists: artifacts.Lists
   histories: list[np.ndarray]
   targets: np.ndarray
+  graded: bool
 
 
 def find_commit() -> str:
@@ -81,21 +84,22 @@ def draw_examples(
   store = test.store
   rows = np.random.default_rng(seed).permutation(len(test.lists))[:number]
 
-  def entry(item: int, target: int = -1) -> lists.Entry:
+  def entry(item: int, grade: int = 0) -> lists.Entry:
     record = store.dataset.items[item]
     sid = store.vocab.decode(store.vocab.sid_tokens(store.sids[item]))
     detail = ' · '.join([sid, ' > '.join(record.categories)])
-    return lists.Entry(record.title or record.item_id, detail, item == target)
+    return lists.Entry(record.title or record.item_id, detail, grade > 0)
 
   examples = []
   for row in sorted(rows.tolist()):
     incoming = [int(i) for i in test.lists.candidates[row] if i >= 0]
+    grades = test.lists.grades[row].tolist()
     answer = answers[row]
     examples.append(
       lists.Example(
         user=store.dataset.user_ids[test.lists.user[row]],
         history=[entry(int(item)) for item in test.histories[row]],
-        incoming=[entry(i, int(test.targets[row])) for i in incoming],
+        incoming=list(map(entry, incoming, grades)),
         order=[incoming.index(item) for item in answer['order']],
         explanation=answer['explanation'],
         valid=answer['valid'],
@@ -170,12 +174,19 @@ def build(
   """
   blocks, seconds = read_summaries(context.workdir, EARLIER)
   found = blocks['candidates']
+  # Only of slates: their counts, and what retrieval was measured of.
+  slates = {k: found[k] for k in ('slates', 'retriever') if k in found}
   table, deltas = results.summarise(
-    systems, test.lists.candidates, test.targets, context.seed
+    systems,
+    test.lists.candidates,
+    test.targets,
+    context.seed,
+    test.lists.grades if test.graded else None,
   )
   return {
     **head(config, blocks),
     'source': found['source'],
+    **slates,
     'retrieval': found['retrieval'],
     'baselines': found['baselines'],
     'traces': blocks['traces'],

@@ -158,6 +158,7 @@ def make_prompts(
     lists.target,
     store.vocab.pad,
     buckets,
+    lists.grades,
   )
 
 

@@ -2,10 +2,10 @@
 
 Writes `workdir/traces/traces.jsonl`, one accepted trace a line: `user`,
 `position`, `candidates` (item indices in pre-rank order), `target` (the true
-item's index in the catalogue), `ranking` (the list that is trained on),
-`explanation`, its length in `tokens`, `mode`, `attempt`; `practice.jsonl`, the
-same for lists without their target (`target` null); and the acceptance report
-as summary.
+item's index in the catalogue; of a graded list the best graded), `ranking` (the
+list that is trained on), `explanation`, its length in `tokens`, `mode`,
+`attempt`; `practice.jsonl`, the same for lists without their target (`target`
+null); and the acceptance report as summary.
 """
 
 import dataclasses

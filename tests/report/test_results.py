@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,45 @@ def test_summary_by_hand():
     results.difference(model, prerank, np.array([7, 8]), seed=0)
     == (deltas['rl-prerank'])
   )
+
+
+def test_grades_by_hand():
+  grades = np.array([[1, 0, 2], [1, 0, 0]])
+  prerank = results.System(INCOMING, np.ones(2, bool))
+  # 7 6 5 has grades 2 0 1: one of two pairs is wrong; 9 8 turns the only one.
+  model = results.from_rankings(
+    INCOMING, [np.array([7, 6, 5]), np.array([9, 8])], [True, True], [9, 6]
+  )
+  values = results.graded_by_list(model, INCOMING, grades)
+  np.testing.assert_array_equal(values['auc'], [0.5, 0.0])
+  third = 1 / np.log2(3)
+  # Gains 3 0 1 against 3 1 0, in float32.
+  expected = [(3 + 1 / 2) / (3 + third), third]
+  np.testing.assert_allclose(values['graded_ndcg'], expected, atol=1e-6)
+  systems = {'prerank': prerank, 'sft': prerank, 'rl': model}
+  args = (systems, INCOMING, np.array([7, 8]), 0)
+  table, deltas = results.summarise(*args, grades)
+  assert table['prerank']['auc'] == 0.75 and table['rl']['auc'] == 0.25
+  assert deltas['rl-prerank']['auc'][0] == -0.5
+  # The items say which grade is whose, whatever order they came in.
+  turned = INCOMING[:, [1, 0, 2]], grades[:, [1, 0, 2]]
+  again = results.difference(model, prerank, args[2], 0, turned)
+  assert again == deltas['rl-prerank']
+  plain, _ = results.summarise(*args)
+  without = {k: v for k, v in table['rl'].items() if k not in results.GRADED}
+  assert without == plain['rl']
+
+
+def test_grades_stand_in_a_table_of_their_own(report):
+  graded = copy.deepcopy(report)
+  for values in graded['rerank']['systems'].values():
+    values |= {'auc': 0.625, 'graded_ndcg': 0.875}
+  for values in graded['rerank']['deltas'].values():
+    values |= {name: [0.5, 0.25, 0.75] for name in results.GRADED}
+  text = terminal.closing_table(graded)
+  table = [' '.join(line.split()) for line in text.splitlines()]
+  assert 'system auc graded_ndcg' in table and 'rl 0.625 0.875' in table
+  assert max(map(len, text.splitlines())) <= 80
 
 
 def test_closing_table_shows_systems_and_intervals(report):

@@ -227,6 +227,7 @@ def test_shuffled_lists_keep_their_items_scores_and_padding():
     candidates=candidates.astype(np.int32),
     scores=np.where(candidates < 0, -np.inf, candidates * 2.0),
     target=np.where(np.arange(50) % 7 == 0, -1, np.arange(50) % 4),
+    grades=np.where(candidates < 0, 0, candidates % 3),
   )
   shuffled = answers_lib.shuffle(lists, seed=1)
   real = shuffled.candidates >= 0
@@ -236,6 +237,9 @@ def test_shuffled_lists_keep_their_items_scores_and_padding():
   )
   np.testing.assert_array_equal(
     shuffled.scores[real], shuffled.candidates[real] * 2.0
+  )
+  np.testing.assert_array_equal(
+    shuffled.grades, np.where(real, shuffled.candidates % 3, 0)
   )
   rows, hit = np.arange(50), lists.target >= 0
   np.testing.assert_array_equal(
