@@ -4,16 +4,17 @@ The list of a slate is its first K items as they were shown, with their labels
 as grades; its history is what the user did strictly before it was served. What
 has the slate's own timestamp may be its outcome, and is not shown.
 
-A slate may only be where its outcome may be known. With p interactions before
-it, its outcome are positions from p on; it reaches to the last position at
-which one of its positives is next met:
+The labels of a slate tell what the user did next. With p interactions before
+it, these are the positions from p on, up to where the last of its positives is
+next met:
 
     0 ........ train_end | train | valid | test | n
 
-p and that last position must lie in one part (`splits.bounds`). Then no model
-that reads `sequence[:train_end]` knows the outcome of any list, and a training
-list tells nothing of a held-out interaction. What is served after the last
-interaction belongs to test. Our choice; GR2-T does not say how it splits.
+They must lie in one part (`splits.bounds`), or the slate is dropped. Then no
+model that reads `sequence[:train_end]` knows the outcome of a list, and no
+training list tells of a held-out interaction. What is served after the last
+interaction belongs to test. All this is our choice: GR2-T does not say how it
+splits.
 """
 
 import dataclasses
