@@ -183,6 +183,7 @@ def _rl() -> dict:
     'group_size': 8,
     'max_new_tokens': 96,
     'explanation_tokens': 40,
+    'overlong_buffer': 0,
     'constrain': True,
     'reward': 'promotion',
     'conditional': True,

@@ -4,8 +4,8 @@ Writes `workdir/candidates/{train,valid,test}.npz` with N lists each: `user` and
 `position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32
 [N, K], `target` int32 [N], place of the true item among the candidates or -1,
 and `rank` int32 [N], its place among the first max(K, 10), or this number; then
-`workdir/retrieval.json`, the report of the road up to here. Lists from slates
-have no `rank`, but `grades` int32 [N, K] (`stages/slates.py`).
+`workdir/retrieval.json`, the report of the road up to here. Of lists from
+slates `stages/slates.py` tells.
 """
 
 import dataclasses
@@ -39,8 +39,7 @@ class CandidatesConfig:
 
   Attributes:
     source: 'lm', the mid-trained model as a generative retriever [P]; 'sasrec'
-      or 'popularity' [G]; 'slates', the graded lists of the data set [P: GR2-T]
-      (`data.slates`).
+      or 'popularity' [G]; 'slates', the data set's graded lists [P: GR2-T].
     k: K, candidates a list [P: 10]; slates may be shorter.
     width: W of the beam search [G].
     batch_size: prompts searched at a time [G].

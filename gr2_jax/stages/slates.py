@@ -14,8 +14,8 @@ from gr2_jax.stages import artifacts
 def write(store: artifacts.Artifacts, k: int, directory: pathlib.Path) -> dict:
   """Writes `{train,valid,test}.npz` of the data set's slates.
 
-  They have `grades` int32 [N, K] beside what retrieved lists have. Slates come
-  without scores: `scores` are minus the place.
+  They have `grades` int32 [N, K] beside what retrieved lists have, but no
+  `rank`. Slates come without scores: `scores` are minus the place.
 
   Args:
     store: the run's artifacts.

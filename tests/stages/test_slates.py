@@ -105,6 +105,7 @@ def _config():
         'max_rounds': 1,
         'rollouts_every': 1,
       },
+      'direct': {},
       'evaluate': {'examples': 2},
     }
   )
@@ -144,9 +145,9 @@ def test_too_few_held_out_is_an_error(made, tmp_path):
 
 
 def test_from_slates_to_the_report(before, made, capsys):
-  stages = ('candidates', 'traces', 'sft', 'rl', 'evaluate')
+  stages = ('candidates', 'traces', 'sft', 'rl', 'direct', 'evaluate')
   road.run(_config(), before, stages)
-  found, traced, tuned, trained, _ = (
+  found, traced, tuned, trained, *_ = (
     files.read_json(before / stage / 'summary.json') for stage in stages
   )
   assert found['source'] == 'slates' and found['retriever'] == 'lm'
