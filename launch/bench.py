@@ -2,10 +2,11 @@
 
     bash launch/bench.sh sid --output=results/bench_sid.json
 
-Groups: `sid` (RQ-VAE training and assignment, constrained beam search) and `lm`
-(decoding, rollouts, drawing, training; `--only` takes a part of it). Ours and
-the peer take turns; a ratio is the median over the turns, since machines
-differ and are noisy. `launch/bench.sh` installs the peers.
+Groups: `sid` (RQ-VAE training and assignment, constrained beam search), `lm`
+(decoding, rollouts, drawing, training) and `rl` (a whole RL step, its reward);
+`--only` takes a part. Ours and the peer take turns; a ratio is the median over
+the turns, since machines differ and are noisy. `launch/bench.sh` installs the
+peers.
 """
 
 import importlib
@@ -15,7 +16,7 @@ from absl import app, flags, logging
 
 from launch import bench_contest, start
 
-GROUPS = {'lm': 'launch.bench_lm', 'sid': 'launch.bench_sid'}
+GROUPS = {name: f'launch.bench_{name}' for name in ('lm', 'rl', 'sid')}
 
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to keep the report (JSON).')
 _ONLY = flags.DEFINE_string(
@@ -55,6 +56,12 @@ def main(argv) -> None:
   columns = ('name', 'peer', 'unit', 'ours', 'theirs', 'ratio', 'goal')
   cells = [[str(row[c]) for c in columns] for row in report['results']]
   print(terminal.rows([list(columns), *cells]))
+  for row in report['results']:
+    if 'seconds' in row:
+      sides = row['seconds']
+      cells = [[s, *map(str, seconds.values())] for s, seconds in sides.items()]
+      print(f'\nSeconds of one: {row["name"]}')
+      print(terminal.rows([['', *sides['ours']], *cells]))
 
 
 if __name__ == '__main__':

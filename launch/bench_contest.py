@@ -21,6 +21,8 @@ class Contest(NamedTuple):
     ours: does it, and waits until it is done.
     theirs: does it, too.
     goal: the ratio of rates that we want.
+    split: the seconds of a call by part, {'ours': {part: s}, 'theirs': ..},
+      over so many last calls; None where they are not known.
   """
 
   name: str
@@ -30,6 +32,7 @@ class Contest(NamedTuple):
   ours: Callable[[], None]
   theirs: Callable[[], None]
   goal: float
+  split: Callable[[int], dict[str, dict[str, float]]] | None = None
 
 
 def seconds(run: Callable[[], None]) -> float:
@@ -48,7 +51,8 @@ def measure(contest: Contest, turns: int) -> dict:
     turns: number of turns.
 
   Returns:
-    Rates (median) and the median of the turns' ratios, ours over theirs.
+    Rates (median) and the median of the turns' ratios, ours over theirs; and
+    `seconds` by part where the contest has a split.
   """
   contest.ours()
   contest.theirs()
@@ -60,16 +64,27 @@ def measure(contest: Contest, turns: int) -> dict:
     for times in zip(*pairs, strict=True)
   ]
   ratios = [theirs / ours for ours, theirs in pairs]
-  return {
+  row = {
     'name': contest.name,
     'peer': contest.peer,
     'unit': f'{contest.unit}/s',
-    'ours': round(rates[0], 1),
-    'theirs': round(rates[1], 1),
+    'ours': _short(rates[0]),
+    'theirs': _short(rates[1]),
     'ratio': round(statistics.median(ratios), 3),
     'ratio_range': [round(min(ratios), 3), round(max(ratios), 3)],
     'goal': contest.goal,
   }
+  if contest.split is not None:
+    row['seconds'] = {
+      side: {part: float(f'{s:.3g}') for part, s in seconds.items()}
+      for side, seconds in contest.split(turns).items()
+    }
+  return row
+
+
+def _short(rate: float) -> float:
+  """Leaves a tenth, or three digits of what is slower than that."""
+  return round(rate, 1) if rate >= 10 else float(f'{rate:.3g}')
 
 
 def machine() -> dict:
@@ -77,7 +92,7 @@ def machine() -> dict:
   info = pathlib.Path('/proc/cpuinfo')
   lines = info.read_text().splitlines() if info.exists() else []
   names = [line.split(': ')[1] for line in lines if line.startswith('model na')]
-  packages = ('jax', 'torch', 'transformers', 'faiss-cpu')
+  packages = ('jax', 'torch', 'transformers', 'trl', 'faiss-cpu')
   return {
     'processor': names[0] if names else platform.processor(),
     'cores': len(os.sched_getaffinity(0)),

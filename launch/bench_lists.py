@@ -1,0 +1,98 @@
+"""Made-up lists that `bench_rl` gives to both sides, and the text of tokens."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.text import answer, vocab
+
+LEVELS, CODES = 4, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What an RL step is made on; the lists follow from it.
+
+  Attributes:
+    model: shape of the decoder.
+    prompt: P, tokens of each prompt.
+    new: S, tokens of each answer; beside the list they are its explanation.
+    queries: Q, prompts of a step.
+    group: G, answers to each.
+    candidates: K.
+  """
+
+  model: LMConfig
+  prompt: int
+  new: int = 64
+  queries: int = 8
+  group: int = 8
+  candidates: int = 10
+
+  @property
+  def explanation(self) -> int:
+    """Tokens of an answer that are neither list nor delimiter."""
+    return self.new - self.candidates * (LEVELS + 1) - 3
+
+  @property
+  def format(self) -> answer.AnswerFormat:
+    """Ids of delimiters and semantic IDs; the latter end the vocabulary."""
+    return answer.AnswerFormat(
+      open=4, mid=5, sep=6, close=7, eos=1, pad=0,
+      sid_offset=self.model.vocab_size - LEVELS * CODES, levels=LEVELS,
+      codes=CODES,
+    )  # fmt: skip
+
+  def prompts(self) -> np.ndarray:
+    """Returns random words: int32 [Q, P]."""
+    rng = np.random.default_rng(0)
+    shape = self.queries, self.prompt
+    return rng.integers(8, self.format.sid_offset, shape).astype(np.int32)
+
+  def sids(self) -> np.ndarray:
+    """Returns the candidates' codes, all distinct: int32 [Q * K, L]."""
+    count = self.queries * self.candidates
+    rng = np.random.default_rng(1)
+    flat = rng.choice(CODES**LEVELS, count, replace=False)
+    return np.stack(np.unravel_index(flat, (CODES,) * LEVELS), -1).astype('i4')
+
+  def targets(self) -> np.ndarray:
+    """Returns the places of the true items: int32 [Q]."""
+    rng = np.random.default_rng(2)
+    return rng.integers(self.candidates, size=self.queries).astype(np.int32)
+
+  def words(self) -> list[str]:
+    """Returns the text of each token of the vocabulary."""
+    texts = [f'w{i}' for i in range(self.model.vocab_size)]
+    fmt = self.format
+    texts[fmt.pad], texts[fmt.eos] = '<pad>', '<eos>'
+    texts[fmt.open], texts[fmt.mid] = answer.OPEN, answer.MID
+    texts[fmt.sep], texts[fmt.close] = answer.SEP, answer.CLOSE
+    for place in range(LEVELS * CODES):
+      texts[fmt.sid_offset + place] = vocab.sid_text(*divmod(place, CODES))
+    return texts
+
+  def sid_texts(self) -> list[list[str]]:
+    """Returns the candidates' semantic IDs as text, a list for each prompt."""
+    texts = [_sid_text(row) for row in self.sids().tolist()]
+    size = self.candidates
+    return [texts[i : i + size] for i in range(0, len(texts), size)]
+
+
+def _sid_text(codes: list[int]) -> str:
+  return ''.join(vocab.sid_text(*pair) for pair in enumerate(codes))
+
+
+def dump(task: Task) -> str:
+  """Writes a task as a line of JSON."""
+  return json.dumps(dataclasses.asdict(task))
+
+
+def load(line: str) -> Task:
+  """Reads what `dump` wrote."""
+  fields = json.loads(line)
+  model = fields.pop('model')
+  model['rope_scaling'] = tuple(model['rope_scaling'])
+  return Task(LMConfig(**model), **fields)

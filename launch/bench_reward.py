@@ -1,0 +1,74 @@
+"""The reward of a list as users of other trainers write it: on strings.
+
+The peer of `bench_rl`, and the reward function that it gives to TRL. It does
+the arithmetic of `gr2_jax.rl`, as `tests/launch/test_bench_rl.py` holds.
+"""
+
+import json
+import re
+import statistics
+
+_CODE = re.compile(r'<s_[a-z]_(\d+)>')
+
+
+def rewards(
+  completions: list[str],
+  candidates: list[list[str]],
+  target: list[int],
+  alpha: float = 0.2,
+  **_,
+) -> list[float]:
+  """Rewards answers; the form that TRL calls.
+
+  Args:
+    completions: decoded answers.
+    candidates: of each answer, the semantic IDs in pre-rank order.
+    target: of each answer, the 0-based place of the true item among them.
+    alpha: weight of the format reward.
+    **_: what TRL passes besides, unread.
+
+  Returns:
+    The promotion of the true item, with the conditional format reward; -1 for
+    what is no permutation.
+  """
+  return [
+    _reward(text, listed, place, alpha)
+    for text, listed, place in zip(completions, candidates, target, strict=True)
+  ]
+
+
+def _reward(
+  text: str, candidates: list[str], target: int, alpha: float
+) -> float:
+  try:
+    answer = json.loads(text)
+    ranked = [_codes(sid) for sid in answer['recommendations']]
+  except (json.JSONDecodeError, KeyError, TypeError):
+    return -1.0
+  known = [_codes(sid) for sid in candidates]
+  if sorted(ranked) != sorted(known):
+    return -1.0
+  before, after = target + 1, ranked.index(known[target]) + 1
+  gain = (before - after) / len(known)
+  deserved = gain > 0 or before == after == 1
+  return gain + alpha if deserved else gain
+
+
+def _codes(sid: str) -> tuple[int, ...]:
+  return tuple(int(code) for code in _CODE.findall(sid))
+
+
+def advantages(rewards: list[float], group: int) -> list[float]:
+  """Centres and scales rewards within each group of `group` answers."""
+  found = []
+  for start in range(0, len(rewards), group):
+    part = rewards[start : start + group]
+    mean, spread = statistics.fmean(part), statistics.pstdev(part)
+    found += [(reward - mean) / (spread + 1e-6) for reward in part]
+  return found
+
+
+def has_variance(rewards: list[float], group: int) -> list[bool]:
+  """Says of each group of `group` answers whether its rewards differ."""
+  parts = (rewards[i : i + group] for i in range(0, len(rewards), group))
+  return [max(part) > min(part) for part in parts]

@@ -1,0 +1,135 @@
+"""The RL benchmark at tiny sizes: both sides do the same arithmetic."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gr2_jax.lm.config import LMConfig
+from launch import bench_contest, bench_lists, bench_reward, bench_rl
+
+TASK = bench_lists.Task(
+  LMConfig(
+    vocab_size=128, width=16, layers=1, heads=2, kv_heads=2, head_dim=8,
+    mlp_dim=32,
+  ),
+  prompt=12, new=22, queries=4, group=4, candidates=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def ours(mesh1):
+  return bench_rl.Ours(TASK, mesh1)
+
+
+@pytest.fixture(scope='module')
+def samples(ours):
+  return ours.samples()
+
+
+def _flat(x):
+  return np.asarray(x).reshape(TASK.queries * TASK.group, -1)
+
+
+def test_a_task_survives_json():
+  assert bench_lists.load(bench_lists.dump(TASK)) == TASK
+
+
+def test_answers_are_valid_and_as_long_as_asked_for(samples):
+  texts = bench_rl.decoded(TASK, samples)
+  found = bench_rl.in_python(TASK, texts)()[0]
+  assert min(found) > -1
+  assert np.asarray(samples.mask).sum(-1).max() == TASK.new
+
+
+def test_python_on_strings_equals_the_compiled_reward(
+  ours, samples, monkeypatch
+):
+  # Room to spare, so that no penalty for length begins.
+  room = TASK.new + ours.config.overlong_buffer + 1
+  config = dataclasses.replace(ours.config, max_new_tokens=room)
+  monkeypatch.setattr(ours, 'config', config)
+  # Some answers are spoilt: the delimiter of their list is another token.
+  tokens = np.array(samples.tokens)
+  tokens[:, 0] = np.where(tokens[:, 0] == TASK.format.mid, 9, tokens[:, 0])
+  spoilt = dataclasses.replace(samples, tokens=jax.numpy.asarray(tokens))
+  for given in (samples, spoilt):
+    rollouts, _ = ours.reward(given)()
+    texts = bench_rl.decoded(TASK, given)
+    found, advantages, varied = bench_rl.in_python(TASK, texts)()
+    valid = np.asarray(rollouts.valid).ravel()
+    np.testing.assert_array_equal(np.array(found) > -1, valid)
+    # Float32 against Python's float64; the spread divides.
+    np.testing.assert_allclose(
+      np.asarray(rollouts.rewards).ravel(), found, rtol=1e-6, atol=1e-6
+    )
+    np.testing.assert_allclose(
+      np.asarray(rollouts.groups.advantages).ravel(), advantages, atol=1e-4
+    )
+    np.testing.assert_array_equal(np.asarray(rollouts.groups.weight), varied)
+
+
+def test_python_by_hand():
+  sids = ['<s_a_1><s_b_2>', '<s_a_1><s_b_3>', '<s_a_2><s_b_2>']
+
+  def text(*places):
+    order = ', '.join(f'"{sids[place]}"' for place in places)
+    return '{"explanation": "", "recommendations": [' + order + ']}'
+
+  cases = [
+    (text(1, 0, 2), 1, 1 / 3 + 0.2),  # It rose.
+    (text(0, 2, 1), 0, 0.2),  # First, and kept there.
+    (text(0, 1, 2), 1, 0.0),  # Kept elsewhere: no format reward.
+    (text(1, 2, 0), 0, -2 / 3),  # It fell.
+    (text(0, 1, 1), 1, -1.0),
+    (text(0, 1), 1, -1.0),
+    ('no JSON', 1, -1.0),
+    ('["a list"]', 1, -1.0),
+    ('{"recommendations": [1, 2, 3]}', 1, -1.0),
+  ]
+  texts, targets, expected = zip(*cases, strict=True)
+  found = bench_reward.rewards(list(texts), [sids] * len(cases), list(targets))
+  assert found == pytest.approx(expected)
+
+
+def test_a_step_is_split(ours):
+  ours.step()
+  ours.step()
+  assert len(ours.seconds) == 2
+  for seconds in ours.seconds:
+    assert set(seconds) == {'rollout', 'update', 'rest'}
+    assert seconds['rollout'] > 0 and seconds['update'] > 0
+
+
+def test_a_row_has_the_seconds_by_part():
+  calls = []
+  contest = bench_contest.Contest(
+    'a', 'b', 'steps', 1, lambda: calls.append('ours'),
+    lambda: calls.append('theirs'), 1.0,
+    lambda turns: {'ours': {'x': turns / 3}, 'theirs': {'x': 0.0}},
+  )  # fmt: skip
+  row = bench_contest.measure(contest, 1)
+  assert calls == ['ours', 'theirs'] * 2
+  assert row['seconds'] == {'ours': {'x': 0.333}, 'theirs': {'x': 0.0}}
+
+
+@pytest.mark.slow
+def test_trl_makes_steps_in_every_way():
+  """Runs where TRL is installed; WORKSPACE.md has the command."""
+  pytest.importorskip('trl')
+  peer = bench_rl.Peer()
+  for way in bench_rl.WAYS:
+    for _ in range(2):
+      peer.step(TASK, way)
+      assert list(peer.seconds[-1]) == list(bench_rl.PARTS)
+      assert min(peer.seconds[-1].values()) > 0
+  peer.close()
+
+
+@pytest.mark.slow
+def test_a_peer_that_ends_is_an_error():
+  pytest.importorskip('trl')
+  peer = bench_rl.Peer()
+  with pytest.raises(RuntimeError, match='TRL ended with 1'):
+    peer.step(TASK, 'no such way')
