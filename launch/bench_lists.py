@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import tokenizers
 
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer, vocab
@@ -74,15 +75,26 @@ class Task:
       texts[fmt.sid_offset + place] = vocab.sid_text(*divmod(place, CODES))
     return texts
 
-  def sid_texts(self) -> list[list[str]]:
-    """Returns the candidates' semantic IDs as text, a list for each prompt."""
-    texts = [_sid_text(row) for row in self.sids().tolist()]
-    size = self.candidates
-    return [texts[i : i + size] for i in range(0, len(texts), size)]
+  def lists(self) -> list[list[list[int]]]:
+    """Returns the candidates' codes of each prompt: [Q, K, L]."""
+    return self.sids().reshape(self.queries, -1, LEVELS).tolist()
 
 
-def _sid_text(codes: list[int]) -> str:
+def sid_text(codes: list[int]) -> str:
+  """Writes a semantic ID: `<s_a_3><s_b_0>..`."""
   return ''.join(vocab.sid_text(*pair) for pair in enumerate(codes))
+
+
+def tokenizer(task: Task) -> tokenizers.Tokenizer:
+  """Returns a tokenizer of words, whose id i is the i-th of `task.words()`."""
+  words = task.words()
+  ids = {word: i for i, word in enumerate(words)}
+  made = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, words[0]))
+  made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  made.decoder = tokenizers.decoders.Fuse()
+  fmt = task.format
+  made.add_special_tokens([words[fmt.pad], words[fmt.eos]])
+  return made
 
 
 def dump(task: Task) -> str:

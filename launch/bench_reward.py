@@ -13,7 +13,7 @@ _CODE = re.compile(r'<s_[a-z]_(\d+)>')
 
 def rewards(
   completions: list[str],
-  candidates: list[list[str]],
+  candidates: list[list[list[int]]],
   target: list[int],
   alpha: float = 0.2,
   **_,
@@ -22,7 +22,7 @@ def rewards(
 
   Args:
     completions: decoded answers.
-    candidates: of each answer, the semantic IDs in pre-rank order.
+    candidates: of each answer, the codes [K, L] in pre-rank order.
     target: of each answer, the 0-based place of the true item among them.
     alpha: weight of the format reward.
     **_: what TRL passes besides, unread.
@@ -38,24 +38,23 @@ def rewards(
 
 
 def _reward(
-  text: str, candidates: list[str], target: int, alpha: float
+  text: str, candidates: list[list[int]], target: int, alpha: float
 ) -> float:
   try:
     answer = json.loads(text)
     ranked = [_codes(sid) for sid in answer['recommendations']]
   except (json.JSONDecodeError, KeyError, TypeError):
     return -1.0
-  known = [_codes(sid) for sid in candidates]
-  if sorted(ranked) != sorted(known):
+  if sorted(ranked) != sorted(candidates):
     return -1.0
-  before, after = target + 1, ranked.index(known[target]) + 1
-  gain = (before - after) / len(known)
+  before, after = target + 1, ranked.index(candidates[target]) + 1
+  gain = (before - after) / len(candidates)
   deserved = gain > 0 or before == after == 1
   return gain + alpha if deserved else gain
 
 
-def _codes(sid: str) -> tuple[int, ...]:
-  return tuple(int(code) for code in _CODE.findall(sid))
+def _codes(sid: str) -> list[int]:
+  return [int(code) for code in _CODE.findall(sid)]
 
 
 def advantages(rewards: list[float], group: int) -> list[float]:

@@ -9,13 +9,10 @@ takes the old log-probs from the sampler, TRL computes them.
 """
 
 import functools
-import json
-import pathlib
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +25,10 @@ from gr2_jax.rl import groups, rollout, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.train import metrics as metrics_lib
-from launch import bench_contest, bench_lists, bench_reward
+from launch import bench_contest, bench_lists, bench_peer, bench_reward
 
 SIZE = '10M'
 PROMPTS = {256: 5.0, 1024: 8.0}  # The ratios that we want.
-WAYS = ('float32', 'autocast to bfloat16', 'bfloat16')
-PARTS = ('rollout', 'reward', 'log-probs', 'update', 'rest')
 # So that a call takes tenths of a second, not milliseconds.
 REWARDS = 100
 
@@ -50,6 +45,14 @@ def task(prompt: int) -> bench_lists.Task:
   from launch import bench_lm
 
   return bench_lists.Task(bench_lm.SIZES[SIZE], prompt)
+
+
+class Rewarded(NamedTuple):
+  """Rewards [Q, G], which answers are valid, and the groups to train on."""
+
+  rewards: jax.Array
+  valid: jax.Array
+  groups: groups.Groups
 
 
 class Ours:
@@ -116,84 +119,51 @@ class Ours:
         lists.candidate_sids, lists.candidate_mask, True, task.explanation,
       )  # fmt: skip
 
-  def reward(
-    self, samples: sampler.Samples
-  ) -> Callable[[], tuple[rollout.Rollouts, groups.Groups]]:
-    """Returns parsing, rewards, advantages and filter as a program.
+  def reward(self, samples: sampler.Samples) -> Callable[[int], Rewarded]:
+    """Returns parsing, rewards, advantages and filter, done so many times.
 
     Args:
       samples: answers to all lists.
     """
 
+    # What a step's program passes on is not copied there, nor here.
     @jax.jit
     def run(lists, samples):
       found = rollout.reward(self.config, self._task.format, lists, samples)
-      buffer = groups.empty(found.groups, self._task.prompt)
-      return found, groups.fill(buffer, found.groups)
+      empty = jax.tree.map(jnp.zeros_like, found.groups)
+      buffer = groups.fill(empty, found.groups)
+      return Rewarded(found.rewards, found.valid, buffer)
 
-    def on_mesh():
+    def repeated(times: int) -> Rewarded:
       with sharding.use(self._mesh, sharding.DECODE_RULES):
-        return jax.block_until_ready(run(self.lists, samples))
+        for _ in range(times):
+          found = jax.block_until_ready(run(self.lists, samples))
+      return found
 
-    return on_mesh
-
-
-class Peer:
-  """A process of `bench_trl`.
-
-  Attributes:
-    seconds: of each step made so far, by part.
-  """
-
-  def __init__(self):
-    """Starts it; it ends with this process, whose pipe it reads."""
-    self._process = subprocess.Popen(
-      [sys.executable, '-m', 'launch.bench_trl'],
-      cwd=pathlib.Path(__file__).resolve().parent.parent,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    self.seconds = []
-
-  def step(self, task: bench_lists.Task, way: str) -> None:
-    """Makes a step in a way of `WAYS`; raises where the process ends."""
-    request = {'task': bench_lists.dump(task), 'way': way}
-    print(json.dumps(request), file=self._process.stdin, flush=True)
-    line = self._process.stdout.readline()
-    if not line:
-      self.close()
-      raise RuntimeError(
-        f'TRL ended with {self._process.returncode}: its messages are above.'
-      )
-    self.seconds.append(json.loads(line))
-
-  def close(self) -> None:
-    """Ends it."""
-    self._process.communicate()
+    return repeated
 
 
 def _step(prompt: int) -> Iterator[bench_contest.Contest]:
   """A whole step; the reward is timed apart, and taken from the rollout."""
-  from launch import bench_torch
-
-  ours, peer = Ours(task(prompt), sharding.make_mesh()), Peer()
+  way, peer = bench_peer.fastest(task(prompt))
+  ours = Ours(task(prompt), sharding.make_mesh())
   reward = ours.reward(ours.samples())
-  way, theirs = bench_torch.fastest(
-    {way: functools.partial(peer.step, task(prompt), way) for way in WAYS}
-  )
+  reward(1)
 
   def split(turns: int) -> dict[str, dict[str, float]]:
     mine = _medians(ours.seconds[-turns:])
-    mine['reward'] = bench_contest.seconds(_times(REWARDS, reward)) / REWARDS
+    passes = functools.partial(reward, REWARDS)
+    mine['reward'] = bench_contest.seconds(passes) / REWARDS
     mine['rollout'] -= mine['reward']
     mine['log-probs'] = 0.0
     sides = {'ours': mine, 'theirs': _medians(peer.seconds[-turns:])}
-    return {side: {k: s[k] for k in PARTS} for side, s in sides.items()}
+    return {
+      side: {k: s[k] for k in bench_peer.PARTS} for side, s in sides.items()
+    }
 
   yield bench_contest.Contest(
     f'RL step, {SIZE}, 8 prompts of {prompt} x 8 x 64, 2 updates',
-    f'TRL GRPOTrainer (dapo), {way}', 'steps', 1, ours.step, theirs,
+    f'TRL GRPOTrainer (dapo), {way}', 'steps', 1, ours.step, peer.step,
     PROMPTS[prompt], split,
   )  # fmt: skip
   peer.close()
@@ -203,57 +173,64 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
   return {k: statistics.median(row[k] for row in rows) for k in rows[0]}
 
 
-def _times(count: int, run: Callable[[], object]) -> Callable[[], None]:
-  def repeated():
-    for _ in range(count):
-      run()
-
-  return repeated
-
-
 def _reward() -> Iterator[bench_contest.Contest]:
-  """Parsing, rewards, advantages and filter of 64 answers."""
+  """From token ids to groups to train on, for 64 answers."""
   of = task(256)
   ours = Ours(of, sharding.make_mesh())
   samples = ours.samples()
-  reward = ours.reward(samples)
-  texts = decoded(of, samples)
+  reward, theirs = ours.reward(samples), InPython(of, samples)
   rows = of.queries * of.group
+  name = f'parsing, reward, advantage and filter, {rows} answers, K = 10'
+  passes = functools.partial(reward, REWARDS)
+
+  def repeated(run):
+    for _ in range(REWARDS):
+      run()
+
+  for peer, run in (
+    ('Python on decoded strings', theirs.judge),
+    ('Python on strings, and decoding them', theirs.decode_and_judge),
+  ):
+    yield bench_contest.Contest(
+      name, peer, 'answers', REWARDS * rows, passes,
+      functools.partial(repeated, run), 10.0,
+    )  # fmt: skip
+  # At most a hundredth of a step.
   yield bench_contest.Contest(
-    f'reward, parsing, filter and advantage, {rows} answers of K = 10',
-    'Python, decoded strings', 'answers', REWARDS * rows,
-    _times(REWARDS, reward), _times(REWARDS, in_python(of, texts)), 10.0,
-  )  # fmt: skip
-  # The share of a step: at most a hundredth.
-  yield bench_contest.Contest(
-    f'reward, parsing, filter and advantage, {rows} answers of K = 10',
-    'the whole RL step', 'steps', 1, reward, ours.step, 100.0,
+    name, 'the whole RL step', 'steps', 1, functools.partial(reward, 1),
+    ours.step, 100.0,
   )  # fmt: skip
 
 
-def decoded(task: bench_lists.Task, samples: sampler.Samples) -> list[str]:
-  """Returns the text of each answer, without its end."""
-  words = task.words()
-  words[task.format.eos] = words[task.format.pad] = ''
-  rows = np.asarray(samples.tokens).reshape(-1, task.new)
-  return [''.join(words[i] for i in row) for row in rows]
+class InPython:
+  """What `Ours.reward` does, as users of other trainers do it."""
 
+  def __init__(self, task: bench_lists.Task, samples: sampler.Samples):
+    """Decodes the answers.
 
-def in_python(
-  task: bench_lists.Task, texts: list[str]
-) -> Callable[[], tuple[list[float], list[float], list[bool]]]:
-  """Returns what `Ours.reward` does, on strings: see `bench_reward`.
+    Args:
+      task: whose lists.
+      samples: answers to all of them.
+    """
+    self._group = task.group
+    rows = np.asarray(samples.tokens).reshape(-1, task.new)
+    self._ids = rows.tolist()
+    self._tokenizer = bench_lists.tokenizer(task)
+    self._lists = [row for row in task.lists() for _ in range(task.group)]
+    self._targets = np.repeat(task.targets(), task.group).tolist()
+    self.texts = self._decode()
 
-  Args:
-    task: whose lists.
-    texts: the answers, group by group.
-  """
-  listed = [row for row in task.sid_texts() for _ in range(task.group)]
-  targets = [int(row) for row in task.targets() for _ in range(task.group)]
+  def _decode(self) -> list[str]:
+    # What TRL's tokenizers do with a batch.
+    return self._tokenizer.decode_batch(self._ids)
 
-  def run():
-    found = bench_reward.rewards(texts, listed, targets)
-    advantages = bench_reward.advantages(found, task.group)
-    return found, advantages, bench_reward.has_variance(found, task.group)
+  def judge(self) -> tuple[list[float], list[float], list[bool]]:
+    """Returns rewards, advantages and which groups have variance."""
+    found = bench_reward.rewards(self.texts, self._lists, self._targets)
+    advantages = bench_reward.advantages(found, self._group)
+    return found, advantages, bench_reward.has_variance(found, self._group)
 
-  return run
+  def decode_and_judge(self) -> None:
+    """Decodes the answers again before."""
+    self.texts = self._decode()
+    self.judge()

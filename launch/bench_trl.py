@@ -1,12 +1,12 @@
 """TRL's GRPOTrainer, the peer of `bench_rl`, in a process of its own.
 
-So that it has threads and memory to itself: PyTorch is slower where freed
-memory is kept, as `launch.memory` does for ours. The benchmark starts
+So that it has threads and memory to itself. The benchmark starts
 
     python -m launch.bench_trl
 
-and writes lines of JSON to it, {"task": `bench_lists.dump`, "way": ..}. For
-each it makes one RL step, and answers with its seconds by part.
+and writes {"task": `bench_lists.dump`, "way": one of WAYS} to it, which is
+answered with a line when training begins; then an empty line for each RL step,
+which is answered with its seconds by part.
 """
 
 import collections
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 # Before the packages are imported, which read them.
 os.environ['HF_HUB_OFFLINE'] = '1'
@@ -24,13 +25,12 @@ os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
 
 import datasets
 import numpy as np
-import tokenizers
 import torch
 import transformers
 import trl
 
 from gr2_jax.text import answer
-from launch import bench_lists, bench_reward, bench_transformers
+from launch import bench_lists, bench_reward, bench_transformers, memory
 
 # How a step can be computed: type of the weights, and whether products are
 # cast to bfloat16 (TRL's default).
@@ -40,24 +40,6 @@ WAYS = {
   'bfloat16': (torch.bfloat16, False),
 }
 UPDATES = 2
-
-
-def tokenizer(words: list[str]) -> transformers.PreTrainedTokenizerFast:
-  """Returns a tokenizer whose id i is the i-th word.
-
-  Args:
-    words: their texts; the first two are padding and end.
-  """
-  ids = {word: i for i, word in enumerate(words)}
-  inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, words[0]))
-  inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-  inner.decoder = tokenizers.decoders.Fuse()
-  return transformers.PreTrainedTokenizerFast(
-    tokenizer_object=inner,
-    pad_token=words[0],
-    eos_token=words[1],
-    padding_side='left',
-  )
 
 
 def config(task: bench_lists.Task, directory: str, **changes) -> trl.GRPOConfig:
@@ -79,7 +61,8 @@ def config(task: bench_lists.Task, directory: str, **changes) -> trl.GRPOConfig:
     per_device_train_batch_size=rows // UPDATES,
     steps_per_generation=UPDATES,
     gradient_accumulation_steps=1,
-    max_steps=UPDATES,
+    # For as long as steps are asked for.
+    max_steps=10**9,
     max_completion_length=task.new,
     # No answer ends early.
     generation_kwargs={'min_new_tokens': task.new},
@@ -135,17 +118,41 @@ class Timed(trl.GRPOTrainer):
       return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
 
-class _Updates(transformers.TrainerCallback):
-  """Notes how long the updates of a `Timed` take, the optimiser included."""
+class _Steps(transformers.TrainerCallback):
+  """Makes a step, which is `UPDATES` of TRL's, whenever it is asked for."""
 
-  def __init__(self, seconds: collections.Counter):
+  def __init__(
+    self, seconds: collections.Counter, requests: TextIO, answers: TextIO
+  ):
     self._seconds = seconds
+    self._requests, self._answers = requests, answers
+    self._started = 0.0
+
+  def on_train_begin(self, args, state, control, **_):
+    """Waits for the first request."""
+    self._answer({}, control)
 
   def on_step_begin(self, args, state, control, **_):
+    """Starts the clock of an update, which the optimiser is a part of."""
     self._seconds['step'] -= time.perf_counter()
 
   def on_step_end(self, args, state, control, **_):
-    self._seconds['step'] += time.perf_counter()
+    """Stops it; says where the time went and waits for the next request."""
+    now = time.perf_counter()
+    self._seconds['step'] += now
+    if state.global_step % UPDATES:
+      return
+    parts = ('rollout', 'reward', 'log-probs')
+    found = {part: self._seconds[part] for part in parts}
+    found['update'] = self._seconds['step'] - self._seconds['prepare']
+    rest = now - self._started - sum(found.values())
+    self._answer({**found, 'rest': rest}, control)
+
+  def _answer(self, found, control):
+    print(json.dumps(found), file=self._answers, flush=True)
+    control.should_training_stop = not self._requests.readline()
+    self._seconds.clear()
+    self._started = time.perf_counter()
 
 
 def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
@@ -162,7 +169,7 @@ def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
   prompts = [' '.join(words[i] for i in row) for row in task.prompts()]
   data = {
     'prompt': prompts,
-    'candidates': task.sid_texts(),
+    'candidates': task.lists(),
     'target': task.targets().tolist(),
   }
   made = Timed(
@@ -170,10 +177,14 @@ def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
     judge(task),
     config(task, directory, bf16=autocast, **changes),
     datasets.Dataset.from_dict(data),
-    processing_class=tokenizer(words),
+    processing_class=transformers.PreTrainedTokenizerFast(
+      tokenizer_object=bench_lists.tokenizer(task),
+      pad_token=words[task.format.pad],
+      eos_token=words[task.format.eos],
+      padding_side='left',
+    ),
   )
   made.remove_callback(transformers.PrinterCallback)
-  made.add_callback(_Updates(made.seconds))
   return made
 
 
@@ -189,7 +200,8 @@ def judge(task: bench_lists.Task) -> Callable[..., list[float]]:
   def score(completions, candidates, target, **_):
     written = []
     for listed, _ in zip(candidates, completions, strict=True):
-      order = answer.SEP.join(rng.permutation(listed))
+      order = map(bench_lists.sid_text, rng.permutation(listed).tolist())
+      order = answer.SEP.join(order)
       written.append(
         f'{answer.OPEN}{explanation}{answer.MID}{order}{answer.CLOSE}'
       )
@@ -198,36 +210,20 @@ def judge(task: bench_lists.Task) -> Callable[..., list[float]]:
   return score
 
 
-def step(trainer: Timed) -> dict[str, float]:
-  """Makes an RL step, by `train`.
-
-  Returns:
-    Seconds: `rollout`, `reward`, `log-probs`, `update`, `rest`.
-  """
-  trainer.seconds.clear()
-  started = time.perf_counter()
-  trainer.train()
-  whole = time.perf_counter() - started
-  parts = ('rollout', 'reward', 'log-probs')
-  found = {part: trainer.seconds[part] for part in parts}
-  found['update'] = trainer.seconds['step'] - trainer.seconds['prepare']
-  return {**found, 'rest': whole - sum(found.values())}
-
-
 def main() -> None:
   """Answers requests until there are no more."""
+  # As the benchmark's own process does: a step took 94 s without it, 13 with.
+  memory.keep()
   # What packages print goes elsewhere: standard output is for the answers.
   answers = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   transformers.logging.set_verbosity_error()
-  made = {}
+  request = json.loads(sys.stdin.readline())
+  task = bench_lists.load(request['task'])
   with tempfile.TemporaryDirectory() as directory:
-    for line in sys.stdin:
-      if line not in made:
-        request = json.loads(line)
-        task = bench_lists.load(request['task'])
-        made[line] = make(task, request['way'], directory)
-      print(json.dumps(step(made[line])), file=answers, flush=True)
+    made = make(task, request['way'], directory)
+    made.add_callback(_Steps(made.seconds, sys.stdin, answers))
+    made.train()
 
 
 if __name__ == '__main__':

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
-from launch import bench_contest, bench_lists, bench_reward, bench_rl
+from launch import (
+  bench_contest,
+  bench_lists,
+  bench_peer,
+  bench_reward,
+  bench_rl,
+)
 
 TASK = bench_lists.Task(
   LMConfig(
@@ -37,8 +43,7 @@ def test_a_task_survives_json():
 
 
 def test_answers_are_valid_and_as_long_as_asked_for(samples):
-  texts = bench_rl.decoded(TASK, samples)
-  found = bench_rl.in_python(TASK, texts)()[0]
+  found = bench_rl.InPython(TASK, samples).judge()[0]
   assert min(found) > -1
   assert np.asarray(samples.mask).sum(-1).max() == TASK.new
 
@@ -55,26 +60,32 @@ def test_python_on_strings_equals_the_compiled_reward(
   tokens[:, 0] = np.where(tokens[:, 0] == TASK.format.mid, 9, tokens[:, 0])
   spoilt = dataclasses.replace(samples, tokens=jax.numpy.asarray(tokens))
   for given in (samples, spoilt):
-    rollouts, _ = ours.reward(given)()
-    texts = bench_rl.decoded(TASK, given)
-    found, advantages, varied = bench_rl.in_python(TASK, texts)()
-    valid = np.asarray(rollouts.valid).ravel()
+    compiled = ours.reward(given)(1)
+    found, advantages, varied = bench_rl.InPython(TASK, given).judge()
+    valid = np.asarray(compiled.valid).ravel()
     np.testing.assert_array_equal(np.array(found) > -1, valid)
+    assert (given is samples) == valid.all()
     # Float32 against Python's float64; the spread divides.
     np.testing.assert_allclose(
-      np.asarray(rollouts.rewards).ravel(), found, rtol=1e-6, atol=1e-6
+      np.asarray(compiled.rewards).ravel(), found, rtol=1e-6, atol=1e-6
     )
+    # Without variance a group stays out of the buffer, at its end.
+    kept = np.flatnonzero(varied)
+    weight = np.asarray(compiled.groups.weight)
+    np.testing.assert_array_equal(weight, np.arange(len(weight)) < len(kept))
     np.testing.assert_allclose(
-      np.asarray(rollouts.groups.advantages).ravel(), advantages, atol=1e-4
+      np.asarray(compiled.groups.advantages)[: len(kept)],
+      np.reshape(advantages, (TASK.queries, TASK.group))[kept],
+      atol=1e-4,
     )
-    np.testing.assert_array_equal(np.asarray(rollouts.groups.weight), varied)
 
 
 def test_python_by_hand():
-  sids = ['<s_a_1><s_b_2>', '<s_a_1><s_b_3>', '<s_a_2><s_b_2>']
+  sids = [[1, 2], [1, 3], [2, 2]]
 
   def text(*places):
-    order = ', '.join(f'"{sids[place]}"' for place in places)
+    texts = (bench_lists.sid_text(sids[place]) for place in places)
+    order = ', '.join(f'"{text}"' for text in texts)
     return '{"explanation": "", "recommendations": [' + order + ']}'
 
   cases = [
@@ -115,21 +126,21 @@ def test_a_row_has_the_seconds_by_part():
 
 
 @pytest.mark.slow
-def test_trl_makes_steps_in_every_way():
+@pytest.mark.parametrize('way', bench_peer.WAYS)
+def test_trl_makes_steps(way):
   """Runs where TRL is installed; WORKSPACE.md has the command."""
   pytest.importorskip('trl')
-  peer = bench_rl.Peer()
-  for way in bench_rl.WAYS:
-    for _ in range(2):
-      peer.step(TASK, way)
-      assert list(peer.seconds[-1]) == list(bench_rl.PARTS)
-      assert min(peer.seconds[-1].values()) > 0
+  peer = bench_peer.Peer(TASK, way)
+  for count in (1, 2):
+    peer.step()
+    assert len(peer.seconds) == count
+    assert list(peer.seconds[-1]) == list(bench_peer.PARTS)
+    assert min(peer.seconds[-1].values()) > 0
   peer.close()
 
 
 @pytest.mark.slow
 def test_a_peer_that_ends_is_an_error():
   pytest.importorskip('trl')
-  peer = bench_rl.Peer()
   with pytest.raises(RuntimeError, match='TRL ended with 1'):
-    peer.step(TASK, 'no such way')
+    bench_peer.Peer(TASK, 'no such way')

@@ -6,6 +6,7 @@ Runs where TRL is installed; WORKSPACE.md has the command.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from gr2_jax.lm import hf
@@ -152,8 +153,13 @@ def test_loss_and_gradients_of_the_same_model(tmp_path, mesh1):
     return total / count
 
   ours, gradients = jax.value_and_grad(mean)(params)
+  # Of all parameters: the norm of their gradients.
+  norm = optax.tree.norm(gradients)
+  expected = sum((p.grad**2).sum() for p in made.model.parameters()) ** 0.5
+  # The log-probs of two models, in float32, differ by 1e-6 or so.
   np.testing.assert_allclose(ours, theirs.item(), rtol=1e-4)
-  # Of all parameters: the sum of squares of their gradients.
-  squares = sum(float((g**2).sum()) for g in jax.tree.leaves(gradients))
-  expected = sum(float((p.grad**2).sum()) for p in made.model.parameters())
-  np.testing.assert_allclose(squares, expected, rtol=1e-3)
+  np.testing.assert_allclose(norm, expected.item(), rtol=1e-4)
+  print(
+    f'one model: loss {float(ours):.7f} and {theirs.item():.7f}, norm of the '
+    f'gradient {float(norm):.7f} and {expected.item():.7f}'
+  )
