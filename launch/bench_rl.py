@@ -132,7 +132,7 @@ class Ours:
     @jax.jit
     def run(lists, samples):
       found = rollout.reward(self.config, self._task.format, lists, samples)
-      empty = jax.tree.map(jnp.zeros_like, found.groups)
+      empty = jax.tree.map(jnp.zeros_like, self._state.buffer)
       buffer = groups.fill(empty, found.groups)
       return Rewarded(found.rewards, found.valid, buffer)
 

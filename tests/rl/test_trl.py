@@ -111,11 +111,13 @@ def _groups(old, advantages, mask, prompt, valid, tokens):
     prompt=jnp.asarray(prompt[:, 0]),
     prompt_valid=jnp.asarray(valid[:, 0]),
     tokens=jnp.asarray(tokens),
+    sampler_logps=jnp.asarray(old),
     old_logps=jnp.asarray(old),
     mask=jnp.asarray(mask),
     allowed=jnp.full((Q, G, T, 1), -1),
     advantages=jnp.asarray(advantages),
     weight=jnp.ones(Q),
+    age=jnp.zeros(Q, jnp.int32),
   )
 
 
