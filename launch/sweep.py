@@ -18,7 +18,9 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Sweep, with switches after a colon.', lock_config=True
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the runs.')
-_OUTPUT = flags.DEFINE_string('output', '', 'Where to keep sweep.json, too.')
+_OUTPUT = flags.DEFINE_string(
+  'output', '', 'Where to keep sweep.json, too; and of its curves two as SVG.'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -27,13 +29,23 @@ def main(argv) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax import files
+  from gr2_jax.report import sweeps
   from gr2_jax.stages import sweep
 
   start.set_up()
-  document = sweep.run(_CONFIG.value, pathlib.Path(_WORKDIR.value).absolute())
+  workdir = pathlib.Path(_WORKDIR.value).absolute()
+  document = sweep.run(_CONFIG.value, workdir)
   if _OUTPUT.value:
-    files.write_json(pathlib.Path(_OUTPUT.value), document)
+    output = pathlib.Path(_OUTPUT.value)
+    files.write_json(output, document)
+    if document['runs'][0].get('curves'):
+      shown = _CONFIG.value.curves[:2]
+      picture = sweeps.picture(document, shown)
+      files.atomic_write(output.with_suffix('.svg'), picture)
   print(sweep.table(document))
+  page = workdir / 'sweep.html'
+  if page.exists():
+    print(f'\nCurves: {page}')
 
 
 if __name__ == '__main__':

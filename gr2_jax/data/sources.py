@@ -4,12 +4,15 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+from collections.abc import Mapping
 
 from gr2_jax import assets
-from gr2_jax.data import amazon, clean, generic, movielens
+from gr2_jax import config as config_lib
+from gr2_jax.data import amazon, clean, generic, movielens, synthetic
 from gr2_jax.data import dataset as dataset_lib
 
-KINDS = ('ml-100k', 'amazon2014', 'generic')
+SYNTHETIC = 'synthetic'
+KINDS = ('ml-100k', 'amazon2014', 'generic', SYNTHETIC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +22,19 @@ class SourceConfig:
   Attributes:
     name: what reports call the data set; letters, digits, `.`, `_` and `-`.
     kind: how it is read: 'ml-100k' (`movielens.py`), 'amazon2014'
-      (`amazon.py`) or 'generic' (`generic.py`).
+      (`amazon.py`), 'generic' (`generic.py`) or 'synthetic' (`synthetic.py`).
     dir: folder with the raw files; empty for the asset of that name, which
-      only 'ml-100k' has.
+      only 'ml-100k' has, and for a synthetic world.
     core: users and items need so many interactions each; 5 for Amazon [P].
       0 keeps everything, our choice for MovieLens.
+    world: fields of `synthetic.WorldConfig`, for that kind.
   """
 
   name: str
   kind: str
   dir: str = ''
   core: int = 0
+  world: Mapping = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if self.kind not in KINDS:
@@ -40,11 +45,28 @@ class SourceConfig:
       )
     if self.core < 0:
       raise ValueError(f'data.core is {self.core}; give 0 (no filter) or more.')
+    if self.kind == SYNTHETIC:
+      if self.dir or self.core:
+        raise ValueError(
+          f'data.dir is {self.dir!r} and data.core {self.core}: a synthetic '
+          'world has no files and is used whole; leave them empty and 0.'
+        )
+      self.make_world()
+      return
+    if self.world:
+      raise ValueError(
+        f'data.world is set, but data.kind is {self.kind!r}: remove the one, '
+        f'or make the other {SYNTHETIC!r}.'
+      )
     if not self.dir and self.kind not in assets.ASSETS:
       raise ValueError(
         f'data.dir is empty, but data of kind {self.kind!r} does not come with '
         'this package; pass --config.data.dir=FOLDER.'
       )
+
+  def make_world(self) -> synthetic.WorldConfig:
+    """Returns the settings of a synthetic world, checked."""
+    return config_lib.build(synthetic.WorldConfig, self.world)
 
 
 def read(cfg: SourceConfig) -> dataset_lib.Dataset:
@@ -60,6 +82,8 @@ def read(cfg: SourceConfig) -> dataset_lib.Dataset:
     FileNotFoundError: a missing file or folder.
     ValueError: bad input, with file, line and remedy.
   """
+  if cfg.kind == SYNTHETIC:
+    return clean.clean(cfg.name, synthetic.read(cfg.make_world()), core=0)
   readers = {
     'ml-100k': movielens.read,
     'amazon2014': amazon.read,
@@ -76,11 +100,14 @@ def fingerprint(cfg: SourceConfig) -> str:
     cfg: where they are.
 
   Returns:
-    64 hex digits; for an asset those that the package knows.
+    64 hex digits; for an asset those that the package knows. Empty for a
+    synthetic world, which its settings determine.
 
   Raises:
     FileNotFoundError: a missing file or folder.
   """
+  if cfg.kind == SYNTHETIC:
+    return ''
   if not cfg.dir:
     return assets.ASSETS[cfg.kind].sha256
   folder = pathlib.Path(cfg.dir)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 # Every chart begins so.
 MARK = '<svg class="chart"'
 
-_WIDTH, _HEIGHT = 420, 230
+WIDTH, HEIGHT = 420, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 34
 # Okabe and Ito (2008): told apart by the colour-blind, too.
-_COLOURS = (
+COLOURS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
 )  # fmt: skip
 # A noisy line of at least so many points is drawn pale under its moving mean.
@@ -99,12 +99,12 @@ class _Frame:
 
   def x(self, value: float) -> float:
     share = (value - self._x0) / (self._x1 - self._x0)
-    return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+    return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
 
   def y(self, value: float) -> float:
     low, high = self.y_ticks[0], self.y_ticks[-1]
     share = (value - low) / (high - low)
-    return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+    return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
 
 def _axes(frame: _Frame, x_label: str) -> list[str]:
@@ -113,11 +113,11 @@ def _axes(frame: _Frame, x_label: str) -> list[str]:
   for tick in frame.y_ticks:
     y = frame.y(tick)
     parts.append(
-      f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" '
+      f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" '
       f'y1="{y:.1f}" y2="{y:.1f}"/><text class="tick" x="{_LEFT - 6}" '
       f'y="{y + 3.5:.1f}" text-anchor="end">{label(tick, step)}</text>'
     )
-  base = _HEIGHT - _BOTTOM
+  base = HEIGHT - _BOTTOM
   marks = frame.x_ticks
   step = marks[1] - marks[0] if len(marks) > 1 else 1.0
   for tick in marks:
@@ -128,9 +128,9 @@ def _axes(frame: _Frame, x_label: str) -> list[str]:
       f'text-anchor="middle">{label(tick, step)}</text>'
     )
   parts.append(
-    f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" '
-    f'y2="{base}"/><text class="tick" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" '
-    f'y="{_HEIGHT - 4}" text-anchor="middle">{html.escape(x_label)}</text>'
+    f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" '
+    f'y2="{base}"/><text class="tick" x="{(_LEFT + WIDTH - _RIGHT) / 2}" '
+    f'y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x_label)}</text>'
   )
   return parts
 
@@ -178,7 +178,7 @@ def line_chart(
   parts = _axes(frame, x_label)
   legend = []
   for i, line in enumerate(lines):
-    colour = _COLOURS[i % len(_COLOURS)]
+    colour = COLOURS[i % len(COLOURS)]
     if len(line.x) >= _SMOOTH:
       parts.append(_line(frame, _thin(line), colour, pale=True))
       means = smooth(line.y, max(5, len(line.y) // 12))
@@ -190,9 +190,7 @@ def line_chart(
     )
   points = sum(len(line.x) for line in lines)
   names = ''.join(legend) if len(lines) > 1 else ''
-  return figure(
-    name, title, names, parts, (_WIDTH, _HEIGHT), len(lines), points
-  )
+  return figure(name, title, names, parts, (WIDTH, HEIGHT), len(lines), points)
 
 
 def figure(

@@ -28,8 +28,16 @@ def _title(name: str) -> str:
   return _TITLES.get(name, name.replace('recall', 'R').replace('ndcg', 'N'))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Makes a table of escaped cells."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Makes a table of escaped cells, as HTML.
+
+  Args:
+    head: its first line.
+    rows: the others.
+
+  Returns:
+    The table.
+  """
   top = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
   body = ''.join(
     '<tr>' + ''.join(f'<td>{html.escape(c)}</td>' for c in row) + '</tr>'
@@ -67,7 +75,7 @@ def _short(value: Any) -> str:
 def _rerank(report: Mapping[str, Any]) -> str:
   rerank = report['rerank']
   metrics = terminal.metrics(rerank['systems']['prerank'])
-  systems = _table(
+  systems = table(
     ['system', *map(_title, (*metrics, *_RATES, 'answer_tokens'))],
     [
       [
@@ -114,7 +122,7 @@ def _shuffled(rerank: Mapping[str, Any]) -> str:
 
 def _deltas(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
   metrics = terminal.metrics(next(iter(rows.values())))
-  return _table(
+  return table(
     ['difference', *map(_title, metrics)],
     [
       [
@@ -136,14 +144,14 @@ def _retrieval(report: Mapping[str, Any]) -> str:
   first = own if 'slates' in report else 'candidates'
   rows = {first: report['retrieval'], **report['baselines']}
   columns = (*_RETRIEVAL, 'illegal_rate')
-  table = _table(
+  systems = table(
     ['retriever', 'n', *map(_title, columns)],
     [
       [name, f'{v["n"]:,}', *(f'{v[key]:.4f}' for key in columns)]
       for name, v in rows.items()
     ],
   )
-  deltas = _table(
+  deltas = table(
     ['', *map(_title, _RETRIEVAL)],
     [
       [name, *(_interval(v[key]) for key in _RETRIEVAL)]
@@ -158,7 +166,7 @@ def _retrieval(report: Mapping[str, Any]) -> str:
     )
   return (
     f'<h2>Retrieval over the whole catalogue</h2><p>{what}, on all test '
-    f'targets.</p>{table}<h3>Differences, with intervals of 95 %</h3>{deltas}'
+    f'targets.</p>{systems}<h3>Differences, with intervals of 95 %</h3>{deltas}'
   )
 
 
@@ -197,20 +205,45 @@ def build(
       'seconds': sum(seconds.values()),
     }
   )
-  stages = _table(list(seconds), [[f'{v:.0f} s' for v in seconds.values()]])
-  config = json.dumps(report['config'], indent=2, sort_keys=True)
+  stages = table(list(seconds), [[f'{v:.0f} s' for v in seconds.values()]])
+  return frame(
+    title,
+    facts,
+    f'{_rerank(report)}{_retrieval(report)}'
+    f'<h2>Semantic IDs</h2>{_facts(report["sid"])}'
+    f'<h2>Reasoning traces</h2>{_facts(report["traces"])}'
+    f'{_learning(sections)}{lists.section(examples)}'
+    f'<h2>Run</h2>{stages}{configuration(report["config"])}',
+  )
+
+
+def configuration(config: Mapping[str, Any]) -> str:
+  """Returns a config as a folded section of a page."""
+  text = json.dumps(config, indent=2, sort_keys=True)
+  return (
+    '<details><summary>Configuration</summary>'
+    f'<pre>{html.escape(text)}</pre></details>'
+  )
+
+
+def frame(title: str, below: str, body: str) -> str:
+  """Makes a document of its parts.
+
+  Args:
+    title: heading; text, escaped here.
+    below: HTML below the heading.
+    body: HTML.
+
+  Returns:
+    The HTML document.
+  """
   return (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     '<link rel="icon" href="data:,">'
     f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>'
-    f'<header><h1>{html.escape(title)}</h1>{facts}</header><main>'
-    f'{_rerank(report)}{_retrieval(report)}'
-    f'<h2>Semantic IDs</h2>{_facts(report["sid"])}'
-    f'<h2>Reasoning traces</h2>{_facts(report["traces"])}'
-    f'{_learning(sections)}{lists.section(examples)}'
-    f'<h2>Run</h2>{stages}<details><summary>Configuration</summary>'
-    f'<pre>{html.escape(config)}</pre></details></main></body></html>\n'
+    f'<header><h1>{html.escape(title)}</h1>{below}</header><main>{body}'
+    '</main></body></html>\n'
   )
 
 

@@ -264,6 +264,7 @@ def _ends(records: list[dict]) -> dict[str, float]:
   tenth = max(len(records) // 10, 1)
   names = ('reward', 'rank_reward', 'valid_rate', 'identity_rate', 'fill_rate')
   names += ('entropy', 'clip_fraction', 'answer_tokens', 'kl')
+  names += ('valid_recall@1', 'valid_ndcg@5')
   ends = {}
   for name in names:
     for label, part in (('first', records[:tenth]), ('last', records[-tenth:])):

@@ -19,6 +19,7 @@ from gr2_jax.stages import (
   sft,
   sid,
   traces,
+  world,
 )
 
 STAGES = {
@@ -56,9 +57,10 @@ def run(
   asked = [name for name in STAGES if not only or name in only]
   workdir.mkdir(parents=True, exist_ok=True)
   config_lib.save(config, workdir / 'config.json')
-  for index, (name, stage) in enumerate(STAGES.items(), 1):
+  stages = STAGES | world.stages(config)
+  for index, (name, stage) in enumerate(stages.items(), 1):
     if name in asked:
-      logging.info('[%d/%d] %s', index, len(STAGES), name)
+      logging.info('[%d/%d] %s', index, len(stages), name)
       stage(config, workdir)
   for last, name, table in (
     ('evaluate', 'report.json', terminal.closing_table),

@@ -4,8 +4,10 @@ Every run is a run directory of its own, so a sweep that was cut off goes on
 where it stopped: finished stages are skipped.
 """
 
+import os
 import pathlib
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, progress
-from gr2_jax.report import terminal
+from gr2_jax.report import sweeps, terminal
 from gr2_jax.stages import road
 
 _NAME = re.compile(r'[\w+.-]+')
@@ -28,8 +30,10 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       (pairs of dotted keys and values); `seeds`; `stages` to run; `share`,
       pairs of a key of the config that takes a path and the artifact of the
       first run that all runs get there; `columns`, `stage.number` of what is
-      reported.
-    workdir: gets `NAME/seed_N/` and `sweep.json`.
+      reported. And where wanted, `branch`, the last stage that all runs of a
+      seed share, made once by the base; `curves`, `stage.metric` of what is
+      kept step by step.
+    workdir: gets `NAME/seed_N/`, `sweep.json` and, with curves, `sweep.html`.
 
   Returns:
     What `sweep.json` holds: `runs`, with each one's name, seed, changes and
@@ -51,15 +55,50 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     for name, changes, seed in pairs:
       config = changed(sweep.base, {**shared, **changes}, seed)
       directory = workdir / name / f'seed_{seed}'
+      if sweep.get('branch'):
+        _branch(changed(sweep.base, shared, seed), sweep.branch, directory)
       road.run(config, directory, sweep.stages)
-      results = {c: _read(directory, c) for c in sweep.columns}
-      found.append(
-        {'name': name, 'seed': seed, 'changes': changes, 'results': results}
-      )
+      entry = {'name': name, 'seed': seed, 'changes': changes}
+      entry['results'] = {c: _read(directory, c) for c in sweep.columns}
+      if sweep.get('curves'):
+        entry['curves'] = {c: _curve(directory, c) for c in sweep.curves}
+      found.append(entry)
       bar.update()
   document = {'base': config_lib.to_dict(sweep.base), 'runs': found}
   files.write_json(workdir / 'sweep.json', document)
+  if sweep.get('curves'):
+    files.atomic_write(workdir / 'sweep.html', sweeps.build(document))
   return document
+
+
+def _branch(
+  base: ml_collections.ConfigDict, last: str, directory: pathlib.Path
+) -> None:
+  """Gives a run the stages up to `last` of the run that its seed shares."""
+  names = list(road.STAGES)
+  names = names[: names.index(last) + 1]
+  shared = directory.parents[1] / '_shared' / directory.name
+  road.run(base, shared, names)
+  directory.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    if not (directory / name).exists():
+      part = directory / f'{name}.part'
+      shutil.rmtree(part, ignore_errors=True)
+      shutil.copytree(shared / name, part)
+      os.replace(part, directory / name)
+
+
+def _curve(workdir: pathlib.Path, column: str) -> list[list[float]]:
+  """Reads `stage.metric` as [[steps], [values]], to four digits."""
+  stage, _, name = column.partition('.')
+  records = list(files.read_jsonl(workdir / stage / 'metrics.jsonl'))
+  found = [(r['step'], round(r[name], 4)) for r in records if name in r]
+  if not found:
+    raise ValueError(
+      f'The curve {column!r} is not in the metrics of {stage!r}, which are '
+      f'{sorted({key for record in records for key in record})}.'
+    )
+  return [list(part) for part in zip(*found, strict=True)]
 
 
 def table(document: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ SIZES = {
   'width': 8, 'layers': 1, 'heads': 1, 'kv_heads': 1, 'head_dim': 8,
   'mlp_dim': 8,
 }  # fmt: skip
-SWEEPS = ['sid_ablation']
+SWEEPS = ['reward_world', 'sid_ablation']
 
 
 @pytest.mark.parametrize('name', sorted(set(NAMES) - set(SWEEPS)))
@@ -82,6 +82,7 @@ def test_every_run_of_a_sweep_builds(name):
   for _, changes in runs:
     config = sweep.changed(swept.base, changes, 1)
     config_lib.build(SidConfig, config.sid)
+    config_lib.build(RLConfig, config.rl)
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -3,7 +3,7 @@ import pytest
 
 from gr2_jax import files
 from gr2_jax.report import terminal
-from gr2_jax.stages import road
+from gr2_jax.stages import road, world
 
 
 @pytest.fixture
@@ -43,8 +43,16 @@ def done(monkeypatch):
 def test_the_table_of_the_last_stage(
   done, tmp_path, capsys, only, stages, table
 ):
-  road.run(ml_collections.ConfigDict({'seed': 0}), tmp_path, only)
+  config = ml_collections.ConfigDict({'seed': 0, 'data': {'kind': 'generic'}})
+  road.run(config, tmp_path, only)
   assert len(done) == stages
   assert done == [name for name in road.STAGES if not only or name in only]
   lines = capsys.readouterr().out.splitlines()
   assert [line for line in lines if '_table ' in line] == [table] * bool(table)
+
+
+def test_a_world_brings_stages_of_its_own(done, tmp_path, monkeypatch):
+  monkeypatch.setattr(world, 'STAGES', {'sid': lambda *_: done.append('own')})
+  config = ml_collections.ConfigDict({'seed': 0, 'data': {'kind': 'synthetic'}})
+  road.run(config, tmp_path, ('data', 'sid', 'sft'))
+  assert done == ['data', 'own', 'sft']

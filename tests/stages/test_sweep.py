@@ -16,6 +16,8 @@ def made(monkeypatch):
 
   def run(config, workdir, only=()):
     asked.append((workdir, config.to_dict(), list(only)))
+    for stage in only:
+      (workdir / stage).mkdir(parents=True, exist_ok=True)
     (workdir / 'sid').mkdir(parents=True, exist_ok=True)
     files.write_json(
       workdir / 'sid' / 'summary.json',
@@ -84,6 +86,46 @@ def test_the_table_by_hand(made, tmp_path):
   # 0.5 and 0.6: deviation 0.1 / sqrt(2).
   assert lines[2].split() == ['plain', '2', '0.55', '±0.071', '0', '0.5', '0']
   assert lines[3].split()[:3] == ['more', '2', '0.75']
+
+
+def test_runs_of_a_seed_branch_off_one(made, tmp_path):
+  sweep.run(_sweep(branch='data', share=[]), tmp_path)
+  base = [(d, only) for d, _, only in made if d.parent.name == '_shared']
+  assert base == [
+    (tmp_path / '_shared' / f'seed_{seed}', ['data']) for seed in (0, 1) * 2
+  ]
+  (tmp_path / '_shared' / 'seed_1' / 'data' / 'new').touch()
+  (tmp_path / 'more' / 'seed_1' / 'data').rmdir()
+  sweep.run(_sweep(branch='data', share=[]), tmp_path)
+  # What a run has is its own; what it lacks comes from the run of its seed.
+  assert (tmp_path / 'more' / 'seed_1' / 'data' / 'new').exists()
+  assert not (tmp_path / 'plain' / 'seed_1' / 'data' / 'new').exists()
+  assert not list(tmp_path.rglob('*.part'))
+
+
+def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
+  run = road.run
+
+  def with_metrics(config, workdir, only=()):
+    run(config, workdir, only)
+    files.write_jsonl(
+      workdir / 'sid' / 'metrics.jsonl',
+      [{'step': i, 'loss': config.seed + i / 3} for i in (1, 2)]
+      + [{'step': 3, 'other': 1.0}],
+    )
+
+  monkeypatch.setattr(road, 'run', with_metrics)
+  swept = _sweep(curves=['sid.loss'], share=[])
+  swept.base.data = {'name': 'made-up'}
+  document = sweep.run(swept, tmp_path)
+  assert [r['curves']['sid.loss'] for r in document['runs'][:2]] == [
+    [[1, 2], [0.3333, 0.6667]],
+    [[1, 2], [1.3333, 1.6667]],
+  ]
+  page = (tmp_path / 'sweep.html').read_text()
+  assert page.count('<svg class="chart"') == 3
+  with pytest.raises(ValueError, match="'sid.acc' is not in the metrics"):
+    sweep.run(_sweep(curves=['sid.acc'], share=[]), tmp_path)
 
 
 @pytest.mark.parametrize(

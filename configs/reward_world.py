@@ -1,0 +1,118 @@
+"""Does the reward design matter? A world whose best order is known.
+
+    python -m launch.sweep --config=configs/reward_world.py \
+        --workdir=runs/reward_world --output=results/reward_world.json
+"""
+
+import ml_collections
+
+from configs import common
+
+_STAGES = ('data', 'sid', 'midtrain', 'candidates', 'traces', 'sft', 'rl')
+
+
+def _base() -> ml_collections.ConfigDict:
+  config = common.base()
+  config.data.name = 'world'
+  config.data.kind = 'synthetic'
+  config.data.core = 0
+  config.data.world = {
+    'groups': 8,
+    'members': 6,
+    'users': 6000,
+    'length': 5,
+    'k': 5,
+    'stride': 0,
+    'noise': 2.5,
+    'seed': 0,
+  }
+  config.sid.levels = 2
+  config.sid.codes = 8
+  config.text.pieces = 320
+  config.text.prompt = {
+    'history_items': 2,
+    'max_candidates': 5,
+    'title_tokens': 0,
+    'category_tokens': 0,
+    'max_tokens': 72,
+    'instruction': '',
+  }
+  config.lm.width = 64
+  config.lm.layers = 2
+  config.lm.head_dim = 16
+  config.lm.mlp_dim = 128
+  config.lm.bf16_matmul = False
+  # Sequences of a hundred tokens: a short wheel tells their places apart.
+  config.lm.rope_theta = 1e3
+  config.traces = {'keep': 0.5}
+  config.sft = {
+    'train': {
+      'steps': 1500,
+      'batch_size': 32,
+      'length': 72,
+      'lr': 3e-3,
+      'ckpt_every': 500,
+    },
+  }
+  config.rl = {
+    'steps': 200,
+    'lr': 3e-4,
+    'prompts_per_step': 16,
+    'group_size': 8,
+    'max_new_tokens': 21,
+    'explanation_tokens': 0,
+    'overlong_buffer': 1,
+    'constrain': False,
+    'conditional': True,
+    'alpha': 0.2,
+    'credit': 'answer',
+    'max_rounds': 2,
+    'valid_lists': 256,
+    'checkpoint_every': 10,
+  }
+  return config
+
+
+def get_config(arg: str = ''):
+  """Returns the sweep; `arg` are the switches after the colon."""
+  switches = common.parse_switches(arg, seeds=3)
+  runs = {
+    'unconditional': {'rl.conditional': False},
+    'conditional': {'rl.conditional': True},
+  }
+  return ml_collections.ConfigDict(
+    {
+      'base': _base(),
+      'stages': [
+        'data',
+        'sid',
+        'midtrain',
+        'candidates',
+        'traces',
+        'sft',
+        'rl',
+      ],
+      'seeds': list(range(switches.seeds)),
+      'share': [],
+      'branch': 'sft',
+      'runs': [(name, tuple(change.items())) for name, change in runs.items()],
+      'columns': [
+        'rl.identity_rate_first',
+        'rl.identity_rate_last',
+        'rl.valid_rate_first',
+        'rl.valid_rate_last',
+        'rl.valid_ndcg@5_prerank',
+        'rl.valid_ndcg@5_first',
+        'rl.valid_ndcg@5_last',
+      ],
+      'curves': [
+        'rl.identity_rate',
+        'rl.valid_ndcg@5',
+        'rl.valid_rate',
+        'rl.reward',
+        'rl.rank_reward',
+        'rl.fill_rate',
+        'rl.entropy',
+      ],
+    }
+  )

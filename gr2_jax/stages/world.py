@@ -1,0 +1,157 @@
+"""The stages before SFT in a synthetic world (`data/synthetic.py`).
+
+Nothing has to be learned that the world knows: its semantic IDs, its lists and
+its answers are written as the stages of the same names would write them, and
+SFT and RL run as always. The answers know the format and not the rule, so that
+what RL makes of the order is due to the reward alone.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, sharding
+from gr2_jax.data import sources, splits, synthetic
+from gr2_jax.lm import config as lm_config
+from gr2_jax.lm import decoder, io
+from gr2_jax.rank import scores
+from gr2_jax.stages import artifacts, runner
+from gr2_jax.text import vocab, wording
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswersConfig:
+  """What SFT learns answers from; the section is `traces`.
+
+  Attributes:
+    keep: share of the answers that keep the incoming order; the others move one
+      item, any but the first, to the first place [our choice].
+  """
+
+  keep: float
+
+  def __post_init__(self):
+    if not 0 <= self.keep <= 1:
+      raise ValueError(f'traces.keep = {self.keep} must lie in [0, 1].')
+
+
+def _world(config: ml_collections.ConfigDict) -> synthetic.WorldConfig:
+  return config_lib.build(synthetic.WorldConfig, config.data.world)
+
+
+@runner.stage('sid', sections=('data', 'sid'), inputs=('data',))
+def sid(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Writes the world's semantic IDs.
+
+  Raises:
+    ValueError: `config.sid` speaks of other levels or codes.
+  """
+  world = _world(config)
+  asked = (config.sid.levels, config.sid.codes)
+  if asked != (synthetic.LEVELS, world.codes):
+    raise ValueError(
+      f'sid.levels, sid.codes = {asked}: set them to the {synthetic.LEVELS} '
+      f'and {world.codes} of this world.'
+    )
+  sids = synthetic.sids(world)
+  files.atomic_savez(context.directory / 'sids.npz', sids=sids, raw=sids)
+  return {'items': len(sids)}
+
+
+@runner.stage('midtrain', sections=('text', 'lm'), inputs=('data', 'sid'))
+def midtrain(
+  config: ml_collections.ConfigDict, context: runner.Context
+) -> dict:
+  """Writes a vocabulary and a decoder of random weights."""
+  store = artifacts.Artifacts(config, context.workdir)
+  found = vocab.Vocab.train(
+    wording.corpus(store.dataset.items),
+    config.text.pieces,
+    store.sids.shape[1],
+    config.sid.codes,
+  )
+  found.save(context.directory / 'vocab')
+  shape = lm_config.LMConfig(
+    vocab_size=found.size, **config_lib.to_dict(config.lm)
+  )
+  params = decoder.init(
+    shape, context.mesh, sharding.TRAIN_RULES, jax.random.key(context.seed)
+  )
+  io.save(context.directory / 'model', shape, params)
+  return {'parameters': shape.num_params, 'vocabulary': found.size}
+
+
+@runner.stage('candidates', sections=('data',), inputs=('data', 'sid'))
+def candidates(
+  config: ml_collections.ConfigDict, context: runner.Context
+) -> dict:
+  """Writes the world's lists; says how good their incoming order is."""
+  store = artifacts.Artifacts(config, context.workdir)
+  slates = {(s.user, s.timestamp): s for s in store.dataset.slates}
+  summary = {}
+  for split in splits.NAMES:
+    user, position = store.splits.examples[split]
+    pairs = zip(user.tolist(), position.tolist(), strict=True)
+    found = [slates[pair] for pair in pairs]
+    target = np.array([s.labels.index(1) for s in found], np.int32)
+    shown = np.array([s.items for s in found], np.int32)
+    files.atomic_savez(
+      context.directory / f'{split}.npz',
+      user=user,
+      position=position,
+      candidates=shown,
+      scores=-np.broadcast_to(
+        np.arange(shown.shape[1], dtype=np.float32), shown.shape
+      ),
+      target=target,
+    )
+    summary[split] = {
+      'lists': len(found),
+      'recall@1': float(scores.recall_at_k(target, 1)),
+      'ndcg@5': float(scores.ndcg_at_k(target, 5)),
+    }
+  return summary
+
+
+@runner.stage(
+  'traces', sections=('traces',), inputs=('data', 'sid', 'candidates')
+)
+def traces(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
+  """Writes an answer to each training list, blind to its target."""
+  cfg = config_lib.build(AnswersConfig, config.traces)
+  lists = artifacts.Artifacts(config, context.workdir).lists('train')
+  rng = np.random.default_rng(context.seed)
+  answers = []
+  for row in range(len(lists)):
+    shown = lists.candidates[row]
+    first = 0 if rng.random() < cfg.keep else rng.integers(1, len(shown))
+    order = np.append(shown[first], np.delete(shown, first))
+    answers.append(
+      {
+        'user': int(lists.user[row]),
+        'position': int(lists.position[row]),
+        'candidates': shown.tolist(),
+        'ranking': order.tolist(),
+        'explanation': '',
+      }
+    )
+  files.write_jsonl(context.directory / 'traces.jsonl', answers)
+  return {'answers': len(answers)}
+
+
+# In place of the road's stages of these names.
+STAGES = {
+  'sid': sid,
+  'midtrain': midtrain,
+  'candidates': candidates,
+  'traces': traces,
+}
+
+
+def stages(config: ml_collections.ConfigDict) -> dict[str, Callable]:
+  """Returns the stages that a run's world brings along, by name."""
+  return STAGES if config.data.kind == sources.SYNTHETIC else {}

@@ -1,0 +1,98 @@
+"""The stages before SFT in a synthetic world: what they leave behind."""
+
+import numpy as np
+import pytest
+
+from configs import reward_world
+from gr2_jax import files, sharding
+from gr2_jax.data import synthetic
+from gr2_jax.lm import io
+from gr2_jax.rank import scores
+from gr2_jax.stages import artifacts, road, sft
+
+BEFORE_SFT = ('data', 'sid', 'midtrain', 'candidates', 'traces')
+
+
+def _config(**world):
+  config = reward_world.get_config().base.copy_and_resolve_references()
+  config.data.world.update({'users': 200, **world})
+  config.lm.width, config.lm.layers, config.lm.mlp_dim = 16, 1, 16
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A world's run up to its answers."""
+  workdir, config = tmp_path_factory.mktemp('world'), _config()
+  road.run(config, workdir, BEFORE_SFT)
+  return config, artifacts.Artifacts(config, workdir)
+
+
+def test_lists_hold_their_target_in_the_incoming_order(run):
+  config, store = run
+  world = synthetic.WorldConfig(**config.data.world)
+  summary = files.read_json(store.workdir / 'candidates' / 'summary.json')
+  for split in ('train', 'valid', 'test'):
+    lists = store.lists(split)
+    assert len(lists) == len(lists.hits()) == 200
+    assert (np.diff(lists.scores) < 0).all()
+    for row in range(len(lists)):
+      history = store.history(lists.user[row], lists.position[row])
+      shown = lists.candidates[row]
+      taken = store.dataset.sequence(lists.user[row])[lists.position[row]]
+      assert shown[lists.target[row]] == taken
+      assert synthetic.best_order(world, history, shown)[0] == taken
+    ndcg = scores.ndcg_at_k(lists.target, 5)
+    assert summary[split]['ndcg@5'] == pytest.approx(float(ndcg))
+    assert 0.3 < ndcg < 0.95
+
+
+def test_answers_know_the_format_and_not_the_rule(run):
+  config, store = run
+  answers = list(files.read_jsonl(store.workdir / 'traces' / 'traces.jsonl'))
+  lists = store.lists('train')
+  assert len(answers) == 200
+  kept = moved_true = 0
+  for answer, target in zip(answers, lists.target.tolist(), strict=True):
+    shown, order = answer['candidates'], answer['ranking']
+    rest = [item for item in shown if item != order[0]]
+    assert order[1:] == rest and answer['explanation'] == ''
+    kept += order == shown
+    moved_true += order != shown and order[0] == shown[target]
+  # 200 draws: three standard errors of the share are .11.
+  assert kept / 200 == pytest.approx(config.traces.keep, abs=0.11)
+  # Of 100 that moved, one in four of those whose true item was not first.
+  assert moved_true <= 30
+
+
+def test_sft_and_rl_read_what_was_written(run):
+  config, store = run
+  shape, _ = io.load(
+    store.model('midtrain'), sharding.make_mesh(), sharding.TRAIN_RULES
+  )
+  assert shape.vocab_size == store.vocab.size
+  trace = next(files.read_jsonl(store.workdir / 'traces' / 'traces.jsonl'))
+  made = sft.example(store, trace, sft.SFTConfig(train={}))
+  # open, mid, five items of two codes, four separators, close, end.
+  assert (made['weights'] > 0).sum() == 18
+  assert len(made['tokens']) <= config.sft.train.length
+  assert 18 <= config.rl.max_new_tokens - config.rl.overlong_buffer
+
+
+def test_other_codes_than_the_world_has_are_named(tmp_path):
+  config = _config(groups=12)
+  with pytest.raises(ValueError, match=r'\(2, 8\): set them to the 2 and 12'):
+    road.run(config, tmp_path, ('data', 'sid'))
+
+
+@pytest.mark.slow  # Programs of SFT and RL: half a minute.
+def test_sft_and_rl_run_in_a_world(tmp_path):
+  config = _config()
+  config.sft.train.steps = config.sft.train.ckpt_every = 2
+  config.rl.update({'steps': 2, 'checkpoint_every': 2, 'valid_lists': 16})
+  config.rl.prompts_per_step = 16
+  road.run(config, tmp_path, (*BEFORE_SFT, 'sft', 'rl'))
+  summary = files.read_json(tmp_path / 'rl' / 'summary.json')
+  assert summary['lists'] == 200
+  # Two steps teach nothing: what is no permutation is served as it came.
+  assert summary['valid_ndcg@5_last'] == summary['valid_ndcg@5_prerank']
