@@ -23,14 +23,14 @@ def _base() -> ml_collections.ConfigDict:
     'length': 5,
     'k': 5,
     'stride': 0,
-    'noise': 2.5,
+    'noise': 8.0,
     'seed': 0,
   }
   config.sid.levels = 2
   config.sid.codes = 8
   config.text.pieces = 320
   config.text.prompt = {
-    'history_items': 2,
+    'history_items': 1,
     'max_candidates': 5,
     'title_tokens': 0,
     'category_tokens': 0,
@@ -44,14 +44,14 @@ def _base() -> ml_collections.ConfigDict:
   config.lm.bf16_matmul = False
   # Sequences of a hundred tokens: a short wheel tells their places apart.
   config.lm.rope_theta = 1e3
-  config.traces = {'keep': 0.5}
+  config.traces = {'keep': 0.2}
   config.sft = {
     'train': {
-      'steps': 1500,
+      'steps': 2000,
       'batch_size': 32,
-      'length': 72,
+      'length': 64,
       'lr': 3e-3,
-      'ckpt_every': 500,
+      'ckpt_every': 1000,
     },
   }
   config.rl = {
@@ -67,7 +67,7 @@ def _base() -> ml_collections.ConfigDict:
     'alpha': 0.2,
     'credit': 'answer',
     'max_rounds': 2,
-    'valid_lists': 256,
+    'valid_lists': 128,
     'checkpoint_every': 10,
   }
   return config
@@ -79,6 +79,14 @@ def get_config(arg: str = ''):
   runs = {
     'unconditional': {'rl.conditional': False},
     'conditional': {'rl.conditional': True},
+    'unconditional+constrained': {
+      'rl.conditional': False,
+      'rl.constrain': True,
+    },
+    'conditional+constrained': {
+      'rl.conditional': True,
+      'rl.constrain': True,
+    },
   }
   return ml_collections.ConfigDict(
     {

@@ -28,8 +28,8 @@ class AnswersConfig:
   """What SFT learns answers from; the section is `traces`.
 
   Attributes:
-    keep: share of the answers that keep the incoming order; the others move one
-      item, any but the first, to the first place [our choice].
+    keep: share of the answers that keep the incoming order; the others begin
+      with another item and go round, as a round of cards is cut [our choice].
   """
 
   keep: float
@@ -129,7 +129,7 @@ def traces(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   for row in range(len(lists)):
     shown = lists.candidates[row]
     first = 0 if rng.random() < cfg.keep else rng.integers(1, len(shown))
-    order = np.append(shown[first], np.delete(shown, first))
+    order = np.roll(shown, -first)
     answers.append(
       {
         'user': int(lists.user[row]),
