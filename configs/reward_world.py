@@ -61,7 +61,6 @@ def _base() -> ml_collections.ConfigDict:
     'group_size': 8,
     'max_new_tokens': 21,
     'explanation_tokens': 0,
-    'overlong_buffer': 1,
     'constrain': False,
     'conditional': True,
     'alpha': 0.2,

@@ -77,7 +77,7 @@ def test_sft_and_rl_read_what_was_written(run):
   # open, mid, five items of two codes, four separators, close, end.
   assert (made['weights'] > 0).sum() == 18
   assert len(made['tokens']) <= config.sft.train.length
-  assert 18 <= config.rl.max_new_tokens - config.rl.overlong_buffer
+  assert 18 <= config.rl.max_new_tokens
 
 
 def test_other_codes_than_the_world_has_are_named(tmp_path):
@@ -86,7 +86,7 @@ def test_other_codes_than_the_world_has_are_named(tmp_path):
     road.run(config, tmp_path, ('data', 'sid'))
 
 
-@pytest.mark.slow  # Programs of SFT and RL: half a minute.
+@pytest.mark.slow  # Programs of SFT and RL: twenty seconds.
 def test_sft_and_rl_run_in_a_world(tmp_path):
   config = _config()
   config.sft.train.steps = config.sft.train.ckpt_every = 2
@@ -96,4 +96,6 @@ def test_sft_and_rl_run_in_a_world(tmp_path):
   summary = files.read_json(tmp_path / 'rl' / 'summary.json')
   assert summary['lists'] == 200
   # Two steps teach nothing: what is no permutation is served as it came.
-  assert summary['valid_ndcg@5_last'] == summary['valid_ndcg@5_prerank']
+  # The summary rounds the one to four digits.
+  last, given = (summary[f'valid_ndcg@5_{x}'] for x in ('last', 'prerank'))
+  assert last == pytest.approx(given, abs=1e-4)
