@@ -54,13 +54,20 @@ def _base() -> ml_collections.ConfigDict:
       'ckpt_every': 1000,
     },
   }
-  config.rl = {
+  config.rl = _rl()
+  return config
+
+
+def _rl() -> dict:
+  return {
     'steps': 200,
     'lr': 3e-4,
     'prompts_per_step': 16,
     'group_size': 8,
     'max_new_tokens': 21,
     'explanation_tokens': 0,
+    # An answer takes 18 tokens: none that ends is overlong.
+    'overlong_buffer': 1,
     'constrain': False,
     'conditional': True,
     'alpha': 0.2,
@@ -69,7 +76,6 @@ def _base() -> ml_collections.ConfigDict:
     'valid_lists': 128,
     'checkpoint_every': 10,
   }
-  return config
 
 
 def get_config(arg: str = ''):
