@@ -80,7 +80,7 @@ def _config():
     {
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
-      'data': {'split': SPLIT},
+      'data': {'kind': 'generic', 'split': SPLIT},
       'lm': {},
       'text': {'prompt': {'max_candidates': K, 'history_items': 3}},
       'candidates': {

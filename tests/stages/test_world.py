@@ -77,7 +77,7 @@ def test_sft_and_rl_read_what_was_written(run):
   # open, mid, five items of two codes, four separators, close, end.
   assert (made['weights'] > 0).sum() == 18
   assert len(made['tokens']) <= config.sft.train.length
-  assert 18 <= config.rl.max_new_tokens - config.rl.overlong_buffer
+  assert 18 <= config.rl.max_new_tokens
 
 
 def test_other_codes_than_the_world_has_are_named(tmp_path):
