@@ -97,15 +97,7 @@ def get_config(arg: str = ''):
   return ml_collections.ConfigDict(
     {
       'base': _base(),
-      'stages': [
-        'data',
-        'sid',
-        'midtrain',
-        'candidates',
-        'traces',
-        'sft',
-        'rl',
-      ],
+      'stages': list(_STAGES),
       'seeds': list(range(switches.seeds)),
       'share': [],
       'branch': 'sft',
