@@ -9,6 +9,9 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import NamedTuple
 
+# What decides how fast a processor multiplies, as the kernel names it.
+UNITS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
+
 
 class Contest(NamedTuple):
   """Two ways to do the same.
@@ -92,9 +95,16 @@ def machine() -> dict:
   info = pathlib.Path('/proc/cpuinfo')
   lines = info.read_text().splitlines() if info.exists() else []
   names = [line.split(': ')[1] for line in lines if line.startswith('model na')]
+  flags = {
+    flag
+    for line in lines
+    if line.startswith('flags')
+    for flag in line.split(': ')[1].split()
+  }
   packages = ('jax', 'torch', 'transformers', 'trl', 'faiss-cpu')
   return {
     'processor': names[0] if names else platform.processor(),
+    'units': [unit for unit in UNITS if unit in flags],
     'cores': len(os.sched_getaffinity(0)),
     'packages': {name: metadata.version(name) for name in packages},
   }

@@ -50,11 +50,13 @@ def task(prompt: int) -> bench_lists.Task:
 
 
 class Rewarded(NamedTuple):
-  """Rewards [Q, G], which answers are valid, and the groups to train on."""
+  """Rewards, advantages, validity [Q, G]; 1 for groups to train on [Q]."""
 
   rewards: jax.Array
+  advantages: jax.Array
   valid: jax.Array
-  groups: groups.Groups
+  weight: jax.Array
+  buffer: groups.Groups | None
 
 
 class Ours:
@@ -121,20 +123,27 @@ class Ours:
         lists.candidate_sids, lists.candidate_mask, True, task.explanation,
       )  # fmt: skip
 
-  def reward(self, samples: sampler.Samples) -> Callable[[int], Rewarded]:
+  def reward(
+    self, samples: sampler.Samples, stored: bool = False
+  ) -> Callable[[int], Rewarded]:
     """Returns parsing, rewards, advantages and filter, done so many times.
 
     Args:
       samples: answers to all lists.
+      stored: also put what is trained on into the buffer, which TRL has not.
     """
 
     # What a step's program passes on is not copied there, nor here.
     @jax.jit
     def run(lists, samples):
       found = rollout.reward(self.config, self._task.format, lists, samples)
-      empty = jax.tree.map(jnp.zeros_like, self._state.buffer)
-      buffer = groups.fill(empty, found.groups)
-      return Rewarded(found.rewards, found.valid, buffer)
+      new, buffer = found.groups, None
+      if stored:
+        empty = jax.tree.map(jnp.zeros_like, self._state.buffer)
+        buffer = groups.fill(empty, new)
+      return Rewarded(
+        found.rewards, new.advantages, found.valid, new.weight, buffer
+      )
 
     def repeated(times: int) -> Rewarded:
       with sharding.use(self._mesh, sharding.DECODE_RULES):
@@ -150,7 +159,7 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
   goal, ways = PROMPTS[prompt]
   way, peer = bench_peer.fastest(task(prompt), ways)
   ours = Ours(task(prompt), sharding.make_mesh())
-  reward = ours.reward(ours.samples())
+  reward = ours.reward(ours.samples(), stored=True)
   reward(1)
 
   def split(turns: int) -> dict[str, dict[str, float]]:
@@ -199,9 +208,10 @@ def _reward() -> Iterator[bench_contest.Contest]:
       functools.partial(repeated, run), 10.0,
     )  # fmt: skip
   # At most a hundredth of a step.
+  stored = ours.reward(samples, stored=True)
   yield bench_contest.Contest(
-    name, 'the whole RL step', 'steps', 1, functools.partial(reward, 1),
-    ours.step, 100.0,
+    f'{name}, and the buffer', 'the whole RL step', 'steps', 1,
+    functools.partial(stored, 1), ours.step, 100.0,
   )  # fmt: skip
 
 

@@ -63,14 +63,18 @@ def test_python_on_strings_equals_the_compiled_reward(ours, samples):
     np.testing.assert_allclose(
       np.asarray(compiled.rewards).ravel(), found, rtol=1e-6, atol=1e-6
     )
+    np.testing.assert_array_equal(np.asarray(compiled.weight) > 0, varied)
+    np.testing.assert_allclose(
+      np.asarray(compiled.advantages).ravel(), advantages, atol=1e-4
+    )
     # Without variance a group stays out of the buffer, at its end.
     kept = np.flatnonzero(varied)
-    weight = np.asarray(compiled.groups.weight)
+    stored = ours.reward(given, stored=True)(1).buffer
+    weight = np.asarray(stored.weight)
     np.testing.assert_array_equal(weight, np.arange(len(weight)) < len(kept))
-    np.testing.assert_allclose(
-      np.asarray(compiled.groups.advantages)[: len(kept)],
-      np.reshape(advantages, (TASK.queries, TASK.group))[kept],
-      atol=1e-4,
+    np.testing.assert_array_equal(
+      np.asarray(stored.advantages)[: len(kept)],
+      np.asarray(compiled.advantages)[kept],
     )
 
 

@@ -115,6 +115,7 @@ def _hopeless():
 def test_groups_without_variance_neither_train_nor_raise(mesh1):
   prompts = _hopeless()
   before = jax.device_get(tiny.params(mesh1))
+  _steps(mesh1, tiny.prompt_set(buckets=(16,)), 1)
   compiled = rollout.roll_out._cache_size()
   state, records, _ = _steps(mesh1, prompts, 2)
   assert [r['fill_rate'] for r in records] == [0, 0]
