@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import NamedTuple
 
 # What decides how fast a processor multiplies, as the kernel names it.
-UNITS = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
+BF16_UNITS = ('avx512_bf16', 'amx_bf16')
+UNITS = ('avx2', 'avx512f', *BF16_UNITS)
 
 
 class Contest(NamedTuple):
@@ -90,21 +91,30 @@ def _short(rate: float) -> float:
   return round(rate, 1) if rate >= 10 else float(f'{rate:.3g}')
 
 
+def _processor() -> tuple[str, list[str]]:
+  """Returns its name and which of `UNITS` it has."""
+  info = pathlib.Path('/proc/cpuinfo')
+  found = {}
+  for line in info.read_text().splitlines() if info.exists() else []:
+    name, _, value = line.partition(':')
+    found.setdefault(name.strip(), value.strip())
+  flags = found.get('flags', '').split()
+  name = found.get('model name', platform.processor())
+  return name, [unit for unit in UNITS if unit in flags]
+
+
+def multiplies_bf16() -> bool:
+  """Says if this processor has units for bfloat16; else float32 is faster."""
+  return any(unit in BF16_UNITS for unit in _processor()[1])
+
+
 def machine() -> dict:
   """Describes the processor and the packages that were compared."""
-  info = pathlib.Path('/proc/cpuinfo')
-  lines = info.read_text().splitlines() if info.exists() else []
-  names = [line.split(': ')[1] for line in lines if line.startswith('model na')]
-  flags = {
-    flag
-    for line in lines
-    if line.startswith('flags')
-    for flag in line.split(': ')[1].split()
-  }
+  name, units = _processor()
   packages = ('jax', 'torch', 'transformers', 'trl', 'faiss-cpu')
   return {
-    'processor': names[0] if names else platform.processor(),
-    'units': [unit for unit in UNITS if unit in flags],
+    'processor': name,
+    'units': units,
     'cores': len(os.sched_getaffinity(0)),
     'packages': {name: metadata.version(name) for name in packages},
   }

@@ -21,19 +21,20 @@ from launch import bench_contest, bench_torch, bench_transformers
 
 PROMPT, NEW = 256, 64
 ROWS, LENGTH = 8, 256
+BF16 = bench_contest.multiplies_bf16()
 SIZES = {
   '2M': LMConfig(
     vocab_size=4096, width=160, layers=4, heads=4, kv_heads=2, head_dim=40,
-    mlp_dim=480, bf16_matmul=True,
+    mlp_dim=480, bf16_matmul=BF16,
   ),
   '10M': LMConfig(
     vocab_size=8192, width=320, layers=6, heads=8, kv_heads=4, head_dim=40,
-    mlp_dim=960, bf16_matmul=True,
+    mlp_dim=960, bf16_matmul=BF16,
   ),
   # SmolLM2-135M.
   '135M': LMConfig(
     vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
-    mlp_dim=1536, qk_norm=False, rope_theta=1e5, bf16_matmul=True,
+    mlp_dim=1536, qk_norm=False, rope_theta=1e5, bf16_matmul=BF16,
   ),
 }  # fmt: skip
 BATCHES = (1, 8, 32, 64)
@@ -63,7 +64,8 @@ class _Ours:
   def __init__(self, size: str):
     self.mesh = sharding.make_mesh()
     # As rollouts hold them: kernels in the type in which they are read.
-    self.config = dataclasses.replace(SIZES[size], param_dtype='bfloat16')
+    kind = 'bfloat16' if BF16 else 'float32'
+    self.config = dataclasses.replace(SIZES[size], param_dtype=kind)
     self._params, _ = sharding.init(
       decoder.init_fn(self.config), self.mesh, sharding.DECODE_RULES,
       jax.random.key(0),
@@ -120,9 +122,10 @@ def _roofline(size: str) -> Iterator[bench_contest.Contest]:
   """Decoding at batch 1 beside reading what its steps read."""
   ours = _Ours(size)
   config, prompt, new = ours.config, 8, 128
-  # Each step reads all weights, two bytes each, and the cache as it grows.
-  cache = 2 * config.layers * config.kv_heads * config.head_dim * 2
-  size_of_step = 2 * config.num_params + cache * (prompt + new // 2)
+  # Each step reads all weights and the cache as it grows.
+  width = 2 if BF16 else 4
+  cache = 2 * config.layers * config.kv_heads * config.head_dim
+  size_of_step = width * (config.num_params + cache * (prompt + new // 2))
   read = bench_transformers.reading(size_of_step)
 
   def theirs():

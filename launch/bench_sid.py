@@ -24,10 +24,13 @@ from launch import bench_contest, bench_torch
 ITEMS, WIDTH, BATCH = 16_384, 384, 512
 # So that a call takes tenths of a second, not milliseconds.
 EPOCHS, PASSES, BATCHES = 4, 16, 8
-SID = SidConfig(batch_size=BATCH, bf16_matmul=True)
+BF16 = bench_contest.multiplies_bf16()
+SID = SidConfig(batch_size=BATCH, bf16_matmul=BF16)
 USERS, PROMPT, BEAM = 32, 64, 10
 # The decoder of configs/beauty.py.
-LM = LMConfig(vocab_size=5_120, **beauty.get_config().lm)
+LM = LMConfig(
+  vocab_size=5_120, **{**beauty.get_config().lm, 'bf16_matmul': BF16}
+)
 
 
 def parts() -> dict[str, Callable[[], list[bench_contest.Contest]]]:
