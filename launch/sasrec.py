@@ -41,6 +41,7 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax import files, sharding
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
+  from gr2_jax.train import retention
 
   section = config_lib.to_dict(config.data)
   del section['split']
@@ -51,7 +52,16 @@ def measure(config, directory: pathlib.Path) -> dict:
   )
   started = time.monotonic()
   mesh = sharding.make_mesh(**config.mesh)
-  model = sasrec.train(dataset, split, cfg, mesh, directory, config.seed)
+  made_of = {'config': cfg, 'seed': config.seed, 'data': dataset.sha256}
+  model = sasrec.train(
+    dataset,
+    split,
+    cfg,
+    mesh,
+    directory,
+    config.seed,
+    retention.Policy(config=made_of),
+  )
   seconds = time.monotonic() - started
   found = {}
   for name in ('valid', 'test'):

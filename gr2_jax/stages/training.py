@@ -13,6 +13,7 @@ from gr2_jax.data import pipeline, seeded
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import loss
 from gr2_jax.train import loop, metrics, optimiser, state, step
+from gr2_jax.train.retention import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,10 @@ class TrainConfig:
       from scratch on few interactions.
     ckpt_every: steps between checkpoints.
     log_every: steps between lines of metrics.jsonl.
+    max_skipped: steps in a row whose loss or gradient is not finite, and whose
+      update is skipped for it, after which training ends.
+    keep_best: the checkpoint with the best validation stays, beside the two
+      latest ones.
   """
 
   steps: int
@@ -48,6 +53,15 @@ class TrainConfig:
   dropout: float = 0.0
   ckpt_every: int = 200
   log_every: int = 10
+  max_skipped: int = 3
+  keep_best: bool = True
+
+  def __post_init__(self):
+    if self.max_skipped < 1:
+      raise ValueError(
+        f'max_skipped = {self.max_skipped}: give at least 1, which ends '
+        'training at the first step that is not finite.'
+      )
 
   @property
   def optimiser(self) -> optimiser.OptimiserConfig:
@@ -122,6 +136,7 @@ def train(
   desc: str,
   trainable: optimiser.Trainable | None = None,
   evaluate: Callable[[Any], dict] | None = None,
+  policy: Policy | None = None,
 ) -> Any:
   """Trains on a weighted mixture of sources; resumes where it was killed.
 
@@ -137,6 +152,8 @@ def train(
     desc: what the progress bar says.
     trainable: what is trained; see `optimiser.make`.
     evaluate: state -> numbers to record at each checkpoint.
+    policy: what the checkpoints must agree with; the best is the one with the
+      lowest `valid_nll`.
 
   Returns:
     The parameters after the last step.
@@ -166,6 +183,10 @@ def train(
     log_every=cfg.log_every,
     desc=desc,
     evaluate=evaluate,
+    max_skipped=cfg.max_skipped,
+    policy=dataclasses.replace(
+      policy or Policy(), best='-valid_nll' if cfg.keep_best else ''
+    ),
   )
   return trained.params
 
