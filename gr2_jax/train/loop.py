@@ -225,8 +225,8 @@ def fit(
     SystemExit: after SIGTERM.
   """
   job = _Job(
-    step_fn, iterator, num_steps, pathlib.Path(directory), mesh, ckpt_every,
-    log_every, desc, evaluate, show, stop, max_skipped, policy,
+    step_fn, iterator, num_steps, pathlib.Path(directory).absolute(), mesh,
+    ckpt_every, log_every, desc, evaluate, show, stop, max_skipped, policy,
   )  # fmt: skip
   with sharding.use(mesh, rules):
     return job.run(state)
