@@ -131,7 +131,7 @@ _POINTS = {
   'data': lambda w: (w / 'data' / 'config.json').exists(),
   'candidates': lambda w: any((w / 'candidates').glob('parts/*.npz')),
   'midtrain': lambda w: _lines(w / 'midtrain' / 'metrics.jsonl') >= 3,
-  'sft': lambda w: _lines(w / 'sft' / 'metrics.jsonl') >= 2,
+  'sft': lambda w: _lines(w / 'sft' / 'metrics.jsonl') >= 1,
   'rl': lambda w: _lines(w / 'rl' / 'metrics.jsonl') >= 3,
 }
 _WRITING = {
