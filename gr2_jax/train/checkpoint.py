@@ -24,8 +24,22 @@ from jax.experimental import multihost_utils
 from gr2_jax.train import manifest
 from gr2_jax.train.retention import Best, Policy
 
-# What Orbax and TensorStore raise where files are missing, cut off or changed.
-_UNREADABLE = (ValueError, OSError, LookupError, TypeError)
+
+def _brief(error: Exception) -> str:
+  """Returns the beginning of a message; TensorStore's go on for pages."""
+  text = ' '.join(str(error).split())
+  return text if len(text) < 300 else f'{text[:300]} ...'
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+  """Calls damaged what cannot be read: Orbax raises all kinds of exceptions."""
+  try:
+    yield
+  except (manifest.Damaged, MemoryError, jax.errors.JaxRuntimeError):
+    raise
+  except Exception as error:
+    raise manifest.Damaged(f'{what} cannot be read: {_brief(error)}') from error
 
 
 class Checkpointer:
@@ -139,7 +153,7 @@ class Checkpointer:
       left = 'there is none before it' if kept is None else f'{kept} is intact'
       raise OSError(
         f'Checkpoint {step} could not be written to {self._directory}, where '
-        f'{free / 2**20:,.0f} MiB are free: {error}. Of the checkpoints before '
+        f'{free / 2**20:,.0f} MiB are free: {_brief(error)}. Of those before '
         f'it, {left}. Make room, or mend what the error says, and run the same '
         'command again.'
       ) from error
@@ -195,13 +209,11 @@ class Checkpointer:
 
   def _manifest(self, step: int) -> dict[str, Any]:
     """Reads what stands beside the state."""
-    try:
+    with _reading('its manifest'):
       found = self._manager.restore(
         step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())
       )
       return manifest.parse(found['extra'])
-    except _UNREADABLE as error:
-      raise manifest.Damaged(f'its manifest cannot be read: {error}') from error
 
   def _state(self, step: int, body: Mapping, like: Any) -> Any:
     """Reads the arrays, and compares their checksums."""
@@ -209,12 +221,10 @@ class Checkpointer:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
       like,
     )
-    try:
+    with _reading('its state'):
       state = self._manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
       )['state']
-    except _UNREADABLE as error:
-      raise manifest.Damaged(f'its state cannot be read: {error}') from error
     manifest.compare(body, state)
     return state
 
