@@ -27,6 +27,15 @@ _OUTPUT = flags.DEFINE_string('output', None, 'JSON with the numbers.')
 flags.mark_flags_as_required(['config', 'workdir', 'output'])
 
 
+def _policy(config, cfg):
+  from gr2_jax.train import retention
+
+  data = config.data.to_dict()
+  return retention.Policy(
+    config={'sasrec': cfg, 'seed': config.seed, 'data': data}
+  )
+
+
 def measure(config, directory: pathlib.Path) -> dict:
   """Trains on everything before validation and ranks the test targets.
 
@@ -41,7 +50,6 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax import files, sharding
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
-  from gr2_jax.train import retention
 
   section = config_lib.to_dict(config.data)
   del section['split']
@@ -52,15 +60,8 @@ def measure(config, directory: pathlib.Path) -> dict:
   )
   started = time.monotonic()
   mesh = sharding.make_mesh(**config.mesh)
-  made_of = {'config': cfg, 'seed': config.seed, 'data': dataset.sha256}
   model = sasrec.train(
-    dataset,
-    split,
-    cfg,
-    mesh,
-    directory,
-    config.seed,
-    retention.Policy(config=made_of),
+    dataset, split, cfg, mesh, directory, config.seed, _policy(config, cfg)
   )
   seconds = time.monotonic() - started
   found = {}

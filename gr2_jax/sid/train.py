@@ -38,9 +38,8 @@ def fit(
     mesh: the mesh.
     directory: gets `metrics.jsonl` (a line an epoch) and `checkpoints/`.
     seed: of parameters, codebooks and orders.
-    partners: int32 [I, M], as `pairs.partners` finds them; what the contrastive
-      term needs.
-    policy: which checkpoints stay, and what they must agree with.
+    partners: int32 [I, M], of `pairs.partners`; the contrastive term needs them.
+    policy: what the checkpoints must agree with.
 
   Returns:
     The trained state.
@@ -50,11 +49,11 @@ def fit(
       does not divide by the devices.
   """
   source = batches.source(vectors, config, seed, partners)
-  if config.batch_size % sharding.batch_parts(mesh):
+  parts = sharding.batch_parts(mesh)
+  if config.batch_size % parts:
     raise ValueError(
-      f'sid.batch_size = {config.batch_size} does not divide by the '
-      f'{sharding.batch_parts(mesh)} devices of the data and fsdp axes: change '
-      'it or config.mesh.'
+      f'sid.batch_size = {config.batch_size} does not divide by the {parts} '
+      'devices of the data and fsdp axes: change it or config.mesh.'
     )
   items, width = vectors.shape
 
@@ -76,8 +75,7 @@ def fit(
     return current, _record(jax.device_get(found), quantises)
 
   def unique(current):
-    codes = quantised.codes(current, config, vectors, mesh)
-    return assign.uniqueness(codes)
+    return assign.uniqueness(quantised.codes(current, config, vectors, mesh))
 
   start = steps.create(config, items, width, mesh, seed)
   with jax.set_mesh(mesh):

@@ -157,15 +157,9 @@ def stage(
       logging.info('Stage %s: %s.', name, state)
       directory.mkdir(parents=True, exist_ok=True)
       files.write_json(directory / 'config.json', key)
-      context = Context(
-        name,
-        workdir,
-        directory,
-        sharding.make_mesh(**config.mesh),
-        stage_seed(config.seed, name),
-        key,
-        force,
-      )
+      mesh = sharding.make_mesh(**config.mesh)
+      seed = stage_seed(config.seed, name)
+      context = Context(name, workdir, directory, mesh, seed, key, force)
       started = time.monotonic()
       summary = dict(body(config, context))
       summary['seconds'] = round(time.monotonic() - started, 1)

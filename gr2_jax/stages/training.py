@@ -124,6 +124,22 @@ def _batches(
   )
 
 
+def _with_dropout(
+  config: lm_config.LMConfig, cfg: TrainConfig
+) -> lm_config.LMConfig:
+  if config.dropout:
+    raise ValueError(
+      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
+      'set midtrain.all.dropout or sft.train.dropout.'
+    )
+  return dataclasses.replace(config, dropout=cfg.dropout)
+
+
+def _with_best(policy: Policy, cfg: TrainConfig) -> Policy:
+  best = '-valid_nll' if cfg.keep_best else ''
+  return dataclasses.replace(policy, best=best)
+
+
 def train(
   cfg: TrainConfig,
   config: lm_config.LMConfig,
@@ -152,8 +168,7 @@ def train(
     desc: what the progress bar says.
     trainable: what is trained; see `optimiser.make`.
     evaluate: state -> numbers to record at each checkpoint.
-    policy: what the checkpoints must agree with; the best is the one with the
-      lowest `valid_nll`.
+    policy: what the checkpoints must agree with.
 
   Returns:
     The parameters after the last step.
@@ -162,16 +177,11 @@ def train(
   if cfg.dropout:
     process = jax.process_index(), jax.process_count()
     batches = seeded.Seeded(batches, seed, *process)
-  if config.dropout:
-    raise ValueError(
-      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
-      'set midtrain.all.dropout or sft.train.dropout.'
-    )
-  shape = dataclasses.replace(config, dropout=cfg.dropout)
+  shape = _with_dropout(config, cfg)
   tx = optimiser.make(cfg.optimiser, trainable)
-  step_fn = step.make_train_step(
-    named_loss(shape, sorted(sources)), tx, cfg.microbatches
-  )
+  loss_fn = named_loss(shape, sorted(sources))
+  step_fn = step.make_train_step(loss_fn, tx, cfg.microbatches)
+  policy = _with_best(policy or Policy(), cfg)
   trained = loop.fit(
     state.create(params, tx, mesh),
     step_fn,
@@ -184,9 +194,7 @@ def train(
     desc=desc,
     evaluate=evaluate,
     max_skipped=cfg.max_skipped,
-    policy=dataclasses.replace(
-      policy or Policy(), best='-valid_nll' if cfg.keep_best else ''
-    ),
+    policy=policy,
   )
   return trained.params
 

@@ -210,19 +210,17 @@ def fit(
     stop: asked after every checkpoint, and before the first step, whether to
       end early. It must decide by what is on disk (`metrics.jsonl`), so that a
       resumed run decides alike.
-    max_skipped: steps in a row whose update was skipped, because its loss or
-      gradient was not finite, after which training ends.
+    max_skipped: steps in a row whose loss or gradient is not finite, and whose
+      update is skipped for it, after which training ends.
     policy: which checkpoints stay, and what they must agree with.
 
   Returns:
     The state after `num_steps`, or where `stop` ended the run.
 
   Raises:
-    FloatingPointError: a metric was NaN or infinite for `max_skipped` steps;
-      names the last and the file that its batch is in.
+    FloatingPointError: `max_skipped` was reached; names step and batch file.
     ValueError: the data ended too early, or the checkpoint is of another run.
     OSError: a checkpoint could not be written.
-    SystemExit: after SIGTERM.
   """
   job = _Job(
     step_fn, iterator, num_steps, pathlib.Path(directory).absolute(), mesh,

@@ -53,6 +53,7 @@ def test_dropout_of_the_shape_is_refused(mesh1, tmp_path):
     _train(tmp_path, mesh1, shape=shape)
 
 
+@pytest.mark.slow  # Three programs, two of them for eight devices.
 def test_a_run_goes_on_on_other_meshes(mesh1, tmp_path, killed_after):
   """Saved by one device, continued by eight, and by four times two."""
   phase = dataclasses.replace(
@@ -75,17 +76,18 @@ def test_a_run_goes_on_on_other_meshes(mesh1, tmp_path, killed_after):
     np.testing.assert_allclose(found[2:], want[2:], rtol=1e-4)
 
 
-def test_the_best_validation_stays_where_that_is_wanted(mesh1, tmp_path):
-  params = decoder.init(SHAPE, mesh1, sharding.TRAIN_RULES, jax.random.key(0))
-  source = tasks.Examples('it', 50, _example)
-  for keep, want in ((True, ['1', '4', '5']), (False, ['4', '5'])):
-    phase = dataclasses.replace(
-      PHASE, ckpt_every=1, dropout=0.0, keep_best=keep
-    )
-    directory = tmp_path / str(keep)
-    training.train(
-      phase, SHAPE, params, {'it': source}, {'it': 1.0}, directory, mesh1, 0,
-      'test', evaluate=lambda state: {'valid_nll': float(state.step)},
-    )  # fmt: skip
-    names = [path.name for path in (directory / 'checkpoints').iterdir()]
-    assert sorted(names) == want
+def test_the_best_validation_stays_where_that_is_wanted(
+  mesh1, tmp_path, monkeypatch
+):
+  found = []
+  monkeypatch.setattr(
+    loop, 'fit', lambda state, *_, policy, **__: found.append(policy) or state
+  )
+  for keep in (True, False):
+    _train(tmp_path, mesh1, dataclasses.replace(PHASE, keep_best=keep))
+  assert [policy.best for policy in found] == ['-valid_nll', '']
+
+
+def test_a_limit_that_lets_all_pass_is_refused():
+  with pytest.raises(ValueError, match='max_skipped = 0'):
+    dataclasses.replace(PHASE, max_skipped=0)

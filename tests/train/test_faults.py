@@ -50,14 +50,14 @@ def test_killed_in_the_middle_of_a_write(whole, mesh1, tmp_path, monkeypatch):
     monkeypatch.setattr(os, name, moves)
   toy.fit(mesh1, tmp_path / 'run', Batches())
   monkeypatch.undo()
-  assert len(copies) >= 4
+  assert len(copies) >= 3
   half = 0
-  for copy in copies:
+  for copy in copies[:: len(copies) // 3]:
     half += any('tmp' in p.name for p in (copy / 'checkpoints').iterdir())
     _assert_same(whole, toy.fit(mesh1, copy, Batches()), copy)
     names = [p.name for p in (copy / 'checkpoints').iterdir()]
     assert sorted(names) == ['6', '7']
-  assert half >= 4
+  assert half >= 3
 
 
 @pytest.mark.parametrize('place', [0, 2, 3, 6])

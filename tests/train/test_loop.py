@@ -10,6 +10,7 @@ import toy
 from toy import STEPS, Batches, Killed
 
 from gr2_jax import sharding
+from gr2_jax.train.retention import Policy
 
 
 @pytest.mark.parametrize('as_bytes', [False, True])
@@ -98,3 +99,17 @@ def test_a_run_moves_to_other_meshes(tmp_path, mesh1):
       jax.tree.leaves(moved.params), jax.tree.leaves(whole.params), strict=True
     ):
       np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_the_best_checkpoint_stays_beside_the_latest(tmp_path, mesh1):
+  scores = {1: 2.0, 2: 9.0, 3: 9.0, 4: 1.0, 5: 3.0, 6: 4.0, 7: 0.0}
+  toy.fit(
+    mesh1,
+    tmp_path,
+    Batches(),
+    ckpt_every=1,
+    evaluate=lambda state: {'score': scores[int(state.step)]},
+    policy=Policy(best='score'),
+  )
+  names = [path.name for path in (tmp_path / 'checkpoints').iterdir()]
+  assert sorted(names) == ['2', '6', '7']
