@@ -38,7 +38,7 @@ def fit(
     mesh: the mesh.
     directory: gets `metrics.jsonl` (a line an epoch) and `checkpoints/`.
     seed: of parameters, codebooks and orders.
-    partners: int32 [I, M], of `pairs.partners`; the contrastive term needs them.
+    partners: int32 [I, M], of `pairs.partners`, for the contrastive term.
     policy: what the checkpoints must agree with.
 
   Returns:
