@@ -3,9 +3,13 @@
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
 
 Finished stages are skipped, interrupted ones resume, and a stage whose config
-or inputs changed is done anew. The stages are data, sid, midtrain, candidates,
-traces, sft, rl and evaluate. Any setting can be overridden, for example
-`--config.rl.alpha=0`; the docstring of a config names its switches.
+or inputs changed is done anew; of an interrupted one with checkpoints another
+config is refused, unless `--force` lets it go on from them. SIGTERM ends the
+run with exit code 75, and the same command goes on.
+
+The stages are data, sid, midtrain, candidates, traces, sft, rl and evaluate.
+Any setting can be overridden, for example `--config.rl.alpha=0`; the docstring
+of a config names its switches.
 """
 
 import pathlib
@@ -24,6 +28,9 @@ _WORKDIR = flags.DEFINE_string(
 _STAGES = flags.DEFINE_list(
   'stages', [], 'Only these stages, in the order of the road (default: all).'
 )
+_FORCE = flags.DEFINE_bool(
+  'force', False, 'Go on from checkpoints made with another config.'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -35,7 +42,7 @@ def main(argv) -> None:
 
   start.set_up()
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  road.run(_CONFIG.value, workdir, _STAGES.value)
+  road.run(_CONFIG.value, workdir, _STAGES.value, _FORCE.value)
 
 
 if __name__ == '__main__':

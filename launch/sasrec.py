@@ -27,6 +27,15 @@ _OUTPUT = flags.DEFINE_string('output', None, 'JSON with the numbers.')
 flags.mark_flags_as_required(['config', 'workdir', 'output'])
 
 
+def _policy(config, cfg):
+  from gr2_jax.train import retention
+
+  data = config.data.to_dict()
+  return retention.Policy(
+    config={'sasrec': cfg, 'seed': config.seed, 'data': data}
+  )
+
+
 def measure(config, directory: pathlib.Path) -> dict:
   """Trains on everything before validation and ranks the test targets.
 
@@ -51,7 +60,9 @@ def measure(config, directory: pathlib.Path) -> dict:
   )
   started = time.monotonic()
   mesh = sharding.make_mesh(**config.mesh)
-  model = sasrec.train(dataset, split, cfg, mesh, directory, config.seed)
+  model = sasrec.train(
+    dataset, split, cfg, mesh, directory, config.seed, _policy(config, cfg)
+  )
   seconds = time.monotonic() - started
   found = {}
   for name in ('valid', 'test'):

@@ -15,8 +15,9 @@ os.environ.setdefault(
 
 
 def set_up() -> None:
-  """Sets up messages and the cache of compiled programs.
+  """Sets up messages, signals and the cache of compiled programs.
 
+  SIGTERM ends the process with an exit code of its own (`preemption.py`).
   Shown are the project's messages of level INFO, and others' warnings. Programs
   are kept beside the assets, for resumed and later runs.
   """
@@ -30,6 +31,9 @@ def set_up() -> None:
 
   logging.get_absl_handler().addFilter(keep)
   _keep_programs()
+  from gr2_jax.train import preemption
+
+  preemption.listen()
 
 
 def _keep_programs() -> None:

@@ -23,6 +23,7 @@ from gr2_jax.rank import sasrec_data, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
 from gr2_jax.rank import scores as scores_lib
 from gr2_jax.train import checkpoint, loop, optimiser, state, step
+from gr2_jax.train.retention import Policy
 
 Model = sasrec_lists.Model
 top_k = sasrec_lists.top_k
@@ -96,6 +97,7 @@ def train(
   mesh: jax.sharding.Mesh,
   directory: pathlib.Path,
   seed: int,
+  policy: Policy | None = None,
 ) -> Model:
   """Trains on what precedes every held-out item, until validation stops.
 
@@ -109,6 +111,7 @@ def train(
     mesh: the mesh.
     directory: gets `checkpoints/`, `best/` and `metrics.jsonl`.
     seed: of initialisation, data order, dropout and validation sample.
+    policy: what the checkpoints must agree with.
 
   Returns:
     The model with the best validation NDCG@10.
@@ -129,7 +132,7 @@ def train(
   tx, step_fn = _training(shape, cfg.optimiser)
   params = _init(shape, mesh, seed)
   epoch = math.ceil(source.places / (cfg.batch_size * cfg.length))
-  with checkpoint.Checkpointer(directory / 'best', keep=1) as best:
+  with checkpoint.Checkpointer(directory / 'best', Policy(keep=1)) as best:
     loop.fit(
       state.create(params, tx, mesh),
       step_fn,
@@ -142,6 +145,7 @@ def train(
       desc='sasrec',
       evaluate=_validation(dataset, splits, cfg, shape, mesh, best, seed),
       stop=lambda: _stopped(directory, cfg.patience),
+      policy=policy,
     )
     params, _, _ = best.restore(params)
   return Model(shape, params, mesh)
@@ -173,7 +177,7 @@ def load(
       f'No SASRec in {directory} (best/ is missing): train it first.'
     )
   shape = cfg.network(num_items)
-  with checkpoint.Checkpointer(directory / 'best', keep=1) as best:
+  with checkpoint.Checkpointer(directory / 'best') as best:
     return Model(shape, best.restore(_init(shape, mesh, seed=0))[0], mesh)
 
 
@@ -216,6 +220,7 @@ def _validation(
     # A run killed after this point finds its own step here when it resumes.
     if found[_METRIC] > record and done > (latest or 0):
       best.save(done, now.params, meta=found[_METRIC])
+      best.wait()  # It is there before the checkpoint of this step is.
     return found
 
   return evaluate

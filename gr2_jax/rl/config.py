@@ -83,6 +83,10 @@ class RLConfig:
     rollouts_every: steps between groups written to rollouts.jsonl.
     valid_lists: validation lists that are decoded greedily at each checkpoint
       (the first ones with a hit); 0 for none.
+    max_skipped: steps in a row with an update that was skipped, because its
+      loss or gradient was not finite, after which RL ends.
+    keep_best: the checkpoint with the best validated NDCG@5 stays, beside the
+      two latest ones.
   """
 
   steps: int
@@ -123,6 +127,8 @@ class RLConfig:
   checkpoint_every: int = 20
   rollouts_every: int = 10
   valid_lists: int = 0
+  max_skipped: int = 3
+  keep_best: bool = True
 
   def __post_init__(self):
     """Refuses settings under which training would silently do nothing."""
@@ -130,6 +136,7 @@ class RLConfig:
       _require(getattr(self, name) >= 1, self, name, 'at least 1')
     for name in ('log_every', 'checkpoint_every', 'rollouts_every'):
       _require(getattr(self, name) >= 1, self, name, 'at least 1')
+    _require(self.max_skipped >= 1, self, 'max_skipped', 'at least 1')
     _require(self.valid_lists >= 0, self, 'valid_lists', 'at least 0')
     _require(
       self.group_size >= 2,

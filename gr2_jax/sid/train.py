@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from gr2_jax import progress, sharding
 from gr2_jax.sid import assign, batches, codebook, quantised, steps
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.train import checkpoint, metrics
+from gr2_jax.train import checkpoint, metrics, preemption
+from gr2_jax.train.retention import Policy
 
 
 def fit(
@@ -26,6 +27,7 @@ def fit(
   directory: pathlib.Path,
   seed: int,
   partners: np.ndarray | None = None,
+  policy: Policy | None = None,
 ) -> steps.RqvaeState:
   """Trains to the end, or on from the last checkpoint, with the same result.
 
@@ -36,8 +38,8 @@ def fit(
     mesh: the mesh.
     directory: gets `metrics.jsonl` (a line an epoch) and `checkpoints/`.
     seed: of parameters, codebooks and orders.
-    partners: int32 [I, M], as `pairs.partners` finds them; what the contrastive
-      term needs.
+    partners: int32 [I, M], of `pairs.partners`, for the contrastive term.
+    policy: what the checkpoints must agree with.
 
   Returns:
     The trained state.
@@ -47,11 +49,11 @@ def fit(
       does not divide by the devices.
   """
   source = batches.source(vectors, config, seed, partners)
-  if config.batch_size % sharding.batch_parts(mesh):
+  parts = sharding.batch_parts(mesh)
+  if config.batch_size % parts:
     raise ValueError(
-      f'sid.batch_size = {config.batch_size} does not divide by the '
-      f'{sharding.batch_parts(mesh)} devices of the data and fsdp axes: change '
-      'it or config.mesh.'
+      f'sid.batch_size = {config.batch_size} does not divide by the {parts} '
+      'devices of the data and fsdp axes: change it or config.mesh.'
     )
   items, width = vectors.shape
 
@@ -73,12 +75,11 @@ def fit(
     return current, _record(jax.device_get(found), quantises)
 
   def unique(current):
-    codes = quantised.codes(current, config, vectors, mesh)
-    return assign.uniqueness(codes)
+    return assign.uniqueness(quantised.codes(current, config, vectors, mesh))
 
   start = steps.create(config, items, width, mesh, seed)
   with jax.set_mesh(mesh):
-    return _loop(config, start, source, train, unique, directory)
+    return _loop(config, start, source, train, unique, directory, policy)
 
 
 def _loop(
@@ -90,18 +91,23 @@ def _loop(
   ],
   unique: Callable[[steps.RqvaeState], float],
   directory: pathlib.Path,
+  policy: Policy | None,
 ) -> steps.RqvaeState:
   """Trains epoch by epoch, from the last checkpoint on."""
   writer = metrics.MetricsWriter(directory / 'metrics.jsonl')
-  with checkpoint.Checkpointer(directory / 'checkpoints', keep=1) as saved:
-    first = saved.latest or 0
-    if first:
-      current = saved.restore(current)[0]
+  with checkpoint.Checkpointer(directory / 'checkpoints', policy) as saved:
+    found = saved.restore(current)
+    if found is not None:
+      current = found[0]
+    first = found[2]['epoch'] if found else 0
     writer.truncate(first)
     blocks = batches.iterate(source, first)
-    with progress.bar(
-      total=config.epochs, desc='rq-vae', unit='epoch', initial=first
-    ) as bar:
+    with (
+      progress.bar(
+        total=config.epochs, desc='rq-vae', unit='epoch', initial=first
+      ) as bar,
+      preemption.guard() as preempted,
+    ):
       for number in range(first, config.epochs):
         current, record = train(current, number, blocks)
         done = number + 1
@@ -109,9 +115,17 @@ def _loop(
         if check and number >= config.warmup_epochs:
           record['uniqueness'] = unique(current)
         writer.write(done, record)
-        if check:
-          saved.save(done, current)
+        leave = preempted(done)
+        if check or leave:
+          saved.save(done, current, meta={'epoch': done})
         bar.update()
+        if leave:
+          saved.wait()
+          raise preemption.Preempted(
+            f'SIGTERM: the RQ-VAE is saved after epoch {done} of '
+            f'{config.epochs}; ending with exit code {preemption.EXIT_CODE}. '
+            'The same command goes on.'
+          )
   return current
 
 

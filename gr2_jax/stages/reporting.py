@@ -2,14 +2,13 @@
 
 import dataclasses
 import pathlib
-import subprocess
 from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files
+from gr2_jax import files, version
 from gr2_jax.report import lists, results
 from gr2_jax.stages import artifacts, runner
 
@@ -45,26 +44,6 @@ class Test:
   histories: list[np.ndarray]
   targets: np.ndarray
   graded: bool
-
-
-def find_commit() -> str:
-  """Returns the commit of this code, marked where files were changed."""
-  root = pathlib.Path(__file__).resolve().parent
-
-  def git(*arguments: str) -> str | None:
-    try:
-      done = subprocess.run(
-        ['git', *arguments], cwd=root, capture_output=True, text=True
-      )
-    except FileNotFoundError:
-      return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-  commit = git('rev-parse', 'HEAD')
-  if commit is None:
-    return 'unknown (no git repository)'
-  changed = git('status', '--porcelain', '--untracked-files=no')
-  return f'{commit}-changed' if changed else commit
 
 
 def draw_examples(
@@ -147,7 +126,7 @@ def head(
   return {
     'config': config_lib.to_dict(config),
     'seed': config.seed,
-    'commit': find_commit(),
+    'commit': version.find_commit(),
     'dataset': {name: blocks['data'][name] for name in _DATASET},
     'sid': blocks['sid'],
     'midtrain': blocks['midtrain'],

@@ -91,6 +91,8 @@ def train(
     evaluate=validate,
     show='reward',
     stop=lambda: _barren(context.directory, cfg) >= len(lists),
+    max_skipped=cfg.max_skipped,
+    policy=context.policy('valid_ndcg@5' if cfg.keep_best else ''),
   )
   io.save(context.directory / 'model', shape, final.train.params)
   return {**_summary(context.directory, final, prompts, cfg), **baseline}

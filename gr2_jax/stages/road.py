@@ -39,6 +39,7 @@ def run(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
   only: Sequence[str] = (),
+  force: bool = False,
 ) -> None:
   """Runs the road, and prints the closing table after its last stage, or that
   of retrieval where the candidates are the last one asked for.
@@ -47,9 +48,11 @@ def run(
     config: a whole config, as the files in `configs/` give it.
     workdir: directory of the run, made if missing.
     only: stages to run; empty for all. They run in the order of the road.
+    force: go on from checkpoints that were made with another config.
 
   Raises:
-    ValueError: a stage that does not exist.
+    ValueError: a stage that does not exist, or one that was cut off and whose
+      config changed, unless forced.
   """
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
@@ -61,7 +64,7 @@ def run(
   for index, (name, stage) in enumerate(stages.items(), 1):
     if name in asked:
       logging.info('[%d/%d] %s', index, len(stages), name)
-      stage(config, workdir)
+      stage(config, workdir, force)
   for last, name, table in (
     ('evaluate', 'report.json', terminal.closing_table),
     ('candidates', 'retrieval.json', terminal.retrieval_table),

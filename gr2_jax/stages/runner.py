@@ -1,5 +1,8 @@
 """Runs a stage once: skips what is done, resumes, redoes what changed.
 
+A stage that was cut off, has checkpoints and got another config is refused:
+they may be hours of work, and a typing error would throw them away.
+
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
 and last, atomically, `DONE` with the fingerprint of its config and inputs.
 """
@@ -18,6 +21,7 @@ from absl import logging
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
+from gr2_jax.train.retention import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Context:
     directory: `workdir/<stage>`, where the stage writes.
     mesh: the device mesh of `config.mesh`.
     seed: `config.seed` folded with the stage's name.
+    key: what the stage is made of: seed, inputs and config.
+    force: go on from checkpoints that were made with another config.
   """
 
   name: str
@@ -37,6 +43,17 @@ class Context:
   directory: pathlib.Path
   mesh: jax.sharding.Mesh
   seed: int
+  key: dict
+  force: bool
+
+  def policy(self, best: str = '') -> Policy:
+    """Returns what the stage's checkpoints must agree with.
+
+    Args:
+      best: metric whose best checkpoint is kept; see `Policy`.
+    """
+    config = {**self.key, 'stage_seed': self.seed}
+    return Policy(best=best, config=config, force=self.force)
 
   def input(self, stage: str) -> pathlib.Path:
     """Returns the directory of an earlier stage."""
@@ -63,7 +80,7 @@ def _input_fingerprints(
   return found
 
 
-def _prepare(directory: pathlib.Path, name: str, key: dict) -> str:
+def _prepare(directory: pathlib.Path, name: str, key: dict, force: bool) -> str:
   """Returns 'skip', 'resume' or 'start', clearing what no longer holds."""
   fingerprint = config_lib.fingerprint(key)
   done = _read_done(directory)
@@ -76,10 +93,18 @@ def _prepare(directory: pathlib.Path, name: str, key: dict) -> str:
   if before == key:
     return 'resume'
   changed = config_lib.diff(before or {}, key)
+  listed = ', '.join(f'{k}: {a!r} -> {b!r}' for k, a, b in changed[:8])
+  own = all(k == 'seed' or k.startswith('config.') for k, *_ in changed)
+  if done is None and own and any(directory.glob('checkpoints/[0-9]*')):
+    if force:
+      return 'resume'
+    raise ValueError(
+      f'Stage {name!r} was cut off, and its config differs from that of its '
+      f'checkpoints (saved -> now): {listed}. Use that config; or go on from '
+      f'them with the new one (--force); or remove {directory} to begin anew.'
+    )
   logging.warning(
-    'Stage %s: its config or inputs changed (%s); doing it anew.',
-    name,
-    ', '.join(f'{k}: {a!r} -> {b!r}' for k, a, b in changed[:5]),
+    'Stage %s: its config or inputs changed (%s); doing it anew.', name, listed
   )
   shutil.rmtree(directory)
   return 'start'
@@ -107,12 +132,15 @@ def stage(
 
   Returns:
     A decorator: `body(config, context) -> summary dict` becomes
-    `run(config, workdir) -> summary dict`.
+    `run(config, workdir, force=False) -> summary dict`; `force` goes on from
+    the checkpoints of a stage that was cut off and whose config changed.
   """
 
   def decorate(body: Callable) -> Callable:
     @functools.wraps(body)
-    def run(config: ml_collections.ConfigDict, workdir) -> dict:
+    def run(
+      config: ml_collections.ConfigDict, workdir, force: bool = False
+    ) -> dict:
       workdir = pathlib.Path(workdir)
       directory = workdir / name
       read = inputs(config) if callable(inputs) else inputs
@@ -122,20 +150,16 @@ def stage(
         'external': external(config) if external else '',
         'config': {s: config_lib.to_dict(config[s]) for s in sections},
       }
-      state = _prepare(directory, name, key)
+      state = _prepare(directory, name, key, force)
       if state == 'skip':
         logging.info('Stage %s: finished before, skipped.', name)
         return files.read_json(directory / 'summary.json')
       logging.info('Stage %s: %s.', name, state)
       directory.mkdir(parents=True, exist_ok=True)
       files.write_json(directory / 'config.json', key)
-      context = Context(
-        name,
-        workdir,
-        directory,
-        sharding.make_mesh(**config.mesh),
-        stage_seed(config.seed, name),
-      )
+      mesh = sharding.make_mesh(**config.mesh)
+      seed = stage_seed(config.seed, name)
+      context = Context(name, workdir, directory, mesh, seed, key, force)
       started = time.monotonic()
       summary = dict(body(config, context))
       summary['seconds'] = round(time.monotonic() - started, 1)

@@ -13,6 +13,7 @@ from gr2_jax.data import pipeline, seeded
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import loss
 from gr2_jax.train import loop, metrics, optimiser, state, step
+from gr2_jax.train.retention import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,10 @@ class TrainConfig:
       from scratch on few interactions.
     ckpt_every: steps between checkpoints.
     log_every: steps between lines of metrics.jsonl.
+    max_skipped: steps in a row whose loss or gradient is not finite, and whose
+      update is skipped for it, after which training ends.
+    keep_best: the checkpoint with the best validation stays, beside the two
+      latest ones.
   """
 
   steps: int
@@ -48,6 +53,15 @@ class TrainConfig:
   dropout: float = 0.0
   ckpt_every: int = 200
   log_every: int = 10
+  max_skipped: int = 3
+  keep_best: bool = True
+
+  def __post_init__(self):
+    if self.max_skipped < 1:
+      raise ValueError(
+        f'max_skipped = {self.max_skipped}: give at least 1, which ends '
+        'training at the first step that is not finite.'
+      )
 
   @property
   def optimiser(self) -> optimiser.OptimiserConfig:
@@ -110,6 +124,22 @@ def _batches(
   )
 
 
+def _with_dropout(
+  config: lm_config.LMConfig, cfg: TrainConfig
+) -> lm_config.LMConfig:
+  if config.dropout:
+    raise ValueError(
+      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
+      'set midtrain.all.dropout or sft.train.dropout.'
+    )
+  return dataclasses.replace(config, dropout=cfg.dropout)
+
+
+def _with_best(policy: Policy, cfg: TrainConfig) -> Policy:
+  best = '-valid_nll' if cfg.keep_best else ''
+  return dataclasses.replace(policy, best=best)
+
+
 def train(
   cfg: TrainConfig,
   config: lm_config.LMConfig,
@@ -122,6 +152,7 @@ def train(
   desc: str,
   trainable: optimiser.Trainable | None = None,
   evaluate: Callable[[Any], dict] | None = None,
+  policy: Policy | None = None,
 ) -> Any:
   """Trains on a weighted mixture of sources; resumes where it was killed.
 
@@ -137,6 +168,7 @@ def train(
     desc: what the progress bar says.
     trainable: what is trained; see `optimiser.make`.
     evaluate: state -> numbers to record at each checkpoint.
+    policy: what the checkpoints must agree with.
 
   Returns:
     The parameters after the last step.
@@ -145,16 +177,11 @@ def train(
   if cfg.dropout:
     process = jax.process_index(), jax.process_count()
     batches = seeded.Seeded(batches, seed, *process)
-  if config.dropout:
-    raise ValueError(
-      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
-      'set midtrain.all.dropout or sft.train.dropout.'
-    )
-  shape = dataclasses.replace(config, dropout=cfg.dropout)
+  shape = _with_dropout(config, cfg)
   tx = optimiser.make(cfg.optimiser, trainable)
-  step_fn = step.make_train_step(
-    named_loss(shape, sorted(sources)), tx, cfg.microbatches
-  )
+  loss_fn = named_loss(shape, sorted(sources))
+  step_fn = step.make_train_step(loss_fn, tx, cfg.microbatches)
+  policy = _with_best(policy or Policy(), cfg)
   trained = loop.fit(
     state.create(params, tx, mesh),
     step_fn,
@@ -166,6 +193,8 @@ def train(
     log_every=cfg.log_every,
     desc=desc,
     evaluate=evaluate,
+    max_skipped=cfg.max_skipped,
+    policy=policy,
   )
   return trained.params
 

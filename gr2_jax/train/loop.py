@@ -1,7 +1,6 @@
 """The training loop: resumable bit for bit."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,40 +10,35 @@ import numpy as np
 
 from gr2_jax import progress, sharding
 from gr2_jax.train import metrics as metrics_lib
+from gr2_jax.train import preemption
 from gr2_jax.train.checkpoint import Checkpointer
+from gr2_jax.train.retention import Policy
+from gr2_jax.train.skips import Skips
 from gr2_jax.train.state import TrainState
 
 
 class _Window:
-  """Sums metrics since the last record; checks the loss of every step."""
+  """Sums metrics since the last record; looks at those of every step."""
 
-  def __init__(self, pairs: Any, directory: pathlib.Path):
-    self.pairs = {k: tuple(v) for k, v in (pairs or {}).items()}
+  def __init__(self, pairs: Any, skips: Skips):
+    self.pairs = {k: tuple(v) for k, v in pairs.items()}
+    self.skips = skips
     self._pending = None
-    self._directory = directory
 
-  def add(self, step: int, pairs: Any) -> None:
+  def add(self, step: int, pairs: Any, batch: Any) -> None:
     """Takes a step's metrics; reads the ones before, so as not to wait."""
     self.flush()
-    self._pending = (step, pairs)
+    self._pending = (step, pairs, batch)
 
   def flush(self) -> None:
     """Reads the metrics that are still being computed."""
     if self._pending is None:
       return
-    step, pairs = self._pending
+    step, pairs, batch = self._pending
     self._pending = None
     pairs = jax.device_get(pairs)
     pairs = {k: tuple(float(x) for x in v) for k, v in pairs.items()}
-    bad = [k for k, v in pairs.items() if not all(map(math.isfinite, v))]
-    if bad:
-      raise FloatingPointError(
-        f'Step {step}: {", ".join(sorted(bad))} not finite (loss = '
-        f'{pairs.get("loss")}, grad_norm = {pairs.get("grad_norm")}, lr = '
-        f'{pairs.get("lr")}, as sum and count) in {self._directory}. Lower the '
-        'learning rate or look at the batch of that step; the last checkpoint '
-        'is from before it.'
-      )
+    pairs = self.skips.check(step, pairs, batch)
     if self.pairs:
       pairs = metrics_lib.combine(self.pairs, pairs, np)
       pairs = {k: tuple(float(x) for x in v) for k, v in pairs.items()}
@@ -82,33 +76,44 @@ class _Job:
   evaluate: Callable | None
   show: str
   stop: Callable | None
+  max_skipped: int
+  policy: Policy | None
 
   def run(self, state: TrainState) -> TrainState:
     """Restores, and goes on from there."""
     writer = metrics_lib.MetricsWriter(self.directory / 'metrics.jsonl')
-    with Checkpointer(self.directory / 'checkpoints') as checkpointer:
+    path = self.directory / 'checkpoints'
+    with Checkpointer(path, self.policy) as checkpointer:
       found = checkpointer.restore(state)
-      start, window = 0, _Window(None, self.directory)
+      start, meta = 0, {'window': {}, 'skipped': 0}
       if found is not None:
         state, iterator_state, meta = found
         start = int(state.step)
       writer.truncate(start)
       if found is not None:
-        if start >= self.num_steps or self._ended():
+        # `stop` is asked where an undisturbed run would ask it.
+        asked = start % self.ckpt_every == 0
+        if start >= self.num_steps or (asked and self._ended()):
           return state
         self.iterator.set_state(iterator_state)
-        window = _Window(meta['window'], self.directory)
+      skips = Skips(self.max_skipped, self.directory, meta['skipped'])
+      window = _Window(meta['window'], skips)
       bar = progress.bar(
         total=self.num_steps, desc=self.desc, unit='step', initial=start
       )
-      with bar:
+      with bar, preemption.guard() as preempted:
         for done in range(start + 1, self.num_steps + 1):
           batch = _next_batch(self.iterator, done - 1, self.num_steps)
-          batch = sharding.shard_batch(self.mesh, batch)
-          state, pairs = self.step_fn(state, batch)
-          window.add(done - 1, pairs)
+          placed = sharding.shard_batch(self.mesh, batch)
+          state, pairs = self.step_fn(state, placed)
+          window.add(done, pairs, batch)
           saved = self._record(done, state, window, writer, checkpointer, bar)
           bar.update()
+          if preempted(done):
+            if not saved:
+              self._save(done, state, window, checkpointer)
+            checkpointer.wait()
+            raise preemption.Preempted(self._farewell(done))
           if saved and self._ended():
             break
     return state
@@ -140,9 +145,27 @@ class _Job:
     if record:
       writer.write(done, record)
     if save:
-      meta = {'window': window.pairs}
-      checkpointer.save(done, state, self.iterator.get_state(), meta)
+      self._save(done, state, window, checkpointer, record)
     return save
+
+  def _save(
+    self,
+    done: int,
+    state: TrainState,
+    window: _Window,
+    checkpointer: Checkpointer,
+    record: Mapping[str, float] | None = None,
+  ) -> None:
+    window.flush()
+    meta = {'window': window.pairs, 'skipped': window.skips.row}
+    place = self.iterator.get_state()
+    checkpointer.save(done, state, place, meta, record)
+
+  def _farewell(self, done: int) -> str:
+    return (
+      f'SIGTERM: {self.desc} is saved after step {done} of {self.num_steps}; '
+      f'ending with exit code {preemption.EXIT_CODE}. The same command goes on.'
+    )
 
 
 def fit(
@@ -159,11 +182,15 @@ def fit(
   rules: sharding.Rules = sharding.TRAIN_RULES,
   show: str = 'loss',
   stop: Callable[[], bool] | None = None,
+  max_skipped: int = 3,
+  policy: Policy | None = None,
 ) -> TrainState:
   """Trains until `num_steps`, from the latest checkpoint if there is one.
 
   A run that was killed anywhere ends with the same bits as an undisturbed one:
-  parameters, optimiser, place in the data, and `metrics.jsonl`.
+  parameters, optimiser, place in the data, and `metrics.jsonl`. Checkpoints are
+  written while training goes on. After SIGTERM the step is finished and saved,
+  and the process ends (`preemption.py`).
 
   Args:
     state: the state to start from; donated.
@@ -183,17 +210,21 @@ def fit(
     stop: asked after every checkpoint, and before the first step, whether to
       end early. It must decide by what is on disk (`metrics.jsonl`), so that a
       resumed run decides alike.
+    max_skipped: steps in a row whose loss or gradient is not finite, and whose
+      update is skipped for it, after which training ends.
+    policy: which checkpoints stay, and what they must agree with.
 
   Returns:
     The state after `num_steps`, or where `stop` ended the run.
 
   Raises:
-    FloatingPointError: a metric became NaN or infinite; names the step.
-    ValueError: the data ended too early.
+    FloatingPointError: `max_skipped` was reached; names step and batch file.
+    ValueError: the data ended too early, or the checkpoint is of another run.
+    OSError: a checkpoint could not be written.
   """
   job = _Job(
-    step_fn, iterator, num_steps, pathlib.Path(directory), mesh, ckpt_every,
-    log_every, desc, evaluate, show, stop,
+    step_fn, iterator, num_steps, pathlib.Path(directory).absolute(), mesh,
+    ckpt_every, log_every, desc, evaluate, show, stop, max_skipped, policy,
   )  # fmt: skip
   with sharding.use(mesh, rules):
     return job.run(state)

@@ -97,21 +97,34 @@ class TrainStep:
     )
     count = jnp.where(count == 0, 1.0, count)
     grads = jax.tree.map(lambda g: g / count, self._tx.select(grads))
+    norm = optax.tree.norm(grads)
     updates, opt_state = self._tx.update(grads, state.opt_state, trained)
-    params = join(optax.apply_updates(trained, updates), frozen)
+    params = optax.apply_updates(trained, updates)
+    # What is not finite would be so in every parameter from here on.
+    good = jnp.isfinite(total) & jnp.isfinite(norm)
+    params, opt_state = jax.tree.map(
+      lambda after, before: jnp.where(good, after, before),
+      (params, opt_state),
+      (trained, state.opt_state),
+    )
     one = jnp.ones((), jnp.float32)
     metrics = {
       **metrics,
       'loss': (total, count),
-      'grad_norm': (optax.tree.norm(grads), one),
+      'grad_norm': (norm, one),
       'lr': (self._tx.schedule(state.step), one),
+      'skipped': (one - good.astype(jnp.float32), one),
     }
+    params = join(params, frozen)
     return TrainState(state.step + 1, params, opt_state), metrics
 
   def __call__(
     self, state: TrainState, batch: Any, *others: Any
   ) -> tuple[TrainState, dict]:
     """Makes one update; `state` is donated, do not use it afterwards.
+
+    One whose loss or gradient is not finite changes nothing but the step: the
+    learning rate follows the updates that were made.
 
     Args:
       state: the state before.
@@ -121,7 +134,7 @@ class TrainStep:
 
     Returns:
       (state after, metrics of pairs (sum, count): the loss function's, and
-      `loss`, `grad_norm`, `lr`). `metrics.means` divides them.
+      `loss`, `grad_norm`, `lr`, `skipped`). `metrics.means` divides them.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     leaves, tree = jax.tree.flatten(shardings)

@@ -116,3 +116,22 @@ def test_tensorflow_stays_out(tmp_path, source):
   )
   assert result.returncode == 0, result.stderr
   assert result.stdout.split()[-2:] == ['2', 'False']
+
+
+def _cut(data):
+  return data[: len(data) // 2]
+
+
+def _flip(data):
+  middle = len(data) // 2
+  return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize('damage', [_cut, _flip, lambda data: b''])
+@pytest.mark.parametrize('table', ['items', 'users', 'slates'])
+def test_a_damaged_shard_is_named(tmp_path, source, table, damage):
+  builder.write(tmp_path / 'data', source, SPLIT)
+  (shard,) = (tmp_path / 'data').rglob(f'*-{table}.array_record-*')
+  shard.write_bytes(damage(shard.read_bytes()))
+  with pytest.raises(ValueError, match=rf'{shard} is damaged .* stage data'):
+    dataset_lib.load(tmp_path / 'data')

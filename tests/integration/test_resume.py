@@ -1,8 +1,9 @@
-"""SIGKILL at any point, then the same command: the same report."""
+"""SIGKILL and SIGTERM at any point, then the same command: the same bits."""
 
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import subprocess
@@ -50,8 +51,8 @@ def _run(data, workdir):
   return done.stderr
 
 
-def _kill_when(data, workdir, ready):
-  """Starts the pipeline and kills it as soon as `ready` says so."""
+def _end_when(data, workdir, ready, number=signal.SIGKILL):
+  """Sends the pipeline a signal as soon as `ready`; returns its exit code."""
   process = subprocess.Popen(
     _command(data, workdir),
     cwd=ROOT,
@@ -63,9 +64,9 @@ def _kill_when(data, workdir, ready):
   while not ready():
     assert process.poll() is None, 'the pipeline ended before it was killed'
     assert time.monotonic() < deadline
-    time.sleep(0.01)
-  os.killpg(process.pid, signal.SIGKILL)
-  process.wait()
+    time.sleep(0.0005)
+  os.killpg(process.pid, number)
+  return process.wait(timeout=120)
 
 
 def _report(workdir):
@@ -73,6 +74,38 @@ def _report(workdir):
   for name in ('seconds', 'commit'):
     report.pop(name)
   return report
+
+
+# What depends on the clock.
+_TIMING = ('tokens_per_second', 'rollout_seconds', 'update_seconds')
+
+
+def _trained(workdir):
+  """Metrics of each step, and checksums of the last state, by stage."""
+  found = {}
+  for stage in ('sid', 'midtrain', 'sft', 'rl', 'direct'):
+    records = [
+      {k: v for k, v in json.loads(line).items() if k not in _TIMING}
+      for line in (workdir / stage / 'metrics.jsonl').read_text().splitlines()
+    ]
+    steps = [record['step'] for record in records]
+    assert steps == sorted(set(steps)), stage
+    last = max((workdir / stage / 'checkpoints').glob('[0-9]*'), key=_step)
+    saved = json.loads((last / 'extra' / 'metadata').read_text())
+    found[stage] = records, json.loads(saved['text'])['state']
+  return found
+
+
+def _step(path):
+  return int(path.name)
+
+
+def _assert_same(workdir, other):
+  assert _report(workdir) == _report(other)
+  one, another = _trained(workdir), _trained(other)
+  for stage, (records, sums) in one.items():
+    assert records == another[stage][0], stage
+    assert sums == another[stage][1], stage
 
 
 def _lines(path):
@@ -87,32 +120,79 @@ def undisturbed(tmp_path_factory):
   return base
 
 
-# Where the kill falls: a stage that reads data, one that trains, one that
-# searches in chunks, one that samples and trains.
+def _writing(directory):
+  """Says whether a checkpoint is being written."""
+  return any((directory / 'checkpoints').glob('*tmp*'))
+
+
+# Where the kill falls: a stage that reads data, one that searches in chunks,
+# those that train, between their checkpoints and while one is written.
 _POINTS = {
   'data': lambda w: (w / 'data' / 'config.json').exists(),
-  'midtrain': lambda w: _lines(w / 'midtrain' / 'metrics.jsonl') >= 3,
   'candidates': lambda w: any((w / 'candidates').glob('parts/*.npz')),
+  'midtrain': lambda w: _lines(w / 'midtrain' / 'metrics.jsonl') >= 3,
+  'sft': lambda w: _lines(w / 'sft' / 'metrics.jsonl') >= 1,
   'rl': lambda w: _lines(w / 'rl' / 'metrics.jsonl') >= 3,
+}
+_WRITING = {
+  f'{stage} writing': lambda w, stage=stage: _writing(w / stage)
+  for stage in ('sid', 'midtrain', 'sft', 'rl')
 }
 
 
-@pytest.mark.parametrize('stage', list(_POINTS))
-def test_killed_and_started_again_it_ends_in_the_same_report(
-  undisturbed, stage
-):
-  workdir = undisturbed / f'killed_{stage}'
+def _from(undisturbed, stage, name):
+  """Copies the run, without `stage` and those after it."""
+  workdir = undisturbed / name
   shutil.copytree(undisturbed / 'whole', workdir)
   names = list(road.STAGES)
   for later in names[names.index(stage) :]:
     shutil.rmtree(workdir / later)
   (workdir / 'report.json').unlink()
+  return workdir
+
+
+@pytest.mark.parametrize('point', [*_POINTS, *_WRITING])
+def test_killed_and_started_again_it_ends_in_the_same_bits(undisturbed, point):
+  stage = point.split()[0]
+  workdir = _from(undisturbed, stage, f'killed_{point}')
+  ready = (_POINTS | _WRITING)[point]
   data = undisturbed / 'data'
-  _kill_when(data, workdir, lambda: _POINTS[stage](workdir))
+  _end_when(data, workdir, lambda: ready(workdir))
   assert not (workdir / stage / 'DONE').exists()
   log = _run(data, workdir)
   assert f'Stage {stage}: resume' in log
-  assert _report(workdir) == _report(undisturbed / 'whole')
+  _assert_same(workdir, undisturbed / 'whole')
+
+
+@pytest.mark.parametrize(
+  'stage', ['sid', 'candidates', 'midtrain', 'sft', 'rl']
+)
+def test_terminated_it_ends_with_its_own_code_and_goes_on(undisturbed, stage):
+  workdir = _from(undisturbed, stage, f'terminated_{stage}')
+  points = _POINTS | {'sid': lambda w: _lines(w / 'sid/metrics.jsonl') >= 2}
+  data = undisturbed / 'data'
+  code = _end_when(
+    data, workdir, lambda: points[stage](workdir), signal.SIGTERM
+  )
+  assert code == 75
+  _run(data, workdir)
+  _assert_same(workdir, undisturbed / 'whole')
+
+
+@pytest.mark.parametrize('seed', range(2))
+def test_killed_at_random_moments_it_ends_in_the_same_bits(undisturbed, seed):
+  workdir, data = undisturbed / f'random_{seed}', undisturbed / 'data'
+  draw = random.Random(seed)
+  for _ in range(4):
+    end = time.monotonic() + draw.uniform(6, 20)
+    _end_when(
+      data,
+      workdir,
+      lambda end=end: time.monotonic() > end,
+      draw.choice([signal.SIGKILL, signal.SIGTERM]),
+    )
+  _run(data, workdir)
+  _assert_same(workdir, undisturbed / 'whole')
 
 
 def test_a_finished_run_is_skipped_and_says_so(undisturbed):

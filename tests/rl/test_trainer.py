@@ -214,6 +214,20 @@ def test_recomputed_log_probs_are_those_before_the_step(mesh1, busy):
   assert 0.5 < record['ratio'] < 1.5
 
 
+def test_updates_that_are_not_finite_are_skipped_and_counted(mesh1, busy):
+  prompts, rl = busy
+  state = rl.start(tiny.params(mesh1))
+  rounds = sharding.shard_batch(mesh1, (_round(prompts, 16, 12),) * 2)
+  buffer, _ = rl._fill(state, rounds)
+  before = jax.device_get(state.train.params)
+  wrong = buffer.replace(advantages=buffer.advantages * np.nan)
+  train, pairs = rl._learn(state.train, wrong)
+  jax.tree.map(
+    np.testing.assert_array_equal, before, jax.device_get(train.params)
+  )
+  assert [float(x) for x in pairs['skipped']] == [2, 2]
+
+
 def test_leftovers_that_fill_a_step_spare_its_rollouts(mesh1, busy):
   prompts, rl = busy
   state = rl.start(tiny.params(mesh1))

@@ -88,3 +88,52 @@ def test_stages_of_one_run_have_different_seeds(tmp_path):
     body(_config(), tmp_path)
   assert seeds['one'] != seeds['two']
   assert files.read_json(tmp_path / 'one' / 'summary.json')['seconds'] >= 0
+
+
+def test_a_config_that_changed_under_checkpoints_is_refused_unless_forced(
+  tmp_path,
+):
+  fail, calls = {'first'}, []
+  first, _ = _stages(calls, fail)
+  with pytest.raises(RuntimeError):
+    first(_config(a={'x': 1}), tmp_path)
+  (tmp_path / 'first' / 'checkpoints' / '20').mkdir(parents=True)
+  fail.clear()
+  config = _config(a={'x': 2})
+  with pytest.raises(ValueError, match=r'config\.a\.x: 1 -> 2\. .*--force'):
+    first(config, tmp_path)
+  assert (tmp_path / 'first' / 'checkpoints' / '20').is_dir()
+  seen = first(config, tmp_path, force=True)['seen']
+  assert seen == ['artifact', 'checkpoints', 'config.json']
+  # Finished, it is done anew as any other stage.
+  config.a.x = 3
+  assert first(config, tmp_path)['seen'] == ['config.json']
+
+
+def test_changed_inputs_do_a_stage_anew_even_with_checkpoints(tmp_path):
+  calls = []
+  first, second = _stages(calls)
+  config = _config(a={'x': 1}, b={})
+  first(config, tmp_path)
+  second(config, tmp_path)
+  (tmp_path / 'second' / 'DONE').unlink()
+  (tmp_path / 'second' / 'checkpoints' / '20').mkdir(parents=True)
+  config.a.x = 2
+  first(config, tmp_path)
+  assert second(config, tmp_path)['read'] == '2'
+  assert not (tmp_path / 'second' / 'checkpoints').exists()
+
+
+def test_the_policy_of_a_stage_holds_what_it_is_made_of(tmp_path):
+  policies = []
+
+  @runner.stage('one', sections=('a',))
+  def body(config, context):
+    policies.append(context.policy('-nll'))
+    return {}
+
+  body(_config(a={'x': 1}), tmp_path, force=True)
+  (policy,) = policies
+  assert policy.best == '-nll' and policy.force
+  assert policy.config['config'] == {'a': {'x': 1}}
+  assert policy.config['seed'] == 0 and policy.config['stage_seed']

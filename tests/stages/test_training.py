@@ -1,12 +1,13 @@
-"""A phase with dropout: what it draws, and that it resumes bit for bit."""
+"""A phase of training: it resumes bit for bit, and on other meshes."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from gr2_jax import sharding
+from gr2_jax import files, sharding
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.stages import training
@@ -50,3 +51,43 @@ def test_dropout_of_the_shape_is_refused(mesh1, tmp_path):
   shape = dataclasses.replace(SHAPE, dropout=0.1)
   with pytest.raises(ValueError, match='lm.dropout = 0.1'):
     _train(tmp_path, mesh1, shape=shape)
+
+
+@pytest.mark.slow  # Three programs, two of them for eight devices.
+def test_a_run_goes_on_on_other_meshes(mesh1, tmp_path, killed_after):
+  """Saved by one device, continued by eight, and by four times two."""
+  phase = dataclasses.replace(
+    PHASE, steps=6, batch_size=8, microbatches=1, dropout=0.0, log_every=1
+  )
+  losses = lambda name: [
+    record['loss'] for record in files.read_jsonl(tmp_path / name)
+  ]
+  _train(tmp_path / 'whole', mesh1, phase)
+  want = losses('whole/metrics.jsonl')
+  with killed_after(loop, '_next_batch', 3):
+    _train(tmp_path / 'cut', mesh1, phase)
+  for sizes in ((8, 1, 1), (4, 2, 1)):
+    directory = tmp_path / f'mesh_{sizes[1]}'
+    shutil.copytree(tmp_path / 'cut', directory)
+    _train(directory, sharding.make_mesh(*sizes), phase)
+    found = losses(directory / 'metrics.jsonl')
+    assert found[:2] == want[:2]
+    # Sums in another order, over four updates.
+    np.testing.assert_allclose(found[2:], want[2:], rtol=1e-4)
+
+
+def test_the_best_validation_stays_where_that_is_wanted(
+  mesh1, tmp_path, monkeypatch
+):
+  found = []
+  monkeypatch.setattr(
+    loop, 'fit', lambda state, *_, policy, **__: found.append(policy) or state
+  )
+  for keep in (True, False):
+    _train(tmp_path, mesh1, dataclasses.replace(PHASE, keep_best=keep))
+  assert [policy.best for policy in found] == ['-valid_nll', '']
+
+
+def test_a_limit_that_lets_all_pass_is_refused():
+  with pytest.raises(ValueError, match='max_skipped = 0'):
+    dataclasses.replace(PHASE, max_skipped=0)

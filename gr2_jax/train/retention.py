@@ -1,0 +1,49 @@
+"""Which checkpoints stay, and what they must have been made with."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """What a directory of checkpoints is to hold.
+
+  Attributes:
+    keep: how many of the latest stay; with two there is one before the latest,
+      should that be damaged.
+    best: metric whose best checkpoint stays too; a '-' before the name says
+      that lower is better. Empty for none.
+    config: JSON-able, with the seeds; a checkpoint that was made with another
+      one is refused. None to compare nothing.
+    force: use it all the same, with a warning.
+  """
+
+  keep: int = 2
+  best: str = ''
+  config: Any = None
+  force: bool = False
+
+  def score(self, metrics: Mapping[str, float]) -> float | None:
+    """Returns what is greatest for the best checkpoint; None without it."""
+    value = metrics.get(self.best.removeprefix('-'))
+    if value is None:
+      return None
+    return -float(value) if self.best.startswith('-') else float(value)
+
+
+class Best:
+  """Preserves the checkpoint with the greatest score, of equals the first."""
+
+  def __init__(self, scores: Mapping[int, float]):
+    """Watches scores by step."""
+    self._scores = scores
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> list[bool]:
+    """Says of each checkpoint whether it stays: Orbax's PreservationPolicy."""
+    steps = [found.step for found in checkpoints]
+    known = [step for step in steps if step in self._scores]
+    best = max(known, key=lambda step: (self._scores[step], -step), default=-1)
+    return [step == best for step in steps]
