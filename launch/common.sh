@@ -109,11 +109,10 @@ check_pipeline() {
     case $argument in
       --config=*) config=${argument#--config=} ;;
       --workdir=*) workdir=${argument#--workdir=} ;;
-      --config.*=* | --stages=*) ;;
+      --*) ;;
       *)
-        fail "The pipeline does not take $(quote "$argument") here: behind --" \
-          "stand --config=FILE, --workdir=DIR, --stages=A,B and" \
-          "--config.KEY=VALUE."
+        fail "The pipeline does not take $(quote "$argument"): behind -- stand" \
+          "its flags, --config=FILE, --workdir=DIR and others."
         ;;
     esac
   done

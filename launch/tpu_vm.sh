@@ -35,9 +35,10 @@ and again, as often as it takes: finished stages are skipped, the others go on.
 `until bash launch/tpu_vm.sh resume ...; do sleep 60; done` does it unattended;
 an error of the pipeline itself then comes back each time, so look at it.
 
-The workdir must outlive the workers and be one directory for all of them: NFS
-(Filestore), which --nfs mounts at /mnt/gr2. Buckets do not do: a gs:// path is
-refused, and gcsfuse renames files without the guarantees that stages rely on.
+The workdir must outlive the workers and be one directory for all of them, raw
+data (--config.data.dir) too: NFS (Filestore), which --nfs mounts at /mnt/gr2.
+Buckets do not do: a gs:// path is refused, and gcsfuse renames files without
+the guarantees that stages rely on.
 END
 }
 

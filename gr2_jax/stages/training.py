@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from gr2_jax import sharding
-from gr2_jax.data import pipeline, seeded
+from gr2_jax.data import pipeline, seeded, shards
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import loss
 from gr2_jax.train import loop, metrics, optimiser, state, step
@@ -34,6 +35,10 @@ class TrainConfig:
       from scratch on few interactions.
     ckpt_every: steps between checkpoints.
     log_every: steps between lines of metrics.jsonl.
+    shards: examples are made once and written to so many ArrayRecord files for
+      each task; 0 makes them when they are read.
+    workers: processes that read, pack and stack ahead of the step, beside the
+      training process; they need shards. 0 does it in between.
   """
 
   steps: int
@@ -48,6 +53,16 @@ class TrainConfig:
   dropout: float = 0.0
   ckpt_every: int = 200
   log_every: int = 10
+  shards: int = 0
+  workers: int = 0
+
+  def __post_init__(self):
+    if self.shards < 0 or self.workers < 0 or self.workers and not self.shards:
+      raise ValueError(
+        f'shards = {self.shards} and workers = {self.workers}: worker '
+        'processes read shards; set shards to 1 or more, such as twice the '
+        'workers, or workers to 0.'
+      )
 
   @property
   def optimiser(self) -> optimiser.OptimiserConfig:
@@ -90,6 +105,7 @@ def _batches(
   cfg: TrainConfig,
   seed: int,
   num_epochs: int | None = None,
+  workers: int = 0,
 ) -> pipeline.LMIterator:
   """Returns this process's share of the batches."""
   processes = jax.process_count()
@@ -107,7 +123,20 @@ def _batches(
     num_epochs=num_epochs,
     process_index=jax.process_index(),
     process_count=processes,
+    workers=workers,
   )
+
+
+def _sharded(
+  sources: Mapping[str, pipeline.Source], count: int, directory: pathlib.Path
+) -> dict[str, shards.Shards]:
+  """Writes sources once, by the first process, and returns their readers."""
+  if jax.process_index() == 0:
+    for name, source in sources.items():
+      shards.write(source, directory / name, min(count, len(source)))
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f'shards in {directory}')
+  return {name: shards.Shards(directory / name) for name in sources}
 
 
 def train(
@@ -131,7 +160,8 @@ def train(
     params: what to start from, on the mesh.
     sources: examples by task.
     weights: share of each task.
-    directory: gets `checkpoints/` and `metrics.jsonl`.
+    directory: gets `checkpoints/` and `metrics.jsonl`, and with shards
+      `examples/`.
     mesh: the mesh.
     seed: of the data order.
     desc: what the progress bar says.
@@ -141,7 +171,9 @@ def train(
   Returns:
     The parameters after the last step.
   """
-  batches = _batches(sources, weights, cfg, seed)
+  if cfg.shards:
+    sources = _sharded(sources, cfg.shards, directory / 'examples')
+  batches = _batches(sources, weights, cfg, seed, workers=cfg.workers)
   if cfg.dropout:
     process = jax.process_index(), jax.process_count()
     batches = seeded.Seeded(batches, seed, *process)

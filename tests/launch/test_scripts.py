@@ -315,7 +315,7 @@ RUN = ['run', *TPU, '--']
     ('tpu_vm', [*RUN, PIPELINE[0]], "--workdir='' is not absolute"),
     ('tpu_vm', [*RUN, PIPELINE[0], '--workdir=runs'], 'is not absolute'),
     ('tpu_vm', [*RUN, PIPELINE[0], '--workdir=gs://b/x'], 'mount a shared one'),
-    ('tpu_vm', [*RUN, '--profile=a b'], "does not take '--profile=a b' here"),
+    ('tpu_vm', [*RUN, 'a b'], "The pipeline does not take 'a b'"),
     ('tpu_vm', [*RESUME[:-1], '--', *PIPELINE], '--nfs is missing'),
     (
       'tpu_vm',

@@ -1,10 +1,11 @@
-"""A phase with dropout: what it draws, and that it resumes bit for bit."""
+"""Phases with dropout and with shards, and that they resume bit for bit."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder
@@ -50,3 +51,31 @@ def test_dropout_of_the_shape_is_refused(mesh1, tmp_path):
   shape = dataclasses.replace(SHAPE, dropout=0.1)
   with pytest.raises(ValueError, match='lm.dropout = 0.1'):
     _train(tmp_path, mesh1, shape=shape)
+
+
+SHARDED = dataclasses.replace(PHASE, dropout=0.0, shards=4)
+
+
+def test_shards_change_nothing_and_resume(mesh1, tmp_path, killed_after):
+  plain = dataclasses.replace(SHARDED, shards=0)
+  whole = _train(tmp_path / 'plain', mesh1, plain)
+  with killed_after(loop, '_next_batch', 3):
+    _train(tmp_path / 'cut', mesh1, SHARDED)
+  np.testing.assert_array_equal(_train(tmp_path / 'cut', mesh1, SHARDED), whole)
+  found = (tmp_path / 'cut' / 'examples' / 'it').glob('*.array_record')
+  assert len(list(found)) == 4
+
+
+@pytest.mark.slow
+def test_workers_resume_bit_for_bit(mesh1, tmp_path, killed_after):
+  flags.FLAGS.mark_as_parsed()
+  phase = dataclasses.replace(SHARDED, workers=2)
+  whole = _train(tmp_path / 'whole', mesh1, phase)
+  with killed_after(loop, '_next_batch', 3):
+    _train(tmp_path / 'cut', mesh1, phase)
+  np.testing.assert_array_equal(_train(tmp_path / 'cut', mesh1, phase), whole)
+
+
+def test_workers_need_shards():
+  with pytest.raises(ValueError, match='shards = 0 and workers = 2'):
+    dataclasses.replace(PHASE, workers=2)
