@@ -23,10 +23,10 @@ from gr2_jax.train import optimiser, state, step
 from launch import bench_contest
 
 SIZE, ROWS, LENGTH = '10M', 8, 256
-EXAMPLES, SHORTEST, LONGEST = 65_536, 16, 192
-SHARDS, WORKERS = 8, (0, 1, 2)
+EXAMPLES, SHORTEST, LONGEST = 16_384, 16, 192
+SHARDS, WORKERS = 8, (0, 2)
 # So that what worker processes have ready is little beside a call.
-BATCHES, STEPS, RECORDS = 512, 12, 16_384
+BATCHES, STEPS, RECORDS = 512, 8, 2_048
 
 
 class Examples:

@@ -121,7 +121,7 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
     self.info.metadata['counts'] = dict(tables.counts)
     found = {
       'items': tables.items() | beam.MapTuple(_beam_item),
-      'users': tables.users() | beam.MapTuple(_beam_user, split),
+      'users': tables.users() | beam.Map(lambda u: _beam_user(*u, split)),
     }
     if tables.num_slates:
       found['slates'] = tables.slates() | beam.MapTuple(_beam_slate)

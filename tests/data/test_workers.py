@@ -57,6 +57,7 @@ def _assert_same(left, right):
     np.testing.assert_array_equal(left[name], right[name])
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_batches_each_time_and_resume(written):
   iterator = _iterator(written, 2)
   first = [next(iterator) for _ in range(5)]
@@ -70,9 +71,14 @@ def test_two_workers_give_the_same_batches_each_time_and_resume(written):
   for batch in expected:
     _assert_same(next(fresh), batch)
   fresh.close()
-  # Another number packs otherwise: it cannot go on.
+
+
+def test_another_number_of_workers_cannot_go_on(written):
+  iterator = _iterator(written, 0)
+  state = iterator.get_state()
+  state = {**state, 'made_of': {**state['made_of'], 'workers': 2}}
   with pytest.raises(ValueError, match="'workers': .2, None."):
-    _iterator(written, 0).set_state(state)
+    iterator.set_state(state)
 
 
 @pytest.mark.slow
