@@ -155,6 +155,8 @@ def _midtrain() -> dict:
       'lr': 3e-3,
       'dropout': 0.0,
       'ckpt_every': 250,
+      'shards': 0,
+      'workers': 0,
     },
     'tasks': {'stride': 5, 'persona_items': 6},
   }

@@ -3,10 +3,10 @@
     bash launch/bench.sh sid --output=results/bench_sid.json
 
 Groups: `sid` (RQ-VAE training and assignment, constrained beam search), `lm`
-(decoding, rollouts, drawing, training) and `rl` (a whole RL step, its reward);
-`--only` takes a part. Ours and the peer take turns; a ratio is the median over
-the turns, since machines differ and are noisy. `launch/bench.sh` installs the
-peers.
+(decoding, rollouts, drawing, training), `rl` (a whole RL step, its reward) and
+`input` (the data beside the step that it feeds); `--only` takes a part. Ours
+and the peer take turns; a ratio is the median over the turns, since machines
+differ and are noisy. `launch/bench.sh` installs the peers.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from launch import bench_contest, start
 
-GROUPS = {name: f'launch.bench_{name}' for name in ('lm', 'rl', 'sid')}
+GROUPS = {name: f'launch.bench_{name}' for name in ('input', 'lm', 'rl', 'sid')}
 
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to keep the report (JSON).')
 _ONLY = flags.DEFINE_string(

@@ -27,6 +27,7 @@ class Contest(NamedTuple):
     goal: the ratio of rates that we want.
     split: the seconds of a call by part, {'ours': {part: s}, 'theirs': ..},
       over so many last calls; None where they are not known.
+    their_count: how much one call of theirs does, where that is another number.
   """
 
   name: str
@@ -37,6 +38,7 @@ class Contest(NamedTuple):
   theirs: Callable[[], None]
   goal: float
   split: Callable[[int], dict[str, dict[str, float]]] | None = None
+  their_count: int | None = None
 
 
 def seconds(run: Callable[[], None]) -> float:
@@ -63,11 +65,13 @@ def measure(contest: Contest, turns: int) -> dict:
   pairs = [
     (seconds(contest.ours), seconds(contest.theirs)) for _ in range(turns)
   ]
+  counts = contest.count, contest.their_count or contest.count
   rates = [
-    contest.count / statistics.median(times)
-    for times in zip(*pairs, strict=True)
+    count / statistics.median(times)
+    for count, times in zip(counts, zip(*pairs, strict=True), strict=True)
   ]
-  ratios = [theirs / ours for ours, theirs in pairs]
+  share = counts[0] / counts[1]
+  ratios = [share * theirs / ours for ours, theirs in pairs]
   row = {
     'name': contest.name,
     'peer': contest.peer,

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,23 +22,12 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from gr2_jax import progress
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import records as records_lib
 from gr2_jax.data import sources, splits
 
 _FOLDER = 'interactions'
-# Feature by name, of one record.
+# Feature by name, of one record as it is read.
 _Record = Mapping[str, Any]
-_EMPTY = {
-  'id': '',
-  'title': '',
-  'categories': (),
-  'brand': '',
-  'price': '',
-  'description': '',
-  'items': (),
-  'timestamps': (),
-  'labels': (),
-  'bounds': (),
-}
 
 
 @dataclasses.dataclass(eq=False)
@@ -47,10 +37,12 @@ class Config(tfds.core.BuilderConfig):
   Attributes:
     source: the raw data; its name is the config's name.
     split: what is held out.
+    tables: `beam.Tables` of the source, where Beam prepares it.
   """
 
   source: sources.SourceConfig | None = None
   split: splits.SplitConfig | None = None
+  tables: Any = None
 
 
 class Interactions(tfds.core.GeneratorBasedBuilder):
@@ -87,18 +79,33 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager) -> dict[str, Iterator]:
     """Reads the source; see `sources.read` for what it raises."""
     cfg = self.builder_config
+    if cfg.tables is not None:
+      return self._beam_generators()
     dataset = sources.read(cfg.source)
     bounds = splits.bounds(dataset.lengths, cfg.split)
     self.info.metadata['name'] = dataset.name
     self.info.metadata['sha256'] = dataset.sha256
     self.info.metadata['counts'] = dict(dataset.counts)
     tables = {
-      'items': [_item_record(item) for item in dataset.items],
+      'items': [records_lib.of_item(item) for item in dataset.items],
       'users': [
-        _user_record(dataset, user, bounds[user])
+        records_lib.of_user(
+          dataset.user_ids[user],
+          dataset.sequence(user),
+          dataset.times(user),
+          bounds[user],
+        )
         for user in range(dataset.num_users)
       ],
-      'slates': [_slate_record(slate, dataset) for slate in dataset.slates],
+      'slates': [
+        records_lib.of_slate(
+          dataset.user_ids[slate.user],
+          slate.timestamp,
+          slate.items,
+          slate.labels,
+        )
+        for slate in dataset.slates
+      ],
     }
     return {
       name: self._generate_examples(name, records)
@@ -106,39 +113,39 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
       if records
     }
 
+  def _beam_generators(self) -> dict[str, Any]:
+    """Gives the same tables as transforms; `write` adds the hash."""
+    import apache_beam as beam
+
+    tables, split = self.builder_config.tables, self.builder_config.split
+    self.info.metadata['name'] = self.builder_config.source.name
+    self.info.metadata['counts'] = dict(tables.counts)
+    found = {
+      'items': tables.items() | beam.MapTuple(_beam_item),
+      'users': tables.users() | beam.Map(lambda u: _beam_user(*u, split)),
+    }
+    if tables.num_slates:
+      found['slates'] = tables.slates() | beam.MapTuple(_beam_slate)
+    return found
+
   def _generate_examples(self, name, records) -> Iterator:
     bar = progress.bar(records, desc=f'write {name}', unit='record')
-    for index, record in enumerate(bar):
-      yield index, {**_EMPTY, **record}
+    yield from enumerate(bar)
 
 
-def _item_record(item: dataset_lib.Item) -> dict[str, Any]:
-  record = dataclasses.asdict(item)
-  record['id'] = record.pop('item_id')
-  record['price'] = '' if item.price is None else repr(item.price)
-  return record
+def _beam_item(index: int, item: dataset_lib.Item) -> tuple[int, dict]:
+  return index, records_lib.of_item(item)
 
 
-def _user_record(
-  dataset: dataset_lib.Dataset, user: int, bounds: np.ndarray
-) -> dict[str, Any]:
-  return {
-    'id': dataset.user_ids[user],
-    'items': dataset.sequence(user),
-    'timestamps': dataset.times(user),
-    'bounds': bounds,
-  }
+def _beam_user(
+  index: int, user: tuple, split: splits.SplitConfig
+) -> tuple[int, dict]:
+  bounds = splits.bounds(np.array([len(user[1])]), split)[0]
+  return index, records_lib.of_user(*user, bounds)
 
 
-def _slate_record(
-  slate: dataset_lib.Slate, dataset: dataset_lib.Dataset
-) -> dict[str, Any]:
-  return {
-    'id': dataset.user_ids[slate.user],
-    'items': np.array(slate.items, np.int32),
-    'timestamps': np.array([slate.timestamp], np.int64),
-    'labels': np.array(slate.labels, np.int32),
-  }
+def _beam_slate(index: int, slate: tuple) -> tuple[int, dict]:
+  return index, records_lib.of_slate(*slate)
 
 
 def write(
@@ -166,9 +173,27 @@ def write(
   builder = Interactions(
     config=config, data_dir=directory, file_format='array_record'
   )
+  if source.beam:
+    _prepare_by_beam(builder, directory / 'beam')
+    return
   # TFDS prints that it downloads something of unknown size, which is not so.
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()
+
+
+def _prepare_by_beam(builder: Interactions, folder: pathlib.Path) -> None:
+  """Writes the data set by Beam, and last its hash."""
+  from gr2_jax.data import beam
+
+  config = builder.builder_config
+  if not builder.is_prepared():
+    config.tables = beam.Tables(config.source, folder)
+    download = tfds.download.DownloadConfig(beam_options=config.tables.options)
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(download_config=download)
+    shutil.rmtree(folder)
+  builder.info.metadata['sha256'] = _dataset(builder).sha256
+  builder.info.write_to_directory(builder.data_dir)
 
 
 def read(directory: pathlib.Path) -> dataset_lib.Dataset:
@@ -180,12 +205,22 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
       'for this workdir (again).'
     )
   builder = tfds.builder_from_directory(found[0].parent)
+  dataset = _dataset(builder)
+  if dataset.sha256 != builder.info.metadata['sha256']:
+    raise ValueError(
+      f'The data set in {found[0].parent} was changed after it was written '
+      '(another hash); delete the folder and run the stage data again.'
+    )
+  return dataset
+
+
+def _dataset(builder: tfds.core.DatasetBuilder) -> dataset_lib.Dataset:
   users = _records(builder, 'users')
   user_ids = [_texts(user, 'id')[0] for user in users]
   user_of = {user_id: index for index, user_id in enumerate(user_ids)}
   sequences = [_integers(user, 'items') for user in users]
   times = [_integers(user, 'timestamps') for user in users]
-  dataset = dataset_lib.Dataset(
+  return dataset_lib.Dataset(
     name=builder.info.metadata['name'],
     items=[_item(record) for record in _records(builder, 'items')],
     user_ids=user_ids,
@@ -195,12 +230,6 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
     slates=[_slate(r, user_of) for r in _records(builder, 'slates')],
     counts=builder.info.metadata['counts'],
   )
-  if dataset.sha256 != builder.info.metadata['sha256']:
-    raise ValueError(
-      f'The data set in {found[0].parent} was changed after it was written '
-      '(another hash); delete the folder and run the stage data again.'
-    )
-  return dataset
 
 
 def _records(builder: tfds.core.DatasetBuilder, table: str) -> list[_Record]:

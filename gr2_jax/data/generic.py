@@ -30,7 +30,7 @@ slates.jsonl: a list that was served, with a grade for each item (0: nothing, 1,
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import fields, raw, tables
@@ -77,6 +77,34 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   return found
 
 
+def parts(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+  """Finds tables that may be cut into parts, for `beam.py`.
+
+  Args:
+    folder: where they are: `items.csv`, or `items-0001.csv` and so on.
+
+  Returns:
+    'items', 'interactions' and 'slates' -> files, by name; slates may be none.
+
+  Raises:
+    FileNotFoundError: no file of items or interactions.
+  """
+  found = {}
+  for name in ('items', 'interactions', 'slates'):
+    found[name] = sorted(
+      path
+      for pattern in (f'{name}.*', f'{name}-*')
+      for path in folder.glob(pattern)
+      if path.name.endswith(_ENDINGS)
+    )
+    if not found[name] and name != 'slates':
+      raise FileNotFoundError(
+        f'{folder}: no file of {name}; add {name}.csv, or parts as '
+        f'{name}-0001.csv (or one of {_ENDINGS}).'
+      )
+  return found
+
+
 def read(folder: pathlib.Path) -> raw.Raw:
   """Reads the files of a folder.
 
@@ -91,21 +119,10 @@ def read(folder: pathlib.Path) -> raw.Raw:
     ValueError: bad input, with file, line and remedy.
   """
   files = paths(folder)
-  items = raw.unique_items(_items(files['items']))
+  items = raw.unique_items(each_item(files['items']))
   file = files['items'].name
-  interactions = [
-    raw.Interaction(
-      fields.identifier(row['user_id'], 'user_id', where),
-      raw.known_item(
-        fields.identifier(row['item_id'], 'item_id', where), items, where, file
-      ),
-      fields.timestamp(row['timestamp'], where),
-    )
-    for where, row in tables.rows(
-      files['interactions'], ('user_id', 'item_id', 'timestamp')
-    )
-  ]
-  slates = _slates(files['slates'], items, file) if 'slates' in files else ()
+  interactions = list(each_interaction(files['interactions'], items, file))
+  slates = each_slate(files['slates'], items, file) if 'slates' in files else ()
   return raw.Raw(tuple(items.values()), interactions, tuple(slates))
 
 
@@ -121,10 +138,11 @@ def read_items(path: pathlib.Path) -> tuple[dataset_lib.Item, ...]:
   Raises:
     ValueError: bad input, with file, line and remedy.
   """
-  return tuple(raw.unique_items(_items(path)).values())
+  return tuple(raw.unique_items(each_item(path)).values())
 
 
-def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
+def each_item(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
+  """Yields (file and line, item) of one file; see `read`."""
   for where, row in tables.rows(path, ('item_id', 'title', 'categories')):
     yield (
       where,
@@ -139,9 +157,29 @@ def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
     )
 
 
-def _slates(
-  path: pathlib.Path, items: dict[str, dataset_lib.Item], file: str
+def each_interaction(
+  path: pathlib.Path, items: Container[str], file: str
+) -> Iterator[raw.Interaction]:
+  """Yields the rows of one file; see `read`.
+
+  Args:
+    path: the file.
+    items: ids of the items that there are.
+    file: what holds the items, for messages.
+  """
+  for where, row in tables.rows(path, ('user_id', 'item_id', 'timestamp')):
+    item_id = fields.identifier(row['item_id'], 'item_id', where)
+    yield raw.Interaction(
+      fields.identifier(row['user_id'], 'user_id', where),
+      raw.known_item(item_id, items, where, file),
+      fields.timestamp(row['timestamp'], where),
+    )
+
+
+def each_slate(
+  path: pathlib.Path, items: Container[str], file: str
 ) -> Iterator[raw.RawSlate]:
+  """Yields the slates of one file; arguments as of `each_interaction`."""
   columns = ('user_id', 'timestamp', 'item_ids', 'labels')
   for where, row in tables.rows(path, columns):
     item_ids = fields.strings(row['item_ids'], 'item_ids', where)

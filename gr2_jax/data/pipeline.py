@@ -1,12 +1,15 @@
 """Grain pipelines: shuffled, mixed, packed, sharded, and resumable exactly.
 
-Everything runs in the calling process, without threads: for data that fits in
-memory that was fastest (JAX_NOTES.md, "Speed on CPU").
+By default everything runs in the calling process, without threads: for data
+that fits in memory that was fastest (JAX_NOTES.md, "Speed on CPU"). Worker
+processes read ahead where the step is faster than that, from files
+(`shards.py`) that each of them opens by itself.
 
 An iterator's state is a small JSON-able dict. It also holds what the iterator
 was made of, so that a checkpoint cannot go on with other data unnoticed.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -18,6 +21,8 @@ from gr2_jax.data import rows as rows_lib
 
 # Rows that are filled at a time: more waste less and delay the first batch.
 _PACKING_ROWS = 64
+# Batches that a worker process has ready.
+_READY = 2
 
 
 class Source(Protocol):
@@ -52,20 +57,16 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next batch; see `lm_iterator`."""
-    rows = []
-    for row in self._rows:
-      rows.append(row)
-      if len(rows) == self._size:
-        break
-    if not rows:
-      raise StopIteration
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    # Worker processes stack rows themselves.
+    workers = self._made_of.get('workers')
+    batch = next(self._rows) if workers else self._stack()
     self.truncated += int(batch['row'][..., rows_lib.CUT].sum())
-    missing = self._size - len(rows)
-    batch = {
-      name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))[self._own]
-      for name, x in batch.items()
-    }
+    missing = self._size - len(batch['row'])
+    if missing or self._size != self._made_of['batch_size']:
+      batch = {
+        name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))[self._own]
+        for name, x in batch.items()
+      }
     columns = [
       np.ascontiguousarray(batch['row'][..., i])
       for i in (rows_lib.TOKEN, rows_lib.WEIGHT, rows_lib.TASK)
@@ -77,6 +78,16 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
       'weights': columns[1].view(np.float32),
       'task': columns[2],
     }
+
+  def _stack(self) -> dict[str, np.ndarray]:
+    rows = list(itertools.islice(self._rows, self._size))
+    if not rows:
+      raise StopIteration
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+  def close(self) -> None:
+    """Ends the worker processes; there is no next batch then."""
+    self._rows.close()
 
   def get_state(self) -> dict[str, Any]:
     """Returns a JSON-able state: the next batch is the first one after it."""
@@ -111,6 +122,7 @@ def lm_iterator(
   truncate: bool = False,
   process_index: int = 0,
   process_count: int = 1,
+  workers: int = 0,
 ) -> LMIterator:
   """Mixes, shuffles and packs examples into batches of one shape.
 
@@ -133,6 +145,9 @@ def lm_iterator(
       `.truncated`, instead of raising.
     process_index: which process this is.
     process_count: how many there are.
+    workers: processes that read, pack and stack ahead; 0 does it here. Only for
+      endless iterators, whose sources must pickle. Each packs its own share of
+      the examples, so that another number gives other batches.
 
   Returns:
     An iterator over {'tokens' int32 [B, T], 'segments' int32 [B, T] (from 1, by
@@ -140,10 +155,16 @@ def lm_iterator(
     'weights' float32 [B, T], 'task' int32 [B, T] (index in sorted(sources))}.
 
   Raises:
-    ValueError: no or empty sources, weights that do not match them, and, while
-      iterating, a malformed or a too long example.
+    ValueError: no or empty sources, weights that do not match them, workers of
+      an iterator with an end, and, while iterating, a malformed or a too long
+      example.
   """
   _check_sources(sources, weights, num_epochs)
+  if workers < 0 or (workers and num_epochs is not None):
+    raise ValueError(
+      f'workers={workers} with num_epochs={num_epochs}: only endless iterators '
+      'have worker processes; pass 0.'
+    )
   made_of = {
     'sizes': {name: len(sources[name]) for name in sorted(sources)},
     'weights': weights and {k: float(v) for k, v in weights.items()},
@@ -154,13 +175,15 @@ def lm_iterator(
     'num_epochs': num_epochs,
     'process': [process_index, process_count],
   }
+  if workers:
+    made_of['workers'] = workers
   return LMIterator(_rows(sources, made_of, truncate), made_of)
 
 
 def _rows(
   sources: Mapping[str, Source], made_of: Mapping[str, Any], truncate: bool
 ) -> grain.IterDataset:
-  """Gives one filled row after the other; see `lm_iterator`."""
+  """Gives filled rows, or batches from workers; see `lm_iterator`."""
   length, seed = made_of['length'], made_of['seed']
   shards = [
     grain.MapDataset.source(sources[name]).map(
@@ -182,14 +205,23 @@ def _rows(
     )
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   rows = mixed.to_iter_dataset(options)
-  if not made_of['pack']:
-    return rows.map(rows_lib.Pad(length))
-  return grain.experimental.FirstFitPackIterDataset(
-    rows.map(lambda row: {'row': row}),
-    length_struct={'row': length},
-    num_packing_bins=_PACKING_ROWS,
-    seed=seed,
+  if made_of['pack']:
+    rows = grain.experimental.FirstFitPackIterDataset(
+      rows.map(lambda row: {'row': row}),
+      length_struct={'row': length},
+      num_packing_bins=_PACKING_ROWS,
+      seed=seed,
+    )
+  else:
+    rows = rows.map(rows_lib.Pad(length))
+  workers = made_of.get('workers')
+  if not workers:
+    return rows
+  options = grain.multiprocessing.MultiprocessingOptions(
+    num_workers=workers, per_worker_buffer_size=_READY
   )
+  rows = rows.batch(made_of['batch_size'], drop_remainder=True)
+  return rows.mp_prefetch(options, worker_init_fn=rows_lib.end_with_parent)
 
 
 def _check_sources(

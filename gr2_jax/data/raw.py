@@ -1,7 +1,7 @@
 """What a reader makes of raw files, before anything is filtered or ordered."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from gr2_jax.data import dataset as dataset_lib
@@ -67,7 +67,7 @@ def unique_items(
 
 
 def known_item(
-  item_id: str, items: dict[str, dataset_lib.Item], where: str, file: str
+  item_id: str, items: Container[str], where: str, file: str
 ) -> str:
   """Returns the id, or raises if no item has it.
 

@@ -1,7 +1,10 @@
 """Rows of the language-model pipeline: examples laid out, shuffled, padded."""
 
 import dataclasses
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,3 +95,13 @@ class Shuffle(grain.MapDataset):
       return self.slice(index)
     epoch, place = divmod(index, len(self._parent))
     return self._parent[int(self._order[epoch][place])]
+
+
+def end_with_parent(*_: int) -> None:
+  """Has this worker process end when its parent does, even by SIGKILL."""
+
+  def wait() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 import re
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ class SourceConfig:
     core: users and items need so many interactions each; 5 for Amazon [P].
       0 keeps everything, our choice for MovieLens.
     world: fields of `synthetic.WorldConfig`, for that kind.
+    beam: options of Apache Beam, such as '--runner=FlinkRunner ...', to prepare
+      data of kind 'generic' by it; empty for this process.
   """
 
   name: str
@@ -35,6 +38,7 @@ class SourceConfig:
   dir: str = ''
   core: int = 0
   world: Mapping = dataclasses.field(default_factory=dict)
+  beam: str = ''
 
   def __post_init__(self):
     if self.kind not in KINDS:
@@ -45,6 +49,11 @@ class SourceConfig:
       )
     if self.core < 0:
       raise ValueError(f'data.core is {self.core}; give 0 (no filter) or more.')
+    if self.beam and self.kind != 'generic':
+      raise ValueError(
+        f'data.beam is set, but data.kind is {self.kind!r}: leave the one '
+        "empty, or make the other 'generic' (gr2_jax/data/generic.py)."
+      )
     if self.kind == SYNTHETIC:
       if self.dir or self.core:
         raise ValueError(
@@ -101,7 +110,8 @@ def fingerprint(cfg: SourceConfig) -> str:
 
   Returns:
     64 hex digits; for an asset those that the package knows. Empty for a
-    synthetic world, which its settings determine.
+    synthetic world, which its settings determine. For Beam, whose data are too
+    many to read here, of names, sizes and times of change.
 
   Raises:
     FileNotFoundError: a missing file or folder.
@@ -111,6 +121,8 @@ def fingerprint(cfg: SourceConfig) -> str:
   if not cfg.dir:
     return assets.ASSETS[cfg.kind].sha256
   folder = pathlib.Path(cfg.dir)
+  if cfg.beam:
+    return _stamps(generic.parts(folder))
   if cfg.kind == 'ml-100k':
     files = [folder / name for name in movielens.FILES]
   else:
@@ -121,4 +133,12 @@ def fingerprint(cfg: SourceConfig) -> str:
     if not file.exists():
       raise FileNotFoundError(f'{file}: no such file; check config.data.dir.')
     digest.update(f'{file.name} {assets.file_hash(file)}\n'.encode())
+  return digest.hexdigest()
+
+
+def _stamps(parts: Mapping[str, list[pathlib.Path]]) -> str:
+  digest = hashlib.sha256()
+  for path in itertools.chain(*parts.values()):
+    stat = path.stat()
+    digest.update(f'{path.name} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
   return digest.hexdigest()

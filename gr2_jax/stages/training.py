@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from gr2_jax import sharding
-from gr2_jax.data import pipeline, seeded
+from gr2_jax.data import pipeline, seeded, shards
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import loss
 from gr2_jax.train import loop, metrics, optimiser, state, step
@@ -39,6 +40,10 @@ class TrainConfig:
       update is skipped for it, after which training ends.
     keep_best: the checkpoint with the best validation stays, beside the two
       latest ones.
+    shards: examples are made once and written to so many ArrayRecord files for
+      each task; 0 makes them when they are read.
+    workers: processes that read, pack and stack ahead of the step, beside the
+      training process; they need shards. 0 does it in between.
   """
 
   steps: int
@@ -55,12 +60,20 @@ class TrainConfig:
   log_every: int = 10
   max_skipped: int = 3
   keep_best: bool = True
+  shards: int = 0
+  workers: int = 0
 
   def __post_init__(self):
     if self.max_skipped < 1:
       raise ValueError(
         f'max_skipped = {self.max_skipped}: give at least 1, which ends '
         'training at the first step that is not finite.'
+      )
+    if self.shards < 0 or self.workers < 0 or self.workers and not self.shards:
+      raise ValueError(
+        f'shards = {self.shards} and workers = {self.workers}: worker '
+        'processes read shards; set shards to 1 or more, such as twice the '
+        'workers, or workers to 0.'
       )
 
   @property
@@ -104,6 +117,7 @@ def _batches(
   cfg: TrainConfig,
   seed: int,
   num_epochs: int | None = None,
+  workers: int = 0,
 ) -> pipeline.LMIterator:
   """Returns this process's share of the batches."""
   processes = jax.process_count()
@@ -121,6 +135,7 @@ def _batches(
     num_epochs=num_epochs,
     process_index=jax.process_index(),
     process_count=processes,
+    workers=workers,
   )
 
 
@@ -138,6 +153,18 @@ def _with_dropout(
 def _with_best(policy: Policy, cfg: TrainConfig) -> Policy:
   best = '-valid_nll' if cfg.keep_best else ''
   return dataclasses.replace(policy, best=best)
+
+
+def _sharded(
+  sources: Mapping[str, pipeline.Source], count: int, directory: pathlib.Path
+) -> dict[str, shards.Shards]:
+  """Writes sources once, by the first process, and returns their readers."""
+  if jax.process_index() == 0:
+    for name, source in sources.items():
+      shards.write(source, directory / name, min(count, len(source)))
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f'shards in {directory}')
+  return {name: shards.Shards(directory / name) for name in sources}
 
 
 def train(
@@ -162,7 +189,8 @@ def train(
     params: what to start from, on the mesh.
     sources: examples by task.
     weights: share of each task.
-    directory: gets `checkpoints/` and `metrics.jsonl`.
+    directory: gets `checkpoints/` and `metrics.jsonl`, and with shards
+      `examples/`.
     mesh: the mesh.
     seed: of the data order.
     desc: what the progress bar says.
@@ -173,7 +201,9 @@ def train(
   Returns:
     The parameters after the last step.
   """
-  batches = _batches(sources, weights, cfg, seed)
+  if cfg.shards:
+    sources = _sharded(sources, cfg.shards, directory / 'examples')
+  batches = _batches(sources, weights, cfg, seed, workers=cfg.workers)
   if cfg.dropout:
     process = jax.process_index(), jax.process_count()
     batches = seeded.Seeded(batches, seed, *process)

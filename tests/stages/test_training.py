@@ -1,4 +1,4 @@
-"""A phase of training: it resumes bit for bit, and on other meshes."""
+"""A phase of training: dropout, shards, other meshes; bit-exact resumption."""
 
 import dataclasses
 import shutil
@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder
@@ -91,3 +92,31 @@ def test_the_best_validation_stays_where_that_is_wanted(
 def test_a_limit_that_lets_all_pass_is_refused():
   with pytest.raises(ValueError, match='max_skipped = 0'):
     dataclasses.replace(PHASE, max_skipped=0)
+
+
+SHARDED = dataclasses.replace(PHASE, dropout=0.0, shards=4)
+
+
+def test_shards_change_nothing_and_resume(mesh1, tmp_path, killed_after):
+  plain = dataclasses.replace(SHARDED, shards=0)
+  whole = _train(tmp_path / 'plain', mesh1, plain)
+  with killed_after(loop, '_next_batch', 3):
+    _train(tmp_path / 'cut', mesh1, SHARDED)
+  np.testing.assert_array_equal(_train(tmp_path / 'cut', mesh1, SHARDED), whole)
+  found = (tmp_path / 'cut' / 'examples' / 'it').glob('*.array_record')
+  assert len(list(found)) == 4
+
+
+@pytest.mark.slow
+def test_workers_resume_bit_for_bit(mesh1, tmp_path, killed_after):
+  flags.FLAGS.mark_as_parsed()
+  phase = dataclasses.replace(SHARDED, workers=2)
+  whole = _train(tmp_path / 'whole', mesh1, phase)
+  with killed_after(loop, '_next_batch', 3):
+    _train(tmp_path / 'cut', mesh1, phase)
+  np.testing.assert_array_equal(_train(tmp_path / 'cut', mesh1, phase), whole)
+
+
+def test_workers_need_shards():
+  with pytest.raises(ValueError, match='shards = 0 and workers = 2'):
+    dataclasses.replace(PHASE, workers=2)
