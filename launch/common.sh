@@ -4,7 +4,7 @@
 # function `help_COMMAND` for each of its commands.
 
 # The pipeline's exit status after SIGTERM: it has saved, and wants to go on.
-# The number is that of launch/start.py.
+# The number is that of gr2_jax/train/preemption.py.
 readonly preempted_status=75
 
 # Arguments behind `--`, for the pipeline, and the workdir among them.

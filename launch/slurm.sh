@@ -93,7 +93,7 @@ do_submit() {
     fi
   fi
   options+=("--ntasks-per-node=$tasks")
-  step+=(.venv/bin/python -m launch.pipeline "${pipeline[@]}")
+  step+=(.venv/bin/python -m launch.pipeline --coordinator=auto "${pipeline[@]}")
   run sbatch "${options[@]}" "--wrap=$(job_line "${step[@]}")"
 }
 

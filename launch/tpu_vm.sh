@@ -228,7 +228,7 @@ transfer() {
 
 start() {
   on_all "cd gr2_jax && exec .venv/bin/python -m launch.pipeline $(
-    quote "${pipeline[@]}"
+    quote --coordinator=auto "${pipeline[@]}"
   )"
 }
 

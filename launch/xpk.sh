@@ -106,7 +106,7 @@ do_create() {
   local command='bash launch/setup.sh'
   command+=" && .venv/bin/python -m pip install --quiet 'jax[tpu]>=0.10.2,<0.13'"
   command+=" && exec .venv/bin/python -m launch.pipeline $(
-    quote "${pipeline[@]}"
+    quote --coordinator=auto "${pipeline[@]}"
   )"
   local options=(
     "--workload=$name" "--tpu-type=$type" "--num-slices=$slices"

@@ -145,9 +145,8 @@ def lm_iterator(
       `.truncated`, instead of raising.
     process_index: which process this is.
     process_count: how many there are.
-    workers: processes that read, pack and stack ahead; 0 does it here. Only for
-      endless iterators, whose sources must pickle. Each packs its own share of
-      the examples, so that another number gives other batches.
+    workers: processes that read, pack and stack ahead, for endless iterators
+      over sources that pickle; another number packs other batches.
 
   Returns:
     An iterator over {'tokens' int32 [B, T], 'segments' int32 [B, T] (from 1, by
@@ -159,12 +158,7 @@ def lm_iterator(
       an iterator with an end, and, while iterating, a malformed or a too long
       example.
   """
-  _check_sources(sources, weights, num_epochs)
-  if workers < 0 or (workers and num_epochs is not None):
-    raise ValueError(
-      f'workers={workers} with num_epochs={num_epochs}: only endless iterators '
-      'have worker processes; pass 0.'
-    )
+  _check_sources(sources, weights, num_epochs, workers)
   made_of = {
     'sizes': {name: len(sources[name]) for name in sorted(sources)},
     'weights': weights and {k: float(v) for k, v in weights.items()},
@@ -174,9 +168,8 @@ def lm_iterator(
     'pack': pack,
     'num_epochs': num_epochs,
     'process': [process_index, process_count],
+    **({'workers': workers} if workers else {}),
   }
-  if workers:
-    made_of['workers'] = workers
   return LMIterator(_rows(sources, made_of, truncate), made_of)
 
 
@@ -228,7 +221,13 @@ def _check_sources(
   sources: Mapping[str, Source],
   weights: Mapping[str, float] | None,
   num_epochs: int | None,
+  workers: int,
 ) -> None:
+  if workers < 0 or (workers and num_epochs is not None):
+    raise ValueError(
+      f'workers={workers} with num_epochs={num_epochs}: only endless iterators '
+      'have worker processes; pass 0.'
+    )
   empty = sorted(name for name, source in sources.items() if not len(source))
   if not sources or empty:
     raise ValueError(

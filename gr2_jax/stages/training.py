@@ -155,16 +155,23 @@ def _with_best(policy: Policy, cfg: TrainConfig) -> Policy:
   return dataclasses.replace(policy, best=best)
 
 
-def _sharded(
-  sources: Mapping[str, pipeline.Source], count: int, directory: pathlib.Path
-) -> dict[str, shards.Shards]:
-  """Writes sources once, by the first process, and returns their readers."""
-  if jax.process_index() == 0:
-    for name, source in sources.items():
-      shards.write(source, directory / name, min(count, len(source)))
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f'shards in {directory}')
-  return {name: shards.Shards(directory / name) for name in sources}
+def _training_batches(
+  sources: Mapping[str, pipeline.Source],
+  weights: Mapping[str, float],
+  cfg: TrainConfig,
+  seed: int,
+  directory: pathlib.Path,
+) -> pipeline.LMIterator:
+  """Returns endless batches; with shards, of files in `directory/examples/`."""
+  if cfg.shards:
+    folder = directory / 'examples'
+    if jax.process_index() == 0:
+      for name, source in sources.items():
+        shards.write(source, folder / name, min(cfg.shards, len(source)))
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f'shards in {folder}')
+    sources = {name: shards.Shards(folder / name) for name in sources}
+  return _batches(sources, weights, cfg, seed, workers=cfg.workers)
 
 
 def train(
@@ -189,8 +196,7 @@ def train(
     params: what to start from, on the mesh.
     sources: examples by task.
     weights: share of each task.
-    directory: gets `checkpoints/` and `metrics.jsonl`, and with shards
-      `examples/`.
+    directory: gets `checkpoints/` and `metrics.jsonl`.
     mesh: the mesh.
     seed: of the data order.
     desc: what the progress bar says.
@@ -201,9 +207,7 @@ def train(
   Returns:
     The parameters after the last step.
   """
-  if cfg.shards:
-    sources = _sharded(sources, cfg.shards, directory / 'examples')
-  batches = _batches(sources, weights, cfg, seed, workers=cfg.workers)
+  batches = _training_batches(sources, weights, cfg, seed, directory)
   if cfg.dropout:
     process = jax.process_index(), jax.process_count()
     batches = seeded.Seeded(batches, seed, *process)

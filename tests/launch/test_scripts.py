@@ -246,7 +246,7 @@ def _shell(command, cwd, fakes):
   ).returncode
 
 
-EXPECTED = ['-m', 'launch.pipeline', *PIPELINE]
+EXPECTED = ['-m', 'launch.pipeline', '--coordinator=auto', *PIPELINE]
 
 
 def test_workers_get_the_arguments_as_they_were(fakes):
