@@ -26,9 +26,9 @@ from gr2_jax.train.retention import Best, Policy
 
 
 def _brief(error: Exception) -> str:
-  """Returns the beginning of a message; TensorStore's go on for pages."""
+  """Returns both ends of a message; TensorStore's go on for pages."""
   text = ' '.join(str(error).split())
-  return text if len(text) < 300 else f'{text[:300]} ...'
+  return text if len(text) < 400 else f'{text[:250]} ... {text[-150:]}'
 
 
 @contextlib.contextmanager
