@@ -41,6 +41,7 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax import files, sharding
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
+  from gr2_jax.train import writers
 
   section = config_lib.to_dict(config.data)
   del section['split']
@@ -51,7 +52,10 @@ def measure(config, directory: pathlib.Path) -> dict:
   )
   started = time.monotonic()
   mesh = sharding.make_mesh(**config.mesh)
-  model = sasrec.train(dataset, split, cfg, mesh, directory, config.seed)
+  tracking = writers.read(config)
+  model = sasrec.train(
+    dataset, split, cfg, mesh, directory, config.seed, tracking
+  )
   seconds = time.monotonic() - started
   found = {}
   for name in ('valid', 'test'):

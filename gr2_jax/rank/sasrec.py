@@ -22,7 +22,7 @@ from gr2_jax.data import splits as splits_lib
 from gr2_jax.rank import sasrec_data, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
 from gr2_jax.rank import scores as scores_lib
-from gr2_jax.train import checkpoint, loop, optimiser, state, step
+from gr2_jax.train import checkpoint, loop, optimiser, state, step, writers
 
 Model = sasrec_lists.Model
 top_k = sasrec_lists.top_k
@@ -96,6 +96,7 @@ def train(
   mesh: jax.sharding.Mesh,
   directory: pathlib.Path,
   seed: int,
+  tracking: writers.Tracking | None = None,
 ) -> Model:
   """Trains on what precedes every held-out item, until validation stops.
 
@@ -107,8 +108,9 @@ def train(
     splits: where each user's training part ends; validation targets.
     cfg: network and training.
     mesh: the mesh.
-    directory: gets `checkpoints/`, `best/` and `metrics.jsonl`.
+    directory: gets `checkpoints/`, `best/`, `metrics.jsonl`, `timing.jsonl`.
     seed: of initialisation, data order, dropout and validation sample.
+    tracking: see `loop.fit`.
 
   Returns:
     The model with the best validation NDCG@10.
@@ -142,6 +144,8 @@ def train(
       desc='sasrec',
       evaluate=_validation(dataset, splits, cfg, shape, mesh, best, seed),
       stop=lambda: _stopped(directory, cfg.patience),
+      work=lambda batch: {'items': (batch['segments'] > 0).sum()},
+      tracking=tracking,
     )
     params, _, _ = best.restore(params)
   return Model(shape, params, mesh)

@@ -164,6 +164,7 @@ class _Sources:
       self.context.mesh,
       self.context.directory / 'sasrec',
       self.context.seed,
+      self.context.tracking,
     )
     return lambda users, positions: sasrec.top_k(
       model,

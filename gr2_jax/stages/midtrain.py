@@ -155,6 +155,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       seed + 1,
       'midtrain, new rows',
       trainable=optimiser.new_rows(vocab.text_size),
+      tracking=context.tracking,
     )
   held_out = _held_out(store, vocab, cfg.eval_examples)
 
@@ -174,6 +175,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     'midtrain',
     trainable=pretrained.trainable(shape, vocab),
     evaluate=evaluate,
+    tracking=context.tracking,
   )
   io.save(context.directory / 'model', shape, params)
   scored = {

@@ -2,7 +2,8 @@
 
 Reads the lists that hold their target, the SFT model (or, by `rl.start`, the
 mid-trained one) and the reference model, if any; writes checkpoints,
-`metrics.jsonl`, sampled groups in `rollouts.jsonl`, and the model.
+`metrics.jsonl`, `timing.jsonl`, sampled groups in `rollouts.jsonl`, and the
+model.
 """
 
 import math
@@ -91,6 +92,7 @@ def train(
     evaluate=validate,
     show='reward',
     stop=lambda: _barren(context.directory, cfg) >= len(lists),
+    tracking=context.tracking,
   )
   io.save(context.directory / 'model', shape, final.train.params)
   return {**_summary(context.directory, final, prompts, cfg), **baseline}

@@ -21,6 +21,7 @@ from gr2_jax.stages import (
   traces,
   world,
 )
+from gr2_jax.train import writers
 
 STAGES = {
   'data': data.run,
@@ -49,8 +50,10 @@ def run(
     only: stages to run; empty for all. They run in the order of the road.
 
   Raises:
-    ValueError: a stage that does not exist.
+    ValueError: a stage that does not exist, or a wrong `config.tracking`.
+    ModuleNotFoundError: `config.tracking` needs a package that is missing.
   """
+  writers.read(config)
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')

@@ -18,6 +18,7 @@ from absl import logging
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
+from gr2_jax.train import writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Context:
     directory: `workdir/<stage>`, where the stage writes.
     mesh: the device mesh of `config.mesh`.
     seed: `config.seed` folded with the stage's name.
+    tracking: how its trainings are watched, of `config.tracking`; no stage is
+      done anew where that changes.
   """
 
   name: str
@@ -37,6 +40,7 @@ class Context:
   directory: pathlib.Path
   mesh: jax.sharding.Mesh
   seed: int
+  tracking: writers.Tracking
 
   def input(self, stage: str) -> pathlib.Path:
     """Returns the directory of an earlier stage."""
@@ -135,6 +139,7 @@ def stage(
         directory,
         sharding.make_mesh(**config.mesh),
         stage_seed(config.seed, name),
+        writers.read(config),
       )
       started = time.monotonic()
       summary = dict(body(config, context))

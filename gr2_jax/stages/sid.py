@@ -106,7 +106,13 @@ def _quantise(
       cfg.contrastive_window,
     )
   trained = train.fit(
-    data, cfg, mesh, context.directory, context.seed, partners
+    data,
+    cfg,
+    mesh,
+    context.directory,
+    context.seed,
+    partners,
+    context.tracking,
   )
   return quantised.infer(trained, cfg, data, mesh)
 

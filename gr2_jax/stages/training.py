@@ -11,8 +11,8 @@ import jax
 from gr2_jax import sharding
 from gr2_jax.data import pipeline, seeded
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import loss
-from gr2_jax.train import loop, metrics, optimiser, state, step
+from gr2_jax.lm import flops, loss
+from gr2_jax.train import loop, metrics, optimiser, state, step, writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +122,7 @@ def train(
   desc: str,
   trainable: optimiser.Trainable | None = None,
   evaluate: Callable[[Any], dict] | None = None,
+  tracking: writers.Tracking | None = None,
 ) -> Any:
   """Trains on a weighted mixture of sources; resumes where it was killed.
 
@@ -131,20 +132,17 @@ def train(
     params: what to start from, on the mesh.
     sources: examples by task.
     weights: share of each task.
-    directory: gets `checkpoints/` and `metrics.jsonl`.
+    directory: gets `checkpoints/`, `metrics.jsonl` and `timing.jsonl`.
     mesh: the mesh.
     seed: of the data order.
     desc: what the progress bar says.
     trainable: what is trained; see `optimiser.make`.
     evaluate: state -> numbers to record at each checkpoint.
+    tracking: see `loop.fit`.
 
   Returns:
     The parameters after the last step.
   """
-  batches = _batches(sources, weights, cfg, seed)
-  if cfg.dropout:
-    process = jax.process_index(), jax.process_count()
-    batches = seeded.Seeded(batches, seed, *process)
   if config.dropout:
     raise ValueError(
       f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
@@ -158,7 +156,7 @@ def train(
   trained = loop.fit(
     state.create(params, tx, mesh),
     step_fn,
-    batches,
+    _seeded(_batches(sources, weights, cfg, seed), cfg, seed),
     cfg.steps,
     directory,
     mesh,
@@ -166,8 +164,26 @@ def train(
     log_every=cfg.log_every,
     desc=desc,
     evaluate=evaluate,
+    work=_work(config, tx, params),
+    tracking=tracking,
   )
   return trained.params
+
+
+def _seeded(batches: pipeline.LMIterator, cfg: TrainConfig, seed: int) -> Any:
+  """Gives batches the seeds of their dropout, where there is any."""
+  if not cfg.dropout:
+    return batches
+  process = jax.process_index(), jax.process_count()
+  return seeded.Seeded(batches, seed, *process)
+
+
+def _work(
+  config: lm_config.LMConfig, tx: optimiser.Optimiser, params: Any
+) -> Callable[[Any], dict[str, float]]:
+  trained = jax.tree_util.tree_leaves_with_path(tx.split(params)[0])
+  kernels = any(path[-1].key == 'kernel' for path, _ in trained)
+  return lambda batch: flops.of_batch(config, batch, kernels)
 
 
 @functools.lru_cache(maxsize=8)

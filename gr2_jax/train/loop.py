@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import progress, sharding
+from gr2_jax import devices, progress, sharding
 from gr2_jax.train import metrics as metrics_lib
+from gr2_jax.train import profile, timing, writers
 from gr2_jax.train.checkpoint import Checkpointer
 from gr2_jax.train.state import TrainState
 
@@ -82,11 +83,17 @@ class _Job:
   evaluate: Callable | None
   show: str
   stop: Callable | None
+  work: Callable | None
+  tracking: writers.Tracking | None
 
   def run(self, state: TrainState) -> TrainState:
     """Restores, and goes on from there."""
-    writer = metrics_lib.MetricsWriter(self.directory / 'metrics.jsonl')
-    with Checkpointer(self.directory / 'checkpoints') as checkpointer:
+    steps = self.tracking.profile if self.tracking else ''
+    with (
+      Checkpointer(self.directory / 'checkpoints') as checkpointer,
+      writers.Writers(self.directory, self.tracking) as writer,
+      profile.Profiler(steps, self.directory / 'profile') as profiler,
+    ):
       found = checkpointer.restore(state)
       start, window = 0, _Window(None, self.directory)
       if found is not None:
@@ -98,16 +105,21 @@ class _Job:
           return state
         self.iterator.set_state(iterator_state)
         window = _Window(meta['window'], self.directory)
+      clock = timing.Clock(devices.peak_flops(self.mesh.local_devices))
       bar = progress.bar(
         total=self.num_steps, desc=self.desc, unit='step', initial=start
       )
       with bar:
         for done in range(start + 1, self.num_steps + 1):
-          batch = _next_batch(self.iterator, done - 1, self.num_steps)
-          batch = sharding.shard_batch(self.mesh, batch)
-          state, pairs = self.step_fn(state, batch)
+          with clock.book('data'):
+            batch = _next_batch(self.iterator, done - 1, self.num_steps)
+            clock.did(self.work(batch) if self.work else {})
+            batch = sharding.shard_batch(self.mesh, batch)
+          state, pairs = profiler.run(done, self.step_fn, state, batch)
           window.add(done - 1, pairs)
-          saved = self._record(done, state, window, writer, checkpointer, bar)
+          saved = self._record(
+            done, state, window, writer, clock, checkpointer, bar
+          )
           bar.update()
           if saved and self._ended():
             break
@@ -121,27 +133,35 @@ class _Job:
     done: int,
     state: TrainState,
     window: _Window,
-    writer: metrics_lib.MetricsWriter,
+    writer: writers.Writers,
+    clock: timing.Clock,
     checkpointer: Checkpointer,
     bar: Any,
   ) -> bool:
     """Writes what is due after `done` steps; says if a checkpoint was."""
     last = done == self.num_steps
     save = done % self.ckpt_every == 0 or last
+    due = done % self.log_every == 0 or last
     record = {}
-    if done % self.log_every == 0 or last:
+    if due:
       record.update(window.take())
       if self.show in record:
         text = f'{self.show} {record[self.show]:.4f}'
         bar.set_postfix_str(text, refresh=False)
     if save:
       window.flush()
-      record.update(self.evaluate(state) if self.evaluate else {})
+      with clock.book('evaluation'):
+        record.update(self.evaluate(state) if self.evaluate else {})
+    record, times = metrics_lib.split_timing(record)
     if record:
       writer.write(done, record)
     if save:
       meta = {'window': window.pairs}
-      checkpointer.save(done, state, self.iterator.get_state(), meta)
+      with clock.book('checkpoint'):
+        writer.flush()
+        checkpointer.save(done, state, self.iterator.get_state(), meta)
+    if due:
+      writer.write_timing(done, {**clock.take(), **times})
     return save
 
 
@@ -159,6 +179,8 @@ def fit(
   rules: sharding.Rules = sharding.TRAIN_RULES,
   show: str = 'loss',
   stop: Callable[[], bool] | None = None,
+  work: Callable[[Any], Mapping[str, float]] | None = None,
+  tracking: writers.Tracking | None = None,
 ) -> TrainState:
   """Trains until `num_steps`, from the latest checkpoint if there is one.
 
@@ -172,7 +194,8 @@ def fit(
       `set_state()`; the state is JSON-able or bytes.
     num_steps: steps in all.
     directory: gets `checkpoints/` and `metrics.jsonl`, whose records are means
-      over the steps since the record before.
+      over the steps since the record before; and `timing.jsonl` with as many
+      records of times (`timing.Clock`) and of metrics named `timing/...`.
     mesh: the mesh.
     ckpt_every: steps between checkpoints; the last step always gets one.
     log_every: steps between records.
@@ -183,6 +206,9 @@ def fit(
     stop: asked after every checkpoint, and before the first step, whether to
       end early. It must decide by what is on disk (`metrics.jsonl`), so that a
       resumed run decides alike.
+    work: what a host batch holds, for the rates in `timing.jsonl`: units by
+      name, and `flops`.
+    tracking: where else the numbers go, and which steps are traced.
 
   Returns:
     The state after `num_steps`, or where `stop` ended the run.
@@ -193,7 +219,7 @@ def fit(
   """
   job = _Job(
     step_fn, iterator, num_steps, pathlib.Path(directory), mesh, ckpt_every,
-    log_every, desc, evaluate, show, stop,
+    log_every, desc, evaluate, show, stop, work, tracking,
   )  # fmt: skip
   with sharding.use(mesh, rules):
     return job.run(state)
