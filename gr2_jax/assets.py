@@ -39,7 +39,7 @@ class Asset:
 
   def __post_init__(self):
     for name in self.members.values():
-      if pathlib.PurePath(name).name != name:
+      if not files.is_plain_name(name):
         raise ValueError(
           f'The asset {self.requirement} would unpack to {name!r}: give a '
           'plain file name.'

@@ -53,10 +53,10 @@ def run(
     ValueError: a stage that does not exist, or a wrong `config.tracking`.
     ModuleNotFoundError: `config.tracking` needs a package that is missing.
   """
-  writers.read(config)
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
+  writers.read(config)
   asked = [name for name in STAGES if not only or name in only]
   workdir.mkdir(parents=True, exist_ok=True)
   config_lib.save(config, workdir / 'config.json')
