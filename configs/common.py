@@ -92,6 +92,7 @@ def base() -> ml_collections.ConfigDict:
       'rl': _rl(),
       'direct': {'steps': 0, 'max_new_tokens': 56},
       'evaluate': {'max_lists': 0, 'examples': 10},
+      'tracking': {'tensorboard': True, 'wandb': '', 'profile': ''},
     }
   )
   # What a teacher may write is what the model may write.

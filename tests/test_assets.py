@@ -2,6 +2,7 @@ import hashlib
 import json
 import logging
 import re
+import stat
 import zipfile
 
 import pytest
@@ -86,6 +87,36 @@ def test_a_damaged_cache_is_fetched_anew_loudly(
   assert (directory / 'words.txt').read_text() == 'one two'
   assert re.search(f'is damaged .*{message}', caplog.text)
   assert _cached(tmp_path) == [directory.name]
+
+
+def test_a_wheel_writes_nowhere_but_where_it_is_told(
+  index, tmp_path, monkeypatch
+):
+  link = zipfile.ZipInfo('tinyasset/data/words.txt')
+  link.external_attr = (stat.S_IFLNK | 0o777) << 16
+  with zipfile.ZipFile(index / WHEEL, 'w') as archive:
+    for name in ('../evil', '/tmp/evil', '../../evil', 'a/../../evil', 'C:\\x'):
+      archive.writestr(name, 'evil')
+    archive.writestr(link, str(tmp_path / 'target'))
+  digest = hashlib.sha256((index / WHEEL).read_bytes()).hexdigest()
+  _register(monkeypatch, digest)
+  monkeypatch.setattr(assets, '_download', lambda *_: index / WHEEL)
+  before = set(tmp_path.rglob('*'))
+  directory = assets.fetch('tiny')
+  new = set(tmp_path.rglob('*')) - before - {tmp_path / 'cache', directory}
+  assert {path.relative_to(directory).name for path in new} == {
+    'words.txt',
+    'complete.json',
+  }
+  # A link is the text of where it points, no way out.
+  path = directory / 'words.txt'
+  assert not path.is_symlink() and path.read_text().endswith('target')
+
+
+@pytest.mark.parametrize('name', ['../x', '/x', 'a/b', '..', '', 'a/../../b'])
+def test_an_asset_cannot_name_a_place_outside(name):
+  with pytest.raises(ValueError, match='plain file name'):
+    assets.Asset('tinyasset==1.0', '0' * 64, {'words.txt': name})
 
 
 def test_a_wrong_hash_is_an_error_and_leaves_nothing(

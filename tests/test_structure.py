@@ -14,7 +14,15 @@ TOP = {
 }
 # Lower tiers first; a module imports its own tier and those before it.
 TIERS = [
-  {'config', 'assets', 'sharding', 'files', 'progress', 'version'},
+  {
+    'config',
+    'assets',
+    'devices',
+    'sharding',
+    'files',
+    'progress',
+    'version',
+  },  # fmt: skip
   {'text', 'data', 'sid', 'lm', 'rank', 'train'},
   {'decode'},
   {'teacher', 'rl', 'report'},
@@ -88,3 +96,22 @@ def test_tests_mirror_the_package():
     folder = path.relative_to(ROOT / 'tests').parts[:-1]
     if folder and folder[0] not in ('integration', 'configs', 'launch'):
       assert (ROOT / 'gr2_jax').joinpath(*folder).is_dir(), path
+
+
+# They run code that a file names.
+_PICKLES = {'pickle', 'cloudpickle', 'dill', 'joblib', 'marshal', 'shelve'}
+
+
+@pytest.mark.parametrize('path', ALL, ids=_name)
+def test_nothing_reads_files_that_can_run_code(path):
+  assert not _PICKLES & {name.split('.')[0] for name in _imports(path)}
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.keyword) and node.arg == 'allow_pickle':
+      assert isinstance(node.value, ast.Constant) and node.value.value is False
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+      assert node.func.id not in ('eval', 'exec', '__import__'), node.lineno
+    if isinstance(node, ast.Attribute):
+      # Archives are read member by member, to names that we give.
+      assert node.attr not in ('extract', 'extractall'), node.lineno
+  torch = [name for name in _imports(path) if name.split('.')[0] == 'torch']
+  assert not torch or path.name.startswith('bench_'), torch

@@ -15,6 +15,10 @@ from typing import Any
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import fields, raw, tables
 
+# What `ast.literal_eval` raises, one way or another.
+_NO_LITERAL = (
+  *(ValueError, TypeError, SyntaxError, MemoryError, RecursionError),
+)
 _ASIN = re.compile(r"""['"]asin['"]: *['"]([^'"]+)['"]""")
 
 
@@ -98,12 +102,17 @@ def _items(
       record = ast.literal_eval(line)
       if not isinstance(record, dict) or 'asin' not in record:
         raise ValueError('no dict with the key "asin"')
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except _NO_LITERAL as error:
       raise ValueError(
         f'{where}: not a Python literal with an asin ({error}); mend or remove '
         'the line.'
       ) from error
     yield where, _item(record, where)
+
+
+def _unescape(text: str) -> str:
+  """Resolves entities; what they spell is a text as any other."""
+  return html.unescape(text).translate(fields.CONTROLS)
 
 
 def _item(record: dict[str, Any], where: str) -> dataset_lib.Item:
@@ -113,13 +122,13 @@ def _item(record: dict[str, Any], where: str) -> dataset_lib.Item:
       f'{where}: categories is {trees!r}; give a list of paths, each a list.'
     )
   texts = {
-    name: html.unescape(fields.text(record.get(name), name, where))
+    name: _unescape(fields.text(record.get(name), name, where))
     for name in ('title', 'brand', 'description')
   }
   path = fields.strings(max(trees, key=len), 'categories', where)
   return dataset_lib.Item(
     item_id=fields.identifier(record['asin'], 'asin', where),
-    categories=tuple(html.unescape(part) for part in path),
+    categories=tuple(map(_unescape, path)),
     price=fields.price(record.get('price'), where),
     **texts,
   )

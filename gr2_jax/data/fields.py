@@ -10,10 +10,22 @@ import math
 import numbers
 from typing import Any
 
+# A longer text is none; its tokens are cut to some dozens anyway.
+LONGEST_TEXT = 2**20
+# NUL and its like say nothing, and no page, terminal or JSON shows them: they
+# count as spaces.
+CONTROLS = dict.fromkeys([*range(0x20), 0x7F], ' ')
+
 
 def identifier(value: Any, column: str, where: str) -> str:
   """Returns a non-empty id; whole numbers become text."""
   if isinstance(value, str) and value:
+    _check_text(value, column, where)
+    if value.translate(CONTROLS) != value:
+      raise ValueError(
+        f'{where}: {column} is {value[:80]!r}; ids hold no control characters: '
+        'remove them.'
+      )
     return value
   if isinstance(value, numbers.Integral) and not isinstance(value, bool):
     return str(value)
@@ -24,12 +36,31 @@ def identifier(value: Any, column: str, where: str) -> str:
 
 
 def text(value: Any, column: str, where: str) -> str:
-  """Returns a text with single spaces; '' for None."""
+  """Returns a text with single spaces and without control characters, '' for
+  None.
+  """
   if value is None:
     return ''
   if isinstance(value, str):
-    return ' '.join(value.split())
+    _check_text(value, column, where)
+    return ' '.join(value.translate(CONTROLS).split())
   raise ValueError(f'{where}: {column} is {value!r}; give a text.')
+
+
+def _check_text(value: str, column: str, where: str) -> None:
+  if len(value) > LONGEST_TEXT:
+    raise ValueError(
+      f'{where}: {column} has {len(value):,} characters, more than '
+      f'{LONGEST_TEXT:,}; shorten it.'
+    )
+  try:
+    value.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      f'{where}: {column} has half a character (a lone surrogate, '
+      f'\\u{ord(value[error.start]):04x}) at place {error.start + 1}; mend its '
+      'encoding.'
+    ) from error
 
 
 def timestamp(value: Any, where: str) -> int:
@@ -110,7 +141,7 @@ def integers(value: Any, column: str, where: str) -> tuple[int, ...]:
     found = tuple(value)
     if any(type(part) is not int or part < 0 for part in found):
       raise ValueError
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, RecursionError):
     raise ValueError(
       f'{where}: {column} is {value!r}; give a list of whole numbers of 0 or '
       'more, or a text with "|" between them.'

@@ -60,6 +60,7 @@ def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
   for where, row in tables.delimited(path, columns, **_TABS):
     item_id, title, year, genres = (row[name] for name in columns)
     title = fields.text(title, 'movie_title', where)
+    genres = fields.text(genres, 'class', where)
     # Two records have no year; one of them has it in the title.
     if len(year) == 4 and year.isdecimal():
       title = f'{title} ({year})'

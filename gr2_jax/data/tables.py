@@ -20,6 +20,9 @@ from gr2_jax import progress
 
 FORMATS = ('.jsonl', '.csv', '.parquet')
 Row = tuple[str, dict[str, Any]]
+# In characters; a longer line is no row but a file that is not what it seems,
+# and would fill the memory.
+LONGEST_LINE = 2**24
 
 
 def lines(path: pathlib.Path) -> Iterator[str]:
@@ -33,7 +36,8 @@ def lines(path: pathlib.Path) -> Iterator[str]:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: not UTF-8, a broken archive, or nothing in the file.
+    ValueError: not UTF-8, a line of more than `LONGEST_LINE` characters, a
+      broken archive, or nothing in the file.
   """
   if not path.exists():
     raise FileNotFoundError(f'{path}: no such file; check the path in config.')
@@ -46,19 +50,41 @@ def lines(path: pathlib.Path) -> Iterator[str]:
   ):
     unzipped = gzip.open(raw) if path.suffix == '.gz' else raw
     try:
-      stream = io.TextIOWrapper(unzipped, 'utf-8-sig', newline='')
-      for number, line in enumerate(stream, 1):
+      # Bytes that are not UTF-8 come as surrogates, whose line is then known.
+      stream = io.TextIOWrapper(
+        unzipped, 'utf-8-sig', 'surrogateescape', newline=''
+      )
+      found = iter(lambda: stream.readline(LONGEST_LINE + 1), '')
+      for number, line in enumerate(found, 1):
+        _check_line(line, f'{path}:{number}')
         if number % 4096 == 0:
           bar.update(raw.tell() - bar.n)
         yield line.rstrip('\r\n')
-    except (UnicodeDecodeError, EOFError, zlib.error, OSError) as error:
+    except (EOFError, zlib.error, OSError) as error:
       raise ValueError(
-        f'{path}:{number + 1}: cannot be read ({error}); save the file as '
-        'UTF-8, or fetch it again if it is cut off.'
+        f'{path}:{number + 1}: cannot be read ({error}); fetch it again, '
+        'the file is cut off or no archive.'
       ) from error
     bar.update(path.stat().st_size - bar.n)
   if not number:
     raise ValueError(f'{path}: the file is empty; give it at least one row.')
+
+
+def _check_line(line: str, where: str) -> None:
+  if len(line) > LONGEST_LINE:
+    raise ValueError(
+      f'{where}: a line of more than {LONGEST_LINE:,} characters; mend or '
+      'remove it.'
+    )
+  if line.isascii():
+    return
+  try:
+    line.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      f'{where}: byte 0x{ord(line[error.start]) & 0xFF:02x} at character '
+      f'{error.start + 1} is not UTF-8; save the file as UTF-8.'
+    ) from error
 
 
 def rows(path: pathlib.Path, required: Sequence[str]) -> Iterator[Row]:
@@ -142,7 +168,7 @@ def json_lines(path: pathlib.Path, required: Sequence[str]) -> Iterator[Row]:
       continue
     try:
       row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(
         f'{where}: not JSON ({error}); mend or remove the line.'
       ) from error
@@ -166,15 +192,25 @@ def _parquet_rows(path: pathlib.Path, required: Sequence[str]) -> Iterator[Row]:
     ) from error
   _require(table.schema_arrow.names, required, str(path))
   number = 0
-  for batch in progress.bar(
-    table.iter_batches(),
-    total=table.num_row_groups,
-    desc=f'read {path.name}',
-    unit='batch',
-  ):
-    for row in batch.to_pylist():
-      number += 1
-      yield f'{path}:{number}', row
+  batches = table.iter_batches()
+  with progress.bar(
+    total=table.num_row_groups, desc=f'read {path.name}', unit='batch'
+  ) as bar:
+    while True:
+      try:
+        batch = next(batches, None)
+        found = None if batch is None else batch.to_pylist()
+      except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise ValueError(
+          f'{path}:{number + 1}: this row or one of its batch cannot be read '
+          f'({error}); write the file anew, with texts in UTF-8.'
+        ) from error
+      if found is None:
+        return
+      for row in found:
+        number += 1
+        yield f'{path}:{number}', row
+      bar.update()
 
 
 def _require(

@@ -109,6 +109,11 @@ def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict:
     names = ['model.safetensors']
   found = {}
   for name in names:
+    if not files.is_plain_name(name):
+      raise ValueError(
+        f'{directory / _INDEX} names the file {name!r}: all files of a model '
+        'lie in its directory. Fetch the model from a source you trust.'
+      )
     path = directory / name
     if not path.is_file():
       raise FileNotFoundError(

@@ -22,7 +22,7 @@ from gr2_jax.data import splits as splits_lib
 from gr2_jax.rank import sasrec_data, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
 from gr2_jax.rank import scores as scores_lib
-from gr2_jax.train import checkpoint, loop, optimiser, state, step
+from gr2_jax.train import checkpoint, loop, optimiser, state, step, writers
 from gr2_jax.train.retention import Policy
 
 Model = sasrec_lists.Model
@@ -98,6 +98,7 @@ def train(
   directory: pathlib.Path,
   seed: int,
   policy: Policy | None = None,
+  tracking: writers.Tracking | None = None,
 ) -> Model:
   """Trains on what precedes every held-out item, until validation stops.
 
@@ -109,9 +110,10 @@ def train(
     splits: where each user's training part ends; validation targets.
     cfg: network and training.
     mesh: the mesh.
-    directory: gets `checkpoints/`, `best/` and `metrics.jsonl`.
+    directory: gets `checkpoints/`, `best/`, `metrics.jsonl`, `timing.jsonl`.
     seed: of initialisation, data order, dropout and validation sample.
     policy: what the checkpoints must agree with.
+    tracking: see `loop.fit`.
 
   Returns:
     The model with the best validation NDCG@10.
@@ -122,13 +124,7 @@ def train(
   directory = pathlib.Path(directory)
   shape = cfg.network(dataset.num_items)
   source = sasrec_data.Histories(dataset, splits, cfg.max_length)
-  if not len(splits.examples['valid'][0]) or not len(source):
-    raise ValueError(
-      f'SASRec has {len(source)} training histories and '
-      f'{len(splits.examples["valid"][0])} validation targets in '
-      f'{dataset.name!r}; it needs both. Hold out fewer positions '
-      '(data.split), but at least one for validation.'
-    )
+  _check_size(dataset, len(source), len(splits.examples['valid'][0]))
   tx, step_fn = _training(shape, cfg.optimiser)
   params = _init(shape, mesh, seed)
   epoch = math.ceil(source.places / (cfg.batch_size * cfg.length))
@@ -146,9 +142,22 @@ def train(
       evaluate=_validation(dataset, splits, cfg, shape, mesh, best, seed),
       stop=lambda: _stopped(directory, cfg.patience),
       policy=policy,
+      work=lambda batch: {'items': (batch['segments'] > 0).sum()},
+      tracking=tracking,
     )
     params, _, _ = best.restore(params)
   return Model(shape, params, mesh)
+
+
+def _check_size(
+  dataset: dataset_lib.Dataset, histories: int, targets: int
+) -> None:
+  if not histories or not targets:
+    raise ValueError(
+      f'SASRec has {histories} training histories and {targets} validation '
+      f'targets in {dataset.name!r}; it needs both. Hold out fewer positions '
+      '(data.split), but at least one for validation.'
+    )
 
 
 def load(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 # The last items of a history that are shown.
 _HISTORY = 10
+# What HTML cannot hold, escaped or not; a model may write it.
+_CONTROLS = dict.fromkeys({*range(0x20), 0x7F} - set(b'\t\n\r'), '\ufffd')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Example:
   valid: bool
 
 
+def _text(text: str) -> str:
+  return html.escape(text.translate(_CONTROLS))
+
+
 def _item(place: int, entry: Entry, move: int | None = None) -> str:
   note = ''
   if move:
@@ -53,8 +59,8 @@ def _item(place: int, entry: Entry, move: int | None = None) -> str:
   target = ' class="target"' if entry.target else ''
   return (
     f'<li{target}><span class="place">{place}</span>'
-    f'{html.escape(entry.title)}{note}'
-    f'<small>{html.escape(entry.detail)}</small></li>'
+    f'{_text(entry.title)}{note}'
+    f'<small>{_text(entry.detail)}</small></li>'
   )
 
 
@@ -79,9 +85,9 @@ def _article(example: Example) -> str:
     + _column('Re-ranked' + note, ranked)
   )
   return (
-    f'<article class="example"><h3>User {html.escape(example.user)}</h3>'
+    f'<article class="example"><h3>User {_text(example.user)}</h3>'
     f'<div class="lists">{columns}</div>'
-    f'<blockquote>{html.escape(example.explanation)}</blockquote></article>'
+    f'<blockquote>{_text(example.explanation)}</blockquote></article>'
   )
 
 

@@ -152,7 +152,9 @@ class Trainer:
       rounds: the lists of each possible round, on the mesh.
 
     Returns:
-      (state after, metrics of pairs (sum, count)).
+      (state after, metrics of pairs (sum, count)); those of times, named
+      `timing/...`, are `tokens_per_second` (of answers), and what rollouts and
+      updates take a step.
     """
     started = time.monotonic()
     buffer, metrics = self._fill(before, rounds)
@@ -166,10 +168,10 @@ class Trainer:
     ended = time.monotonic()
     if 'answer_tokens' in metrics:
       tokens = float(jax.device_get(metrics['answer_tokens'][0]))
-      metrics['tokens_per_second'] = (tokens, ended - started)
+      metrics['timing/tokens_per_second'] = (tokens, ended - started)
     metrics |= more | left
-    metrics['rollout_seconds'] = (filled - started, 1.0)
-    metrics['update_seconds'] = (ended - filled, 1.0)
+    metrics['timing/rollout_seconds'] = (filled - started, 1.0)
+    metrics['timing/update_seconds'] = (ended - filled, 1.0)
     return RLState(_next(before.step), train, buffer), metrics
 
   def ranks(self, params: Any, lists: rollout.Lists) -> tuple[Any, Any]:

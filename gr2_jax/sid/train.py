@@ -3,7 +3,6 @@
 Letters: I items, M partners, W width of the embedding.
 """
 
-import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from jax.sharding import Mesh
 from gr2_jax import progress, sharding
 from gr2_jax.sid import assign, batches, codebook, quantised, steps
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.train import checkpoint, metrics, preemption
+from gr2_jax.train import checkpoint, preemption, profile, timing, writers
 from gr2_jax.train.retention import Policy
 
 
@@ -28,18 +27,19 @@ def fit(
   seed: int,
   partners: np.ndarray | None = None,
   policy: Policy | None = None,
+  tracking: writers.Tracking | None = None,
 ) -> steps.RqvaeState:
   """Trains to the end, or on from the last checkpoint, with the same result.
 
   Args:
-    vectors: float32 [I, W], scaled; read block by block, so that they may lie
-      on disk (`vectors.Embeddings`).
+    vectors: float32 [I, W], scaled; may lie on disk (`vectors.Embeddings`).
     config: the numbers.
     mesh: the mesh.
-    directory: gets `metrics.jsonl` (a line an epoch) and `checkpoints/`.
+    directory: gets `checkpoints/`, `metrics.jsonl`, `timing.jsonl`.
     seed: of parameters, codebooks and orders.
     partners: int32 [I, M], of `pairs.partners`, for the contrastive term.
     policy: what the checkpoints must agree with.
+    tracking: see `train.loop.fit`; a step is an epoch.
 
   Returns:
     The trained state.
@@ -49,23 +49,21 @@ def fit(
       does not divide by the devices.
   """
   source = batches.source(vectors, config, seed, partners)
-  parts = sharding.batch_parts(mesh)
-  if config.batch_size % parts:
-    raise ValueError(
-      f'sid.batch_size = {config.batch_size} does not divide by the {parts} '
-      'devices of the data and fsdp axes: change it or config.mesh.'
-    )
+  _check_batch(config, mesh)
   items, width = vectors.shape
 
-  def train(current, number, blocks):
+  def train(current, number, blocks, clock):
     quantises = number >= config.warmup_epochs
     if number == config.warmup_epochs:
       some = sharding.replicate(mesh, quantised.sample(vectors, config, seed))
       key = jax.random.fold_in(jax.random.key(seed), 1)
       current = steps.start_books(current, config, some, key)
     found = []
-    for data in itertools.islice(blocks, source.plan.blocks):
-      data = sharding.shard_batch(mesh, data, axis=1)
+    for _ in range(source.plan.blocks):
+      with clock.book('data'):
+        data = next(blocks)
+        clock.did({'items': data['vectors'][..., 0].size})
+        data = sharding.shard_batch(mesh, data, axis=1)
       current, numbers = steps.block(
         current, config, items, data, jnp.array(quantises)
       )
@@ -74,12 +72,22 @@ def fit(
       jax.block_until_ready(found[-2:-1])
     return current, _record(jax.device_get(found), quantises)
 
-  def unique(current):
-    return assign.uniqueness(quantised.codes(current, config, vectors, mesh))
-
+  unique = lambda current: assign.uniqueness(
+    quantised.codes(current, config, vectors, mesh)
+  )
   start = steps.create(config, items, width, mesh, seed)
+  watched = directory, policy, tracking
   with jax.set_mesh(mesh):
-    return _loop(config, start, source, train, unique, directory, policy)
+    return _loop(config, start, source, train, unique, *watched)
+
+
+def _check_batch(config: SidConfig, mesh: Mesh) -> None:
+  if config.batch_size % sharding.batch_parts(mesh):
+    raise ValueError(
+      f'sid.batch_size = {config.batch_size} does not divide by the '
+      f'{sharding.batch_parts(mesh)} devices of the data and fsdp axes: change '
+      'it or config.mesh.'
+    )
 
 
 def _loop(
@@ -87,21 +95,28 @@ def _loop(
   current: steps.RqvaeState,
   source: batches.Blocks,
   train: Callable[
-    [steps.RqvaeState, int, Iterator], tuple[steps.RqvaeState, dict]
+    [steps.RqvaeState, int, Iterator, timing.Clock],
+    tuple[steps.RqvaeState, dict],
   ],
   unique: Callable[[steps.RqvaeState], float],
   directory: pathlib.Path,
   policy: Policy | None,
+  tracking: writers.Tracking | None,
 ) -> steps.RqvaeState:
   """Trains epoch by epoch, from the last checkpoint on."""
-  writer = metrics.MetricsWriter(directory / 'metrics.jsonl')
-  with checkpoint.Checkpointer(directory / 'checkpoints', policy) as saved:
+  traced = tracking.profile if tracking else ''
+  with (
+    checkpoint.Checkpointer(directory / 'checkpoints', policy) as saved,
+    writers.Writers(directory, tracking) as writer,
+    profile.Profiler(traced, directory / 'profile') as profiler,
+  ):
     found = saved.restore(current)
     if found is not None:
       current = found[0]
     first = found[2]['epoch'] if found else 0
     writer.truncate(first)
     blocks = batches.iterate(source, first)
+    clock = timing.Clock()
     with (
       progress.bar(
         total=config.epochs, desc='rq-vae', unit='epoch', initial=first
@@ -109,15 +124,21 @@ def _loop(
       preemption.guard() as preempted,
     ):
       for number in range(first, config.epochs):
-        current, record = train(current, number, blocks)
         done = number + 1
+        current, record = profiler.run(
+          done, train, current, number, blocks, clock
+        )
         check = done % config.check_every == 0 or done == config.epochs
         if check and number >= config.warmup_epochs:
-          record['uniqueness'] = unique(current)
+          with clock.book('evaluation'):
+            record['uniqueness'] = unique(current)
         writer.write(done, record)
         leave = preempted(done)
         if check or leave:
-          saved.save(done, current, meta={'epoch': done})
+          with clock.book('checkpoint'):
+            writer.flush()
+            saved.save(done, current, meta={'epoch': done})
+        writer.write_timing(done, clock.take())
         bar.update()
         if leave:
           saved.wait()

@@ -79,9 +79,14 @@ def read(path: str | pathlib.Path, items: int) -> np.ndarray:
     float [I, W], read from disk as it is used.
 
   Raises:
-    ValueError: another shape, or no numbers.
+    ValueError: another shape, or no numbers (Python objects are not read).
   """
-  vectors = np.load(path, mmap_mode='r', allow_pickle=False)
+  try:
+    vectors = np.lib.format.open_memmap(path, mode='r')
+  except (ValueError, EOFError) as error:
+    raise ValueError(
+      f'{path} is no array of numbers ({error}): write it by np.save.'
+    ) from error
   if vectors.ndim != 2 or len(vectors) != items:
     raise ValueError(
       f'{path} has the shape {vectors.shape}; the catalogue needs one row for '

@@ -149,12 +149,7 @@ class _Sources:
 
   def _popularity(self) -> TopK:
     model = popularity.train(self.store.dataset, self.store.splits)
-    return lambda users, positions: popularity.top_k(
-      model,
-      self._histories(users, positions),
-      self.cfg.length,
-      self.cfg.exclude_seen,
-    )
+    return self._by(popularity.top_k, model)
 
   def _sasrec(self) -> TopK:
     model = sasrec.train(
@@ -165,8 +160,13 @@ class _Sources:
       self.context.directory / 'sasrec',
       self.context.seed,
       self.context.policy(),
+      self.context.tracking,
     )
-    return lambda users, positions: sasrec.top_k(
+    return self._by(sasrec.top_k, model)
+
+  def _by(self, top_k: Callable, model: object) -> TopK:
+    """Applies a baseline to histories."""
+    return lambda users, positions: top_k(
       model,
       self._histories(users, positions),
       self.cfg.length,

@@ -156,6 +156,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       'midtrain, new rows',
       trainable=optimiser.new_rows(vocab.text_size),
       policy=context.policy(),
+      tracking=context.tracking,
     )
   held_out = _held_out(store, vocab, cfg.eval_examples)
 
@@ -176,6 +177,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     trainable=pretrained.trainable(shape, vocab),
     evaluate=evaluate,
     policy=context.policy(),
+    tracking=context.tracking,
   )
   io.save(context.directory / 'model', shape, params)
   scored = {

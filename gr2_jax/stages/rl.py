@@ -2,7 +2,8 @@
 
 Reads the lists that hold their target, the SFT model (or, by `rl.start`, the
 mid-trained one) and the reference model, if any; writes checkpoints,
-`metrics.jsonl`, sampled groups in `rollouts.jsonl`, and the model.
+`metrics.jsonl`, `timing.jsonl`, sampled groups in `rollouts.jsonl`, and the
+model.
 """
 
 import math
@@ -93,6 +94,7 @@ def train(
     stop=lambda: _barren(context.directory, cfg) >= len(lists),
     max_skipped=cfg.max_skipped,
     policy=context.policy('valid_ndcg@5' if cfg.keep_best else ''),
+    tracking=context.tracking,
   )
   io.save(context.directory / 'model', shape, final.train.params)
   return {**_summary(context.directory, final, prompts, cfg), **baseline}

@@ -21,6 +21,7 @@ from gr2_jax.stages import (
   traces,
   world,
 )
+from gr2_jax.train import writers
 
 STAGES = {
   'data': data.run,
@@ -51,12 +52,14 @@ def run(
     force: go on from checkpoints that were made with another config.
 
   Raises:
-    ValueError: a stage that does not exist, or one that was cut off and whose
-      config changed, unless forced.
+    ValueError: a stage that does not exist, a wrong `config.tracking`, or a
+      stage that was cut off and whose config changed, unless forced.
+    ModuleNotFoundError: `config.tracking` needs a package that is missing.
   """
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
+  writers.read(config)
   asked = [name for name in STAGES if not only or name in only]
   workdir.mkdir(parents=True, exist_ok=True)
   config_lib.save(config, workdir / 'config.json')

@@ -21,6 +21,7 @@ from absl import logging
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
+from gr2_jax.train import writers
 from gr2_jax.train.retention import Policy
 
 
@@ -36,6 +37,8 @@ class Context:
     seed: `config.seed` folded with the stage's name.
     key: what the stage is made of: seed, inputs and config.
     force: go on from checkpoints that were made with another config.
+    tracking: how its trainings are watched, of `config.tracking`; no stage is
+      done anew where that changes.
   """
 
   name: str
@@ -45,6 +48,7 @@ class Context:
   seed: int
   key: dict
   force: bool
+  tracking: writers.Tracking
 
   def policy(self, best: str = '') -> Policy:
     """Returns what the stage's checkpoints must agree with.
@@ -159,7 +163,10 @@ def stage(
       files.write_json(directory / 'config.json', key)
       mesh = sharding.make_mesh(**config.mesh)
       seed = stage_seed(config.seed, name)
-      context = Context(name, workdir, directory, mesh, seed, key, force)
+      tracking = writers.read(config)
+      context = Context(
+        name, workdir, directory, mesh, seed, key, force, tracking
+      )
       started = time.monotonic()
       summary = dict(body(config, context))
       summary['seconds'] = round(time.monotonic() - started, 1)

@@ -153,6 +153,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     trainable=pretrained.trainable(shape, store.vocab),
     evaluate=lambda state: {'valid_nll': nll(state.params)},
     policy=context.policy(),
+    tracking=context.tracking,
   )
   io.save(context.directory / 'model', shape, params)
   lengths = [len(e['tokens']) for e in examples]

@@ -113,6 +113,7 @@ def _quantise(
     context.seed,
     partners,
     context.policy(),
+    context.tracking,
   )
   return quantised.infer(trained, cfg, data, mesh)
 

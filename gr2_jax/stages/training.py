@@ -12,8 +12,8 @@ from jax.experimental import multihost_utils
 from gr2_jax import sharding
 from gr2_jax.data import pipeline, seeded, shards
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import loss
-from gr2_jax.train import loop, metrics, optimiser, state, step
+from gr2_jax.lm import flops, loss
+from gr2_jax.train import loop, metrics, optimiser, state, step, writers
 from gr2_jax.train.retention import Policy
 
 
@@ -187,6 +187,7 @@ def train(
   trainable: optimiser.Trainable | None = None,
   evaluate: Callable[[Any], dict] | None = None,
   policy: Policy | None = None,
+  tracking: writers.Tracking | None = None,
 ) -> Any:
   """Trains on a weighted mixture of sources; resumes where it was killed.
 
@@ -196,30 +197,27 @@ def train(
     params: what to start from, on the mesh.
     sources: examples by task.
     weights: share of each task.
-    directory: gets `checkpoints/` and `metrics.jsonl`.
+    directory: gets `checkpoints/`, `metrics.jsonl` and `timing.jsonl`.
     mesh: the mesh.
     seed: of the data order.
     desc: what the progress bar says.
     trainable: what is trained; see `optimiser.make`.
     evaluate: state -> numbers to record at each checkpoint.
     policy: what the checkpoints must agree with.
+    tracking: see `loop.fit`.
 
   Returns:
     The parameters after the last step.
   """
   batches = _training_batches(sources, weights, cfg, seed, directory)
-  if cfg.dropout:
-    process = jax.process_index(), jax.process_count()
-    batches = seeded.Seeded(batches, seed, *process)
   shape = _with_dropout(config, cfg)
   tx = optimiser.make(cfg.optimiser, trainable)
   loss_fn = named_loss(shape, sorted(sources))
   step_fn = step.make_train_step(loss_fn, tx, cfg.microbatches)
-  policy = _with_best(policy or Policy(), cfg)
   trained = loop.fit(
     state.create(params, tx, mesh),
     step_fn,
-    batches,
+    _seeded(batches, cfg, seed),
     cfg.steps,
     directory,
     mesh,
@@ -228,9 +226,27 @@ def train(
     desc=desc,
     evaluate=evaluate,
     max_skipped=cfg.max_skipped,
-    policy=policy,
+    policy=_with_best(policy or Policy(), cfg),
+    work=_work(config, tx, params),
+    tracking=tracking,
   )
   return trained.params
+
+
+def _seeded(batches: pipeline.LMIterator, cfg: TrainConfig, seed: int) -> Any:
+  """Gives batches the seeds of their dropout, where there is any."""
+  if not cfg.dropout:
+    return batches
+  process = jax.process_index(), jax.process_count()
+  return seeded.Seeded(batches, seed, *process)
+
+
+def _work(
+  config: lm_config.LMConfig, tx: optimiser.Optimiser, params: Any
+) -> Callable[[Any], dict[str, float]]:
+  trained = jax.tree_util.tree_leaves_with_path(tx.split(params)[0])
+  kernels = any(path[-1].key == 'kernel' for path, _ in trained)
+  return lambda batch: flops.of_batch(config, batch, kernels)
 
 
 @functools.lru_cache(maxsize=8)

@@ -38,7 +38,8 @@ class RulesConfig:
     noise: standard deviation of the noise, times the number of the attempt.
     top: how many items the rules rank; the rest keep the incoming order. A
       small model learns three choices and a copy, but not ten choices.
-    name_tokens: a longer category, brand or word is not named.
+    name_tokens: a longer category, brand or word is not named; nor is one that
+      spells an added token, which would be read as that token.
   """
 
   recency: float = 0.8
@@ -91,10 +92,7 @@ class RulesTeacher:
       dataset.num_items,
       cfg.window,
     )
-    self._short = [
-      len(vocab.encode(f' {name},')) <= cfg.name_tokens
-      for name in self._features.names
-    ]
+    self._fit = [self._fits(name) for name in self._features.names]
     self._check_budget(explanation_tokens)
 
   def answer(
@@ -201,7 +199,7 @@ class RulesTeacher:
     gains: dict[int, float] = {}
     for age, item in enumerate(history.tolist()):
       for feature in self._features.of(item).tolist():
-        if self._short[feature] and self._is_category(feature):
+        if self._fit[feature] and self._is_category(feature):
           # Rare categories say more, but a single one is no theme.
           gain = float(self._features.rarity[feature]) ** 0.5
           gains[feature] = (
@@ -226,13 +224,18 @@ class RulesTeacher:
         latest[feature],
       )
       for feature in self._features.of(chosen).tolist()
-      if feature in latest and self._short[feature]
+      if feature in latest and self._fit[feature]
     ]
     information = self._order.information(history, chosen)
     if len(history) and information.max() > 0:
       item = int(history[information.argmax()])
       found.append((float(information.max()), rationale.FOLLOWS, '', item))
     return found
+
+  def _fits(self, name: str) -> bool:
+    tokens = self._vocab.encode(f' {name},')
+    short = len(tokens) <= self._cfg.name_tokens
+    return short and max(tokens) < self._vocab.text_size
 
   def _is_category(self, feature: int) -> bool:
     return self._features.kinds[feature] == evidence.CATEGORY

@@ -40,6 +40,8 @@ def load(
   params = bert.read_params(directory / 'model.safetensors', config)
   tokenizer = tokenizers.Tokenizer.from_file(str(directory / 'tokenizer.json'))
   tokenizer.no_padding()
+  # A text that spells [SEP] or [MASK] is a text.
+  tokenizer.encode_special_tokens = True
   return config, params, tokenizer
 
 

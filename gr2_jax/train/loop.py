@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import progress, sharding
+from gr2_jax import devices, progress, sharding
 from gr2_jax.train import metrics as metrics_lib
-from gr2_jax.train import preemption
+from gr2_jax.train import preemption, profile, timing, writers
 from gr2_jax.train.checkpoint import Checkpointer
 from gr2_jax.train.retention import Policy
 from gr2_jax.train.skips import Skips
@@ -78,12 +78,18 @@ class _Job:
   stop: Callable | None
   max_skipped: int
   policy: Policy | None
+  work: Callable | None
+  tracking: writers.Tracking | None
 
   def run(self, state: TrainState) -> TrainState:
     """Restores, and goes on from there."""
-    writer = metrics_lib.MetricsWriter(self.directory / 'metrics.jsonl')
+    steps = self.tracking.profile if self.tracking else ''
     path = self.directory / 'checkpoints'
-    with Checkpointer(path, self.policy) as checkpointer:
+    with (
+      Checkpointer(path, self.policy) as checkpointer,
+      writers.Writers(self.directory, self.tracking) as writer,
+      profile.Profiler(steps, self.directory / 'profile') as profiler,
+    ):
       found = checkpointer.restore(state)
       start, meta = 0, {'window': {}, 'skipped': 0}
       if found is not None:
@@ -98,16 +104,21 @@ class _Job:
         self.iterator.set_state(iterator_state)
       skips = Skips(self.max_skipped, self.directory, meta['skipped'])
       window = _Window(meta['window'], skips)
+      clock = timing.Clock(devices.peak_flops(self.mesh.local_devices))
       bar = progress.bar(
         total=self.num_steps, desc=self.desc, unit='step', initial=start
       )
       with bar, preemption.guard() as preempted:
         for done in range(start + 1, self.num_steps + 1):
-          batch = _next_batch(self.iterator, done - 1, self.num_steps)
-          placed = sharding.shard_batch(self.mesh, batch)
-          state, pairs = self.step_fn(state, placed)
+          with clock.book('data'):
+            batch = _next_batch(self.iterator, done - 1, self.num_steps)
+            clock.did(self.work(batch) if self.work else {})
+            placed = sharding.shard_batch(self.mesh, batch)
+          state, pairs = profiler.run(done, self.step_fn, state, placed)
           window.add(done, pairs, batch)
-          saved = self._record(done, state, window, writer, checkpointer, bar)
+          saved = self._record(
+            done, state, window, writer, clock, checkpointer, bar
+          )
           bar.update()
           if preempted(done):
             if not saved:
@@ -126,26 +137,34 @@ class _Job:
     done: int,
     state: TrainState,
     window: _Window,
-    writer: metrics_lib.MetricsWriter,
+    writer: writers.Writers,
+    clock: timing.Clock,
     checkpointer: Checkpointer,
     bar: Any,
   ) -> bool:
     """Writes what is due after `done` steps; says if a checkpoint was."""
     last = done == self.num_steps
     save = done % self.ckpt_every == 0 or last
+    due = done % self.log_every == 0 or last
     record = {}
-    if done % self.log_every == 0 or last:
+    if due:
       record.update(window.take())
       if self.show in record:
         text = f'{self.show} {record[self.show]:.4f}'
         bar.set_postfix_str(text, refresh=False)
     if save:
       window.flush()
-      record.update(self.evaluate(state) if self.evaluate else {})
+      with clock.book('evaluation'):
+        record.update(self.evaluate(state) if self.evaluate else {})
+    record, times = metrics_lib.split_timing(record)
     if record:
       writer.write(done, record)
     if save:
-      self._save(done, state, window, checkpointer, record)
+      with clock.book('checkpoint'):
+        writer.flush()
+        self._save(done, state, window, checkpointer, record)
+    if due:
+      writer.write_timing(done, {**clock.take(), **times})
     return save
 
   def _save(
@@ -184,22 +203,22 @@ def fit(
   stop: Callable[[], bool] | None = None,
   max_skipped: int = 3,
   policy: Policy | None = None,
+  work: Callable[[Any], Mapping[str, float]] | None = None,
+  tracking: writers.Tracking | None = None,
 ) -> TrainState:
   """Trains until `num_steps`, from the latest checkpoint if there is one.
 
-  A run that was killed anywhere ends with the same bits as an undisturbed one:
-  parameters, optimiser, place in the data, and `metrics.jsonl`. Checkpoints are
-  written while training goes on. After SIGTERM the step is finished and saved,
-  and the process ends (`preemption.py`).
+  Killed anywhere it ends with the same bits as undisturbed: parameters,
+  optimiser, `metrics.jsonl`. After SIGTERM it ends too (`preemption.py`).
 
   Args:
     state: the state to start from; donated.
     step_fn: from `step.make_train_step`.
-    iterator: of host batches {name: [B, ...]}, with `get_state()` and
-      `set_state()`; the state is JSON-able or bytes.
+    iterator: of host batches {name: [B, ...]}, with `get_state()`, JSON-able or
+      bytes, and `set_state()`.
     num_steps: steps in all.
-    directory: gets `checkpoints/` and `metrics.jsonl`, whose records are means
-      over the steps since the record before.
+    directory: gets `checkpoints/`; `metrics.jsonl`, means over the steps since
+      the record before; `timing.jsonl` (`timing.Clock`, metrics `timing/...`).
     mesh: the mesh.
     ckpt_every: steps between checkpoints; the last step always gets one.
     log_every: steps between records.
@@ -208,11 +227,11 @@ def fit(
     rules: the rule table.
     show: which metric stands beside the progress bar.
     stop: asked after every checkpoint, and before the first step, whether to
-      end early. It must decide by what is on disk (`metrics.jsonl`), so that a
-      resumed run decides alike.
-    max_skipped: steps in a row whose loss or gradient is not finite, and whose
-      update is skipped for it, after which training ends.
+      end; by what is on disk alone, so that a resumed run decides alike.
+    max_skipped: skipped updates in a row (`skips.py`) after which it ends.
     policy: which checkpoints stay, and what they must agree with.
+    work: what a host batch holds, for rates: units by name, and `flops`.
+    tracking: where else the numbers go, and which steps are traced.
 
   Returns:
     The state after `num_steps`, or where `stop` ended the run.
@@ -223,8 +242,8 @@ def fit(
     OSError: a checkpoint could not be written.
   """
   job = _Job(
-    step_fn, iterator, num_steps, pathlib.Path(directory).absolute(), mesh,
-    ckpt_every, log_every, desc, evaluate, show, stop, max_skipped, policy,
+    step_fn, iterator, num_steps, directory.absolute(), mesh, ckpt_every,
+    log_every, desc, evaluate, show, stop, max_skipped, policy, work, tracking,
   )  # fmt: skip
   with sharding.use(mesh, rules):
     return job.run(state)

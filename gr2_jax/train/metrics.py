@@ -16,6 +16,9 @@ from gr2_jax import files
 
 Pairs = dict[str, tuple[Any, Any]]
 
+# Names that begin so are of times, which no two runs share; see `timing.py`.
+TIMING = 'timing/'
+
 
 def combine(left: Pairs, right: Pairs, xp: Any = jnp) -> Pairs:
   """Combines the metrics of two parts, name by name.
@@ -56,6 +59,19 @@ def means(pairs: Pairs) -> dict[str, float]:
     for name, (total, count) in pairs.items()
     if float(count) != 0
   }
+
+
+def split_timing(
+  values: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns (what a resumed run repeats, times without their prefix)."""
+  times = {
+    name.removeprefix(TIMING): value
+    for name, value in values.items()
+    if name.startswith(TIMING)
+  }
+  rest = {k: v for k, v in values.items() if not k.startswith(TIMING)}
+  return rest, times
 
 
 class MetricsWriter:

@@ -98,3 +98,14 @@ def test_bad_lines_are_named_with_source_and_number():
 def test_a_missing_run_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match='config.json is missing'):
     rerank.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'line',
+  [b'{"history": ["\xff"]}', b'[' * 200_000, b'9' * 5000, b'\x80\x04K', '[{'],
+)
+def test_lines_that_break_parsers_are_named(line):
+  good = '{"history": [], "candidates": ["i1", "i2"]}'
+  with pytest.raises(ValueError, match='lists.jsonl:3: '):
+    rerank.read_records([good, '', line], 'lists.jsonl')
+  assert rerank.read_records([good.encode()], '-') == [json.loads(good)]

@@ -1,11 +1,15 @@
 """Tokenizers of GGUF files: pieces, added tokens, round trips, errors."""
 
 import gguf
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from gr2_jax.lm import gguf_tokenizer
 from gr2_jax.lm.gguf_file import File
+from gr2_jax.text.pretrained import Pretrained
+from gr2_jax.text.vocab import Vocab
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 TOKENS = [*ALPHABET, 'Ġt', 'he', 'Ġthe', '12', '<|end|>', '<think>', '[PAD]']
@@ -181,3 +185,26 @@ def test_bytes_that_are_lost_are_listed(tmp_path, caplog):
   tokens = [*TOKENS[1:-1], '[PAD]', '[PAD1]']
   make(tmp_path / 'a', tokens=tokens, token_type=[*KINDS[1:], 5])
   assert f'lacks the byte tokens {ALPHABET[0]}:' in caplog.text
+
+
+@hypothesis.settings(
+  deadline=None,
+  max_examples=60,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(data=st.data())
+@pytest.mark.parametrize(
+  'pre', ['default', 'gpt-2', 'smollm', 'qwen2', 'llama-bpe']
+)
+def test_no_title_forges_a_token(tmp_path, data, pre):
+  """The tokenizer itself finds its tokens in a text; as text pieces it does
+  not."""
+  if not (tmp_path / 'a').exists():
+    write(tmp_path / 'a', pre, bos_token_id=END)
+  own = gguf_tokenizer.build(File(tmp_path / 'a'), len(TOKENS))
+  vocab = Vocab.pretrained(Pretrained(own, '<|end|>', '<|end|>'), 2, 4)
+  spelled = [*TOKENS[END:], '<|sid_end|>', '<s_a_1>', '"]}', '<|', 'end', '|>']
+  part = st.one_of(st.sampled_from(spelled), st.text(max_size=4))
+  title = ''.join(data.draw(st.lists(part)))
+  ids = vocab.encode(title, added='none')
+  assert max(ids, default=0) < END

@@ -205,6 +205,17 @@ def test_files_that_do_not_fit(tmp_path, mesh1):
     hf.load(tmp_path, mesh1)
 
 
+@pytest.mark.parametrize('name', ['../secret', '/etc/passwd', 'a/../../x'])
+def test_an_index_cannot_name_files_elsewhere(tmp_path, mesh1, name):
+  directory = tmp_path / 'model'
+  hf.save(directory, QWEN3, _init(QWEN3, mesh1))
+  (tmp_path / 'secret').write_bytes(b'x')
+  index = {'weight_map': {'model.norm.weight': name}}
+  (directory / 'model.safetensors.index.json').write_text(json.dumps(index))
+  with pytest.raises(ValueError, match='all files of a model lie in its dir'):
+    hf.load(directory, mesh1)
+
+
 @pytest.mark.parametrize('tied', [False, True])
 def test_new_rows_and_nothing_else(tied, mesh8):
   config = dataclasses.replace(QWEN3, tie_embeddings=tied)

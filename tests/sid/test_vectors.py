@@ -1,5 +1,7 @@
 """Scaling of embeddings, and reading them from disk."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -41,3 +43,27 @@ def test_files_are_mapped_and_checked(tmp_path):
   np.save(path, np.ones((3, 2), int))
   with pytest.raises(ValueError, match='holds int64; save .* as float32'):
     vectors.read(path, 3)
+
+
+class _Hostile:
+  """Runs code where it is unpickled."""
+
+  def __reduce__(self):
+    return (open, ('executed', 'w'))
+
+
+@pytest.mark.parametrize('kind', ['array', 'pickle', 'archive', 'empty'])
+def test_python_objects_are_not_read(tmp_path, monkeypatch, kind):
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / 'vectors.npy'
+  hostile = np.array([[_Hostile()]], object)
+  with path.open('wb') as stream:
+    if kind == 'array':
+      np.save(stream, hostile, allow_pickle=True)
+    elif kind == 'pickle':
+      pickle.dump(_Hostile(), stream)
+    elif kind == 'archive':
+      np.savez(stream, x=hostile)
+  with pytest.raises(ValueError, match='vectors.npy is no array of numbers'):
+    vectors.read(path, 1)
+  assert not (tmp_path / 'executed').exists()

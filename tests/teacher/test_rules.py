@@ -1,5 +1,7 @@
 """What the rules teacher sees, says and ranks."""
 
+import copy
+import dataclasses
 import re
 
 import hypothesis
@@ -168,3 +170,27 @@ def test_names_with_braces_are_no_fields():
 def test_an_impossible_budget_is_refused_at_once(world):
   with pytest.raises(ValueError, match='is 9: raise it'):
     world.teacher(explanation_tokens=9)
+
+
+def test_a_name_that_spells_a_token_is_not_named(world):
+  """A category or brand would cite an item that nobody cited."""
+  items = [
+    dataclasses.replace(
+      item,
+      categories=('<s_a_1>', '<|sid_begin|><s_a_0><s_b_0><|sid_end|>', '", "'),
+      brand='<s_b_3>' if i % 2 else '<|sid_end|>',
+    )
+    for i, item in enumerate(world.dataset.items)
+  ]
+  hostile = copy.copy(world)
+  hostile.dataset = dataclasses.replace(world.dataset, items=items)
+  teacher = hostile.teacher(name_tokens=40, explanation_tokens=300)
+  asked = [request([1, 2, 3, i], [i + 1, i + 2, i + 3]) for i in range(4, 16)]
+  for attempt in range(3):
+    answers = teacher.answer(asked, attempt, np.random.default_rng(attempt))
+    for each, got in zip(asked, answers, strict=True):
+      tokens = world.vocab.encode(got.explanation, added='sids')
+      added = [t for t in tokens if t >= world.vocab.text_size]
+      assert len(added) == 2 * (2 + 2)
+      first, last = cited(got.explanation)
+      assert first in each.history and last == got.ranking[0]

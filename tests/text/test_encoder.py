@@ -88,6 +88,7 @@ def make_tokenizer():
   tokenizer.post_processor = processors.TemplateProcessing(
     single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)]
   )
+  tokenizer.add_special_tokens(special)
   # A file in the wild pads: `load` has to turn that off.
   tokenizer.enable_padding(length=32)
   return tokenizer
@@ -168,6 +169,22 @@ def test_long_texts_are_cut(directory, mesh1):
   np.testing.assert_array_equal(long, short)
   with pytest.raises(ValueError, match='max_length 41 must lie in 3..40'):
     encoder.embed(texts, config, params, tokenizer, mesh1, 41)
+
+
+def test_texts_do_not_spell_special_tokens(directory):
+  *_, tokenizer = encoder.load(directory)
+  special = set(tokenizer.get_added_tokens_decoder())
+  assert len(special) == 5
+  for name in ('[CLS]', '[SEP]', '[PAD]', '[MASK]', 'toy [SEP][UNK] story'):
+    ids = tokenizer.encode(name, add_special_tokens=False).ids
+    known = {tokenizer.token_to_id('[UNK]')}
+    assert special.isdisjoint(set(ids) - known), name
+  whole = tokenizer.encode('toy [SEP] story').ids
+  assert (
+    whole.count(tokenizer.token_to_id('[SEP]'))
+    == 1
+    == whole[-1:].count(tokenizer.token_to_id('[SEP]'))
+  )
 
 
 def test_files_that_do_not_fit_are_named(directory, tmp_path):

@@ -1,0 +1,31 @@
+"""What every command sets up: the cache of compiled programs is on."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import jax
+from launch import start
+start.set_up()
+print(jax.config.jax_compilation_cache_dir)
+print(jax.config.jax_enable_compilation_cache)
+"""
+
+
+@pytest.mark.parametrize('own', ['', 'elsewhere'])
+def test_compiled_programs_are_kept_by_default(tmp_path, own):
+  settings = {'JAX_COMPILATION_CACHE_DIR': own} if own else {}
+  result = subprocess.run(
+    [sys.executable, '-c', _PROGRAM],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=pathlib.Path(__file__).resolve().parents[2],
+    env={'PATH': '', 'GR2_CACHE': str(tmp_path), **settings},
+  )
+  place, enabled = result.stdout.split()
+  assert place == own if own else str(tmp_path / 'xla')
+  assert enabled == 'True'
