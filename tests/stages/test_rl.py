@@ -156,6 +156,8 @@ def test_files_and_a_resume_with_the_same_end(workdir, monkeypatch):
   assert resumed == summary
   jax.tree.map(np.testing.assert_array_equal, _params(whole), _params(cut))
   assert list(files.read_jsonl(cut / 'rl' / 'rollouts.jsonl')) == samples
+  texts = [(w / 'rl' / 'metrics.jsonl').read_text() for w in (whole, cut)]
+  assert texts[0] == texts[1]
 
 
 def test_settings_are_checked_before_anything_runs(workdir):
