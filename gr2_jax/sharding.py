@@ -18,6 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH = ('data', 'fsdp')
+# Of a device's memory, for what `choose_sizes` counts.
+_FILLED = 0.6
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 _COMMON: Rules = (
@@ -77,6 +79,58 @@ def make_mesh(
   return jax.make_mesh(
     shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
   )
+
+
+def choose_sizes(
+  devices: int,
+  memory: int | None,
+  training: int,
+  decoding: int,
+  width: int,
+  heads: int,
+) -> tuple[int, int, int]:
+  """Chooses a mesh that holds a model, split as little as possible.
+
+  The smallest `tensor` with which some `fsdp` fits, then the smallest `fsdp`,
+  both powers of two; data takes the rest. A device holds its parts of what
+  training keeps, split over both, and of the copy that decodes, split over
+  `tensor`; `_FILLED` of the memory may hold them, the rest is for activations
+  and caches. Our choice.
+
+  Args:
+    devices: their number.
+    memory: bytes of each; None where a device has no memory of its own (a CPU),
+      for data parallelism.
+    training: bytes of parameters, gradients and Adam's moments.
+    decoding: bytes of the parameters as they decode.
+    width: D; `fsdp` divides it.
+    heads: M, key/value heads; `tensor` divides it.
+
+  Returns:
+    (data, fsdp, tensor).
+
+  Raises:
+    ValueError: no such mesh holds the model.
+  """
+  if memory is None:
+    return devices, 1, 1
+  for tensor in _powers(math.gcd(devices, heads)):
+    for fsdp in _powers(math.gcd(devices // tensor, width)):
+      need = training / (fsdp * tensor) + decoding / tensor
+      if need <= _FILLED * memory:
+        return devices // (fsdp * tensor), fsdp, tensor
+  raise ValueError(
+    f'No mesh of {devices} devices with {memory / 2**30:.1f} GiB each holds a '
+    f'model of {training / 2**30:.1f} GiB in training and '
+    f'{decoding / 2**30:.1f} GiB in decoding within {_FILLED:.0%} of the '
+    'memory: take more devices, LoRA (lm.lora_rank), or give config.mesh its '
+    'sizes.'
+  )
+
+
+def _powers(most: int) -> list[int]:
+  """Returns the powers of two that divide `most`."""
+  return [1 << i for i in range(most.bit_length()) if most % (1 << i) == 0]
 
 
 @contextlib.contextmanager
@@ -163,12 +217,31 @@ def batch_parts(mesh: Mesh) -> int:
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 
-def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
-  """Puts a batch on the mesh, one axis split over data and fsdp.
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+  """Returns which rows of a batch lie on devices of this process, int [n].
 
   Args:
     mesh: the mesh.
-    tree: arrays [B, ...] of this process's part of the batch.
+    rows: B, of the whole batch.
+  """
+  held = np.zeros(rows, bool)
+  split = batch_sharding(mesh)
+  for index in split.addressable_devices_indices_map((rows,)).values():
+    held[index] = True
+  return np.flatnonzero(held)
+
+
+def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
+  """Puts a batch on the mesh, one axis split over data and fsdp.
+
+  Every process of a run gives the whole batch, the same one, and puts there
+  what its devices hold: so a batch does not depend on the number of processes,
+  and neither a row is lost nor does one come twice, whatever the mesh.
+
+  Args:
+    mesh: the mesh.
+    tree: arrays [B, ...]; rows that are not this process's (`own_rows`) are not
+      read.
     axis: which axis is B's.
 
   Returns:
@@ -182,16 +255,26 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
 
   def put(path: Any, x: Any) -> jax.Array:
     x = np.asarray(x)
-    rows = x.shape[axis] * jax.process_count() if x.ndim > axis else 0
+    rows = x.shape[axis] if x.ndim > axis else 0
     if not rows or rows % parts:
       raise ValueError(
         f'Batch entry {jax.tree_util.keystr(path)} of shape {x.shape} has '
-        f'{rows} rows in all, which do not divide by the {parts} devices of '
-        f'the axes {BATCH}: change the batch size or config.mesh.'
+        f'{rows} rows, which do not divide by the {parts} devices of the axes '
+        f'{BATCH}: change the batch size or config.mesh.'
       )
-    return jax.make_array_from_process_local_data(sharding, x)
+    return _put(x, sharding)
 
   return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def _put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+  """Moves an array; one of the host is the same on every process."""
+  local = not isinstance(x, jax.Array) or x.is_fully_addressable
+  if sharding.is_fully_addressable or not local:
+    return jax.device_put(x, sharding)
+  # `device_put` would compare the processes' values: a message each.
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
@@ -200,5 +283,17 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def reshard(tree: Any, shardings: Any) -> Any:
-  """Moves a tree to other shardings (a tree of them, or one for all)."""
-  return jax.device_put(tree, shardings)
+  """Moves a tree to other shardings (a tree of them, or one for all).
+
+  What lies on the host must be the same on every process.
+  """
+  if jax.process_count() == 1:
+    return jax.device_put(tree, shardings)
+  if isinstance(shardings, jax.sharding.Sharding):
+    return jax.tree.map(lambda x: _put(x, shardings), tree)
+  return jax.tree.map(_put, tree, shardings)
+
+
+def fetch(mesh: Mesh, tree: Any) -> Any:
+  """Reads a tree of the mesh as NumPy arrays, whole, on every process."""
+  return jax.device_get(replicate(mesh, tree))

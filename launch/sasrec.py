@@ -38,9 +38,10 @@ def measure(config, directory: pathlib.Path) -> dict:
     The test metrics of SASRec and of popularity, with what they belong to.
   """
   from gr2_jax import config as config_lib
-  from gr2_jax import files, sharding
+  from gr2_jax import files
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
+  from gr2_jax.stages import meshes
 
   section = config_lib.to_dict(config.data)
   del section['split']
@@ -50,7 +51,7 @@ def measure(config, directory: pathlib.Path) -> dict:
     sasrec.SASRecConfig, config.candidates.get('sasrec', {})
   )
   started = time.monotonic()
-  mesh = sharding.make_mesh(**config.mesh)
+  mesh = meshes.make(config)
   model = sasrec.train(dataset, split, cfg, mesh, directory, config.seed)
   seconds = time.monotonic() - started
   found = {}

@@ -14,7 +14,7 @@ TOP = {
 }
 # Lower tiers first; a module imports its own tier and those before it.
 TIERS = [
-  {'config', 'assets', 'sharding', 'files', 'progress'},
+  {'config', 'assets', 'sharding', 'files', 'processes', 'progress'},
   {'text', 'data', 'sid', 'lm', 'rank', 'train'},
   {'decode'},
   {'teacher', 'rl', 'report'},

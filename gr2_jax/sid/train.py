@@ -46,7 +46,7 @@ def fit(
     ValueError: the contrastive term is on without partners, or the batch size
       does not divide by the devices.
   """
-  source = batches.source(vectors, config, seed, partners)
+  source = batches.source(vectors, config, seed, partners, mesh)
   if config.batch_size % sharding.batch_parts(mesh):
     raise ValueError(
       f'sid.batch_size = {config.batch_size} does not divide by the '
@@ -70,7 +70,7 @@ def fit(
       found.append(numbers)
       # Only one block waits while another is worked on: more fill the memory.
       jax.block_until_ready(found[-2:-1])
-    return current, _record(jax.device_get(found), quantises)
+    return current, _record(sharding.fetch(mesh, found), quantises)
 
   def unique(current):
     codes = quantised.codes(current, config, vectors, mesh)

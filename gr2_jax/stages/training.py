@@ -21,7 +21,7 @@ class TrainConfig:
 
   Attributes:
     steps: updates.
-    batch_size: B, rows an update over all processes.
+    batch_size: B, rows an update.
     length: T, tokens a row.
     microbatches: gradients are accumulated over this many parts of a batch.
     lr: peak learning rate. For pretrained models 1e-4 while only new rows
@@ -91,22 +91,8 @@ def _batches(
   seed: int,
   num_epochs: int | None = None,
 ) -> pipeline.LMIterator:
-  """Returns this process's share of the batches."""
-  processes = jax.process_count()
-  if cfg.batch_size % processes:
-    raise ValueError(
-      f'batch_size = {cfg.batch_size} does not divide by the {processes} '
-      'processes: make it a multiple.'
-    )
   return pipeline.lm_iterator(
-    sources,
-    weights,
-    cfg.length,
-    cfg.batch_size // processes,
-    seed,
-    num_epochs=num_epochs,
-    process_index=jax.process_index(),
-    process_count=processes,
+    sources, weights, cfg.length, cfg.batch_size, seed, num_epochs=num_epochs
   )
 
 
@@ -143,8 +129,7 @@ def train(
   """
   batches = _batches(sources, weights, cfg, seed)
   if cfg.dropout:
-    process = jax.process_index(), jax.process_count()
-    batches = seeded.Seeded(batches, seed, *process)
+    batches = seeded.Seeded(batches, seed)
   if config.dropout:
     raise ValueError(
       f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import progress, sharding
+from gr2_jax import processes, progress, sharding
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train.checkpoint import Checkpointer
 from gr2_jax.train.state import TrainState
@@ -114,7 +114,9 @@ class _Job:
     return state
 
   def _ended(self) -> bool:
-    return self.stop is not None and self.stop()
+    if self.stop is None:
+      return False
+    return processes.on_first(lambda: bool(self.stop()))
 
   def _record(
     self,
@@ -168,8 +170,8 @@ def fit(
   Args:
     state: the state to start from; donated.
     step_fn: from `step.make_train_step`.
-    iterator: of host batches {name: [B, ...]}, with `get_state()` and
-      `set_state()`; the state is JSON-able or bytes.
+    iterator: of host batches {name: [B, ...]}, the same on every process, with
+      `get_state()` and `set_state()`; the state is JSON-able or bytes.
     num_steps: steps in all.
     directory: gets `checkpoints/` and `metrics.jsonl`, whose records are means
       over the steps since the record before.
@@ -182,7 +184,7 @@ def fit(
     show: which metric stands beside the progress bar.
     stop: asked after every checkpoint, and before the first step, whether to
       end early. It must decide by what is on disk (`metrics.jsonl`), so that a
-      resumed run decides alike.
+      resumed run decides alike; of several processes the first one decides.
 
   Returns:
     The state after `num_steps`, or where `stop` ended the run.
