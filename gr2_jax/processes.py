@@ -4,6 +4,7 @@ All processes run the same stages on the same mesh and share the workdir. What
 lies on disk is written and judged by the first one; the others wait and read.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -56,6 +57,40 @@ def on_first(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     raise
   _exchange(text)
   return value
+
+
+@functools.cache
+def connect(mesh: jax.sharding.Mesh) -> None:
+  """Connects the devices that a mesh's programs add up over, all at once.
+
+  On CPUs a group of devices connects at its first use, for which its processes
+  must come within 30 seconds of each other: compiling alone can take longer.
+
+  Args:
+    mesh: the mesh.
+  """
+  if jax.process_count() == 1:
+    return
+  axes = [name for name, size in mesh.shape.items() if size > 1]
+  groups = [
+    names
+    for size in range(1, len(axes) + 1)
+    for names in itertools.combinations(axes, size)
+  ]
+
+  def add(x: jax.Array) -> list[jax.Array]:
+    return [jax.lax.psum(x, names) for names in groups]
+
+  everywhere = jax.sharding.PartitionSpec(mesh.axis_names)
+  run = jax.jit(
+    jax.shard_map(add, mesh=mesh, in_specs=everywhere, out_specs=everywhere)
+  )
+  split = jax.sharding.NamedSharding(mesh, everywhere)
+  ones = np.ones(mesh.size, np.float32)
+  x = jax.make_array_from_callback(ones.shape, split, lambda index: ones[index])
+  compiled = run.lower(x).compile()
+  on_first(lambda: None)
+  jax.block_until_ready(compiled(x))
 
 
 def _receive() -> Any:

@@ -29,22 +29,27 @@ def make(config: ml_collections.ConfigDict) -> jax.sharding.Mesh:
     ValueError: the sizes do not fit the devices, or no mesh holds the model.
   """
   sizes = config_lib.to_dict(config.mesh)
-  if AUTO not in sizes.values():
-    return sharding.make_mesh(**sizes)
+  if AUTO in sizes.values():
+    sizes = _choose(config)
+  mesh = sharding.make_mesh(**sizes)
+  processes.connect(mesh)
+  return mesh
+
+
+def _choose(config: ml_collections.ConfigDict) -> dict[str, int]:
   # The devices of all processes get the same answer.
   memory = processes.on_first(_memory)
   shape = _shape(config)
   training, decoding = count_bytes(shape)
-  return sharding.make_mesh(
-    *sharding.choose_sizes(
-      jax.device_count(),
-      memory,
-      training,
-      decoding,
-      shape.width,
-      shape.kv_heads,
-    )
+  sizes = sharding.choose_sizes(
+    jax.device_count(),
+    memory,
+    training,
+    decoding,
+    shape.width,
+    shape.kv_heads,
   )
+  return dict(zip(sharding.AXES, sizes, strict=True))
 
 
 def _memory() -> int | None:

@@ -82,8 +82,6 @@ def start(
   environment = os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'JAX_NUM_CPU_DEVICES': str(devices),
-    # The processes share these cores: one compiles for all.
-    'JAX_SHARE_BINARY_BETWEEN_HOSTS': 'true',
     'PYTHONPATH': str(ROOT),
   }
   folder = pathlib.Path(tempfile.mkdtemp(prefix='gr2_several_'))
