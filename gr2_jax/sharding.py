@@ -7,6 +7,7 @@ mesh axes. Parameters live as plain dicts of sharded arrays.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,8 +19,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH = ('data', 'fsdp')
-# Of a device's memory, for what `choose_sizes` counts.
-_FILLED = 0.6
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 _COMMON: Rules = (
@@ -79,58 +78,6 @@ def make_mesh(
   return jax.make_mesh(
     shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
   )
-
-
-def choose_sizes(
-  devices: int,
-  memory: int | None,
-  training: int,
-  decoding: int,
-  width: int,
-  heads: int,
-) -> tuple[int, int, int]:
-  """Chooses a mesh that holds a model, split as little as possible.
-
-  The smallest `tensor` with which some `fsdp` fits, then the smallest `fsdp`,
-  both powers of two; data takes the rest. A device holds its parts of what
-  training keeps, split over both, and of the copy that decodes, split over
-  `tensor`; `_FILLED` of the memory may hold them, the rest is for activations
-  and caches. Our choice.
-
-  Args:
-    devices: their number.
-    memory: bytes of each; None where a device has no memory of its own (a CPU),
-      for data parallelism.
-    training: bytes of parameters, gradients and Adam's moments.
-    decoding: bytes of the parameters as they decode.
-    width: D; `fsdp` divides it.
-    heads: M, key/value heads; `tensor` divides it.
-
-  Returns:
-    (data, fsdp, tensor).
-
-  Raises:
-    ValueError: no such mesh holds the model.
-  """
-  if memory is None:
-    return devices, 1, 1
-  for tensor in _powers(math.gcd(devices, heads)):
-    for fsdp in _powers(math.gcd(devices // tensor, width)):
-      need = training / (fsdp * tensor) + decoding / tensor
-      if need <= _FILLED * memory:
-        return devices // (fsdp * tensor), fsdp, tensor
-  raise ValueError(
-    f'No mesh of {devices} devices with {memory / 2**30:.1f} GiB each holds a '
-    f'model of {training / 2**30:.1f} GiB in training and '
-    f'{decoding / 2**30:.1f} GiB in decoding within {_FILLED:.0%} of the '
-    'memory: take more devices, LoRA (lm.lora_rank), or give config.mesh its '
-    'sizes.'
-  )
-
-
-def _powers(most: int) -> list[int]:
-  """Returns the powers of two that divide `most`."""
-  return [1 << i for i in range(most.bit_length()) if most % (1 << i) == 0]
 
 
 @contextlib.contextmanager
@@ -269,12 +216,21 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
 
 def _put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
   """Moves an array; one of the host is the same on every process."""
-  local = not isinstance(x, jax.Array) or x.is_fully_addressable
-  if sharding.is_fully_addressable or not local:
+  if sharding.is_fully_addressable:
     return jax.device_put(x, sharding)
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    same = x.sharding.is_equivalent_to(sharding, x.ndim)
+    return x if same else _mover(sharding)(x)
   # `device_put` would compare the processes' values: a message each.
   x = np.asarray(x)
-  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+  return jax.make_array_from_callback(
+    x.shape, sharding, lambda index: np.asarray(x[index])
+  )
+
+
+@functools.cache
+def _mover(sharding: jax.sharding.Sharding) -> Callable:
+  return jax.jit(lambda x: x, out_shardings=sharding)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:

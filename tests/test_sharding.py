@@ -76,39 +76,3 @@ def test_activations_take_their_logical_axes(mesh8):
   assert out.addressable_shards[0].data.shape == (1, 3)
   with pytest.raises(ValueError, match='1 axis names'):
     sharding.constrain(np.ones((2, 2)), 'batch')
-
-
-_GIB = 2**30
-
-
-@pytest.mark.parametrize(
-  'devices, memory, training, decoding, want',
-  [
-    # A CPU: data parallel, however large.
-    (8, None, 500, 500, (8, 1, 1)),
-    # 3 + 1 of 0.6 * 10: fits whole.
-    (8, 10, 3, 1, (8, 1, 1)),
-    # 20 / 4 + 1 = 6 fits, 20 / 2 + 1 does not.
-    (8, 10, 20, 1, (2, 4, 1)),
-    # No fsdp holds 8 of decoding; 2 tensors leave 2 for 20 / (2 * 8).
-    (16, 10, 20, 8, (1, 8, 2)),
-    # Of three devices only the whole is a power of two: data parallel.
-    (3, 10, 3, 1, (3, 1, 1)),
-  ],
-)
-def test_sizes_are_the_smallest_that_fit(
-  devices, memory, training, decoding, want
-):
-  memory = memory and memory * _GIB
-  given = training * _GIB, decoding * _GIB
-  assert sharding.choose_sizes(devices, memory, *given, 64, 8) == want
-
-
-def test_sizes_divide_the_model_or_say_what_does_not_fit():
-  given = 10 * _GIB, 20 * _GIB, 8 * _GIB
-  # One head cannot be split; nor can a width of 6 into four, where 2 tensors
-  # leave 20 / 4 + 4.
-  with pytest.raises(ValueError, match='16 devices with 10.0 GiB .* 20.0 GiB'):
-    sharding.choose_sizes(16, *given, 64, 1)
-  with pytest.raises(ValueError, match='No mesh of 16 devices'):
-    sharding.choose_sizes(16, *given, 6, 2)

@@ -1,5 +1,7 @@
 """The mesh of a run: as its config says, or chosen by model and devices."""
 
+import math
+
 import flax.linen as nn
 import jax
 import ml_collections
@@ -12,6 +14,8 @@ from gr2_jax.stages import pretrained
 
 # A size of config.mesh that is chosen.
 AUTO = 0
+# Of a device's memory, for what `choose_sizes` counts.
+_FILLED = 0.6
 _TABLES = ('embedding', 'output')
 
 
@@ -20,7 +24,7 @@ def make(config: ml_collections.ConfigDict) -> jax.sharding.Mesh:
 
   Args:
     config: of a run. Where `mesh.fsdp` or `mesh.tensor` is 0, both and `data`
-      are chosen (`sharding.choose_sizes`).
+      are chosen (`choose_sizes`).
 
   Returns:
     The mesh.
@@ -41,7 +45,7 @@ def _choose(config: ml_collections.ConfigDict) -> dict[str, int]:
   memory = processes.on_first(_memory)
   shape = _shape(config)
   training, decoding = count_bytes(shape)
-  sizes = sharding.choose_sizes(
+  sizes = choose_sizes(
     jax.device_count(),
     memory,
     training,
@@ -50,6 +54,58 @@ def _choose(config: ml_collections.ConfigDict) -> dict[str, int]:
     shape.kv_heads,
   )
   return dict(zip(sharding.AXES, sizes, strict=True))
+
+
+def choose_sizes(
+  devices: int,
+  memory: int | None,
+  training: int,
+  decoding: int,
+  width: int,
+  heads: int,
+) -> tuple[int, int, int]:
+  """Chooses a mesh that holds a model, split as little as possible.
+
+  The smallest `tensor` with which some `fsdp` fits, then the smallest `fsdp`,
+  both powers of two; data takes the rest. A device holds its parts of what
+  training keeps, split over both, and of the copy that decodes, split over
+  `tensor`; `_FILLED` of the memory may hold them, the rest is for activations
+  and caches. Our choice.
+
+  Args:
+    devices: their number.
+    memory: bytes of each; None where a device has no memory of its own (a CPU),
+      for data parallelism.
+    training: bytes of parameters, gradients and Adam's moments.
+    decoding: bytes of the parameters as they decode.
+    width: D; `fsdp` divides it.
+    heads: M, key/value heads; `tensor` divides it.
+
+  Returns:
+    (data, fsdp, tensor).
+
+  Raises:
+    ValueError: no such mesh holds the model.
+  """
+  if memory is None:
+    return devices, 1, 1
+  for tensor in _powers(math.gcd(devices, heads)):
+    for fsdp in _powers(math.gcd(devices // tensor, width)):
+      need = training / (fsdp * tensor) + decoding / tensor
+      if need <= _FILLED * memory:
+        return devices // (fsdp * tensor), fsdp, tensor
+  raise ValueError(
+    f'No mesh of {devices} devices with {memory / 2**30:.1f} GiB each holds a '
+    f'model of {training / 2**30:.1f} GiB in training and '
+    f'{decoding / 2**30:.1f} GiB in decoding within {_FILLED:.0%} of the '
+    'memory: take more devices, LoRA (lm.lora_rank), or give config.mesh its '
+    'sizes.'
+  )
+
+
+def _powers(most: int) -> list[int]:
+  """Returns the powers of two that divide `most`."""
+  return [1 << i for i in range(most.bit_length()) if most % (1 << i) == 0]
 
 
 def _memory() -> int | None:

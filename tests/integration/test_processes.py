@@ -71,7 +71,7 @@ def test_two_processes_agree_and_train_as_one(tmp_path):
   assert first['trained'] == second['trained'] == first['resumed']
   np.testing.assert_allclose(first['trained'], alone, rtol=1e-6)
   lines = (tmp_path / 'cut' / 'metrics.jsonl').read_text().splitlines()
-  assert [json.loads(line)['step'] for line in lines] == list(range(1, 7))
+  assert [json.loads(line)['step'] for line in lines] == [1, 2, 3, 4]
 
 
 @pytest.fixture(scope='module')
