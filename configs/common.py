@@ -50,6 +50,7 @@ def base() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(
     {
       'seed': 0,
+      # -1: what the others leave; fsdp or tensor 0: all three are chosen.
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {
         'name': '',

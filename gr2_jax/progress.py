@@ -6,6 +6,8 @@ from typing import Any
 
 import tqdm
 
+from gr2_jax import processes
+
 
 def bar(
   iterable: Iterable | None = None,
@@ -17,7 +19,8 @@ def bar(
   """Returns a progress bar on standard error.
 
   Where standard error is not a terminal (a log file, CI) the bar prints a line
-  every ten seconds instead of redrawing itself.
+  every ten seconds instead of redrawing itself. Of several processes the first
+  one shows it.
 
   Args:
     iterable: what to walk through; None for a bar that is updated by hand.
@@ -40,4 +43,5 @@ def bar(
     maxinterval=10.0,
     dynamic_ncols=terminal,
     ascii=None if terminal else ' #',
+    disable=not processes.is_first(),
   )

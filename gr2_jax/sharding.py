@@ -7,6 +7,7 @@ mesh axes. Parameters live as plain dicts of sharded arrays.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -163,12 +164,31 @@ def batch_parts(mesh: Mesh) -> int:
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 
-def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
-  """Puts a batch on the mesh, one axis split over data and fsdp.
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+  """Returns which rows of a batch lie on devices of this process, int [n].
 
   Args:
     mesh: the mesh.
-    tree: arrays [B, ...] of this process's part of the batch.
+    rows: B, of the whole batch.
+  """
+  held = np.zeros(rows, bool)
+  split = batch_sharding(mesh)
+  for index in split.addressable_devices_indices_map((rows,)).values():
+    held[index] = True
+  return np.flatnonzero(held)
+
+
+def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
+  """Puts a batch on the mesh, one axis split over data and fsdp.
+
+  Every process of a run gives the whole batch, the same one, and puts there
+  what its devices hold: so a batch does not depend on the number of processes,
+  and neither a row is lost nor does one come twice, whatever the mesh.
+
+  Args:
+    mesh: the mesh.
+    tree: arrays [B, ...]; rows that are not this process's (`own_rows`) are not
+      read.
     axis: which axis is B's.
 
   Returns:
@@ -182,16 +202,35 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
 
   def put(path: Any, x: Any) -> jax.Array:
     x = np.asarray(x)
-    rows = x.shape[axis] * jax.process_count() if x.ndim > axis else 0
+    rows = x.shape[axis] if x.ndim > axis else 0
     if not rows or rows % parts:
       raise ValueError(
         f'Batch entry {jax.tree_util.keystr(path)} of shape {x.shape} has '
-        f'{rows} rows in all, which do not divide by the {parts} devices of '
-        f'the axes {BATCH}: change the batch size or config.mesh.'
+        f'{rows} rows, which do not divide by the {parts} devices of the axes '
+        f'{BATCH}: change the batch size or config.mesh.'
       )
-    return jax.make_array_from_process_local_data(sharding, x)
+    return _put(x, sharding)
 
   return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def _put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+  """Moves an array; one of the host is the same on every process."""
+  if sharding.is_fully_addressable:
+    return jax.device_put(x, sharding)
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    same = x.sharding.is_equivalent_to(sharding, x.ndim)
+    return x if same else _mover(sharding)(x)
+  # `device_put` would compare the processes' values: a message each.
+  x = np.asarray(x)
+  return jax.make_array_from_callback(
+    x.shape, sharding, lambda index: np.asarray(x[index])
+  )
+
+
+@functools.cache
+def _mover(sharding: jax.sharding.Sharding) -> Callable:
+  return jax.jit(lambda x: x, out_shardings=sharding)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
@@ -200,5 +239,17 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def reshard(tree: Any, shardings: Any) -> Any:
-  """Moves a tree to other shardings (a tree of them, or one for all)."""
-  return jax.device_put(tree, shardings)
+  """Moves a tree to other shardings (a tree of them, or one for all).
+
+  What lies on the host must be the same on every process.
+  """
+  if jax.process_count() == 1:
+    return jax.device_put(tree, shardings)
+  if isinstance(shardings, jax.sharding.Sharding):
+    return jax.tree.map(lambda x: _put(x, shardings), tree)
+  return jax.tree.map(_put, tree, shardings)
+
+
+def fetch(mesh: Mesh, tree: Any) -> Any:
+  """Reads a tree of the mesh as NumPy arrays, whole, on every process."""
+  return jax.device_get(replicate(mesh, tree))

@@ -17,7 +17,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import start
+from launch import cluster, start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with switches after a colon.', lock_config=True
@@ -47,6 +47,7 @@ def main(argv) -> None:
   from gr2_jax.stages import road
 
   start.set_up()
+  cluster.join()
   config = _CONFIG.value
   if _PROFILE.value:
     config.tracking.profile = _PROFILE.value

@@ -47,9 +47,10 @@ def measure(config, directory: pathlib.Path) -> dict:
     The test metrics of SASRec and of popularity, with what they belong to.
   """
   from gr2_jax import config as config_lib
-  from gr2_jax import files, sharding
+  from gr2_jax import files
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
+  from gr2_jax.stages import meshes
   from gr2_jax.train import writers
 
   section = config_lib.to_dict(config.data)
@@ -60,7 +61,7 @@ def measure(config, directory: pathlib.Path) -> dict:
     sasrec.SASRecConfig, config.candidates.get('sasrec', {})
   )
   started = time.monotonic()
-  mesh = sharding.make_mesh(**config.mesh)
+  mesh = meshes.make(config)
   tracking = writers.read(config)
   policy = _policy(config, cfg)
   model = sasrec.train(

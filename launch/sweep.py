@@ -12,7 +12,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import start
+from launch import cluster, start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Sweep, with switches after a colon.', lock_config=True
@@ -28,13 +28,16 @@ def main(argv) -> None:
   """Makes the runs and prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax import files
+  from gr2_jax import files, processes
   from gr2_jax.report import sweeps
   from gr2_jax.stages import sweep
 
   start.set_up()
+  cluster.join()
   workdir = pathlib.Path(_WORKDIR.value).absolute()
   document = sweep.run(_CONFIG.value, workdir)
+  if not processes.is_first():
+    return
   if _OUTPUT.value:
     output = pathlib.Path(_OUTPUT.value)
     files.write_json(output, document)

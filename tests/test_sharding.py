@@ -29,6 +29,17 @@ def test_batches_are_split_over_data_and_fsdp(mesh8):
   assert whole['x'].addressable_shards[0].data.shape == (4, 2)
 
 
+def test_one_process_holds_all_rows(mesh8):
+  np.testing.assert_array_equal(sharding.own_rows(mesh8, 8), np.arange(8))
+
+
+def test_what_is_fetched_is_whole(mesh8):
+  batch = {'x': np.arange(8.0).reshape(4, 2)}
+  found = sharding.fetch(mesh8, sharding.shard_batch(mesh8, batch))
+  assert type(found['x']) is np.ndarray
+  np.testing.assert_array_equal(found['x'], batch['x'])
+
+
 @pytest.mark.parametrize('rows', [np.zeros((6, 2)), np.float32(1)])
 def test_a_batch_that_does_not_divide_names_both(mesh8, rows):
   with pytest.raises(ValueError, match=r"'x'.*divide by the 4 devices"):

@@ -20,9 +20,10 @@ TIERS = [
     'devices',
     'sharding',
     'files',
+    'processes',
     'progress',
     'version',
-  },  # fmt: skip
+  },
   {'text', 'data', 'sid', 'lm', 'rank', 'train'},
   {'decode'},
   {'teacher', 'rl', 'report'},

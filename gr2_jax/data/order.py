@@ -58,8 +58,7 @@ class IndexIterator(Iterator[np.ndarray]):
   def __next__(self) -> np.ndarray:
     """Returns the next int32 [B] indices."""
     n = self._made_of['n']
-    index, count = self._made_of['process']
-    begin = (self._step * count + index) * self._batch_size
+    begin = self._step * self._batch_size
     end = begin + self._batch_size
     self._step += 1
     epochs = range(begin // n, (end - 1) // n + 1)

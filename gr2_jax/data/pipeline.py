@@ -49,11 +49,7 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
     self._rows = iter(rows)
     self._made_of = made_of
     self.truncated = 0
-    # With an end, the rows of all processes come by, and each takes its own.
-    index, count = made_of['process'] if made_of['num_epochs'] else (0, 1)
-    size = made_of['batch_size']
-    self._size = size * count
-    self._own = slice(size * index, size * (index + 1))
+    self._size = made_of['batch_size']
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next batch; see `lm_iterator`."""
@@ -62,9 +58,9 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
     batch = next(self._rows) if workers else self._stack()
     self.truncated += int(batch['row'][..., rows_lib.CUT].sum())
     missing = self._size - len(batch['row'])
-    if missing or self._size != self._made_of['batch_size']:
+    if missing:
       batch = {
-        name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))[self._own]
+        name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
         for name, x in batch.items()
       }
     columns = [
@@ -120,31 +116,27 @@ def lm_iterator(
   pack: bool = True,
   num_epochs: int | None = None,
   truncate: bool = False,
-  process_index: int = 0,
-  process_count: int = 1,
   workers: int = 0,
 ) -> LMIterator:
   """Mixes, shuffles and packs examples into batches of one shape.
 
-  Endless iterators (`num_epochs=None`) mix the sources by weight; each process
-  reads and packs its own share of the examples. Iterators with an end read
-  every source `num_epochs` times; each process packs everything and takes its
-  rows, so that all see the same number of batches. A last batch that is not
-  full has empty rows (segment 0, weight 0).
+  Endless iterators (`num_epochs=None`) mix the sources by weight. Iterators
+  with an end read every source `num_epochs` times; a last batch that is not
+  full has empty rows (segment 0, weight 0). Of several processes each makes the
+  whole batches, of which `sharding.shard_batch` takes its rows: so the data and
+  the iterator's state do not depend on their number.
 
   Args:
     sources: examples by task.
     weights: share of each task in the examples drawn. With `num_epochs` they
       have no effect, so several sources need None there.
     length: T, tokens a row.
-    batch_size: B, rows a batch of this process.
+    batch_size: B, rows a batch.
     seed: of the shuffling.
     pack: put several examples into a row (first fit) instead of one.
     num_epochs: how often to read the sources; None for endless.
     truncate: cut examples longer than `length`, and count them in
       `.truncated`, instead of raising.
-    process_index: which process this is.
-    process_count: how many there are.
     workers: processes that read, pack and stack ahead, for endless iterators
       over sources that pickle; another number packs other batches.
 
@@ -167,7 +159,6 @@ def lm_iterator(
     'seed': seed,
     'pack': pack,
     'num_epochs': num_epochs,
-    'process': [process_index, process_count],
     **({'workers': workers} if workers else {}),
   }
   return LMIterator(_rows(sources, made_of, truncate), made_of)
@@ -190,8 +181,7 @@ def _rows(
       for task, shard in enumerate(shards)
     ]
     shares = [float(made_of['weights'][name]) for name in sorted(sources)]
-    index, count = made_of['process']
-    mixed = grain.MapDataset.mix(shards, shares)[index::count]
+    mixed = grain.MapDataset.mix(shards, shares)
   else:
     mixed = rows_lib.Shuffle(
       grain.MapDataset.concatenate(shards), seed, made_of['num_epochs']
@@ -252,13 +242,7 @@ def _check_sources(
     )
 
 
-def index_iterator(
-  n: int,
-  batch_size: int,
-  seed: int,
-  process_index: int = 0,
-  process_count: int = 1,
-) -> order.IndexIterator:
+def index_iterator(n: int, batch_size: int, seed: int) -> order.IndexIterator:
   """Draws endless batches of indices, each epoch in an order of its own.
 
   Plain NumPy, not Grain, whose cost by element would be felt in batches of
@@ -266,10 +250,8 @@ def index_iterator(
 
   Args:
     n: indices are 0..n-1.
-    batch_size: B, indices a batch of this process.
+    batch_size: B, indices a batch.
     seed: of the orders, 0 or more.
-    process_index: which process this is.
-    process_count: how many there are; they share each epoch's indices.
 
   Returns:
     An iterator over int32 [B] with `get_state()` and `set_state(state)`.
@@ -282,10 +264,5 @@ def index_iterator(
       f'There are n={n} examples for batches of {batch_size}; both must be 1 '
       'or more.'
     )
-  made_of = {
-    'n': n,
-    'batch_size': batch_size,
-    'seed': seed,
-    'process': [process_index, process_count],
-  }
+  made_of = {'n': n, 'batch_size': batch_size, 'seed': seed}
   return order.IndexIterator(batch_size, made_of)

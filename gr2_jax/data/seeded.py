@@ -11,36 +11,25 @@ from gr2_jax.data import pipeline
 class Seeded(Iterator[dict[str, np.ndarray]]):
   """Adds seeds, a function of (seed, step, row), to batches of the pipeline."""
 
-  def __init__(
-    self,
-    batches: pipeline.LMIterator,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-  ):
+  def __init__(self, batches: pipeline.LMIterator, seed: int):
     """Numbers the steps from 0.
 
     Args:
-      batches: this process's share.
+      batches: what gets seeds.
       seed: of the run.
-      process_index: which process this is.
-      process_count: how many there are.
     """
     self._batches = batches
     self._seed = seed
-    self._process = process_index, process_count
     self._step = 0
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch with 'seed', uint32 [B]: one for each row of all
-    processes, so that every micro-batch has its own.
+    """Returns the next batch with 'seed', uint32 [B]: one for each row, so that
+    every micro-batch has its own.
     """
     batch = next(self._batches)
-    rows, (index, count) = len(batch['tokens']), self._process
     seeds = np.random.SeedSequence((self._seed, self._step))
     self._step += 1
-    drawn = seeds.generate_state(rows * count)
-    return {**batch, 'seed': drawn[rows * index : rows * (index + 1)]}
+    return {**batch, 'seed': seeds.generate_state(len(batch['tokens']))}
 
   def get_state(self) -> dict[str, Any]:
     """Returns a JSON-able state."""

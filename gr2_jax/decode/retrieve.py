@@ -136,7 +136,11 @@ class Retriever:
     shape: tuple[int, int],
     prefix: Sequence[int],
   ) -> tuple[jax.Array, jax.Array]:
-    """Starts the search for one batch; rows that are missing are empty."""
+    """Starts the search for one batch; rows that are missing are empty.
+
+    Returns:
+      Items and scores, whole on every device.
+    """
     seen, length = shape
     tokens = np.full((self.batch_size, length), self.fmt.pad, np.int32)
     lengths = np.zeros((self.batch_size, 1), np.int32)
@@ -150,7 +154,7 @@ class Retriever:
       self.mesh, (tokens, valid, left_out)
     )
     with sharding.use(self.mesh, sharding.DECODE_RULES):
-      return beam.beam_search(
+      found = beam.beam_search(
         self.config,
         self.params,
         tokens,
@@ -161,6 +165,7 @@ class Retriever:
         left_out,
         tuple(prefix),
       )
+    return sharding.replicate(self.mesh, found)
 
 
 def bucket(prompt_length: int, num_excluded: int) -> tuple[int, int]:

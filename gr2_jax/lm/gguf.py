@@ -106,6 +106,11 @@ def load(
   return config, layout.place(config, mesh, rules, fetch), tokenizer
 
 
+def read_config(path: str | os.PathLike[str], **settings: Any) -> LMConfig:
+  """Reads the shape of a model and none of its tensors; see `load`."""
+  return _config(File(path), settings)
+
+
 def roles(path: str | os.PathLike[str]) -> dict[str, str | None]:
   """Returns the names of the tokens with a role: `gguf_tokenizer.roles`."""
   return gguf_tokenizer.roles(File(path))

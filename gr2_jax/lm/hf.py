@@ -79,12 +79,7 @@ def load(
       fit its config.
   """
   directory = pathlib.Path(directory)
-  path = directory / 'config.json'
-  if not path.is_file():
-    raise FileNotFoundError(
-      f'{path} is missing: give the directory of a Hugging Face model.'
-    )
-  config = hf_config.from_json(files.read_json(path), **settings)
+  config = read_config(directory, **settings)
   mesh = sharding.make_mesh() if mesh is None else mesh
   with contextlib.ExitStack() as stack:
     tensors = _open(directory, stack)
@@ -98,6 +93,16 @@ def load(
       return part[index]
 
     return config, layout.place(config, mesh, rules, fetch)
+
+
+def read_config(directory: pathlib.Path | str, **settings: Any) -> LMConfig:
+  """Reads the shape of a model and none of its tensors; see `load`."""
+  path = pathlib.Path(directory) / 'config.json'
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'{path} is missing: give the directory of a Hugging Face model.'
+    )
+  return hf_config.from_json(files.read_json(path), **settings)
 
 
 def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict:

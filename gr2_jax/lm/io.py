@@ -9,7 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, sharding
+from gr2_jax import files, processes, sharding
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 
@@ -19,6 +19,8 @@ _CONFIG = 'lm_config.json'
 def save(directory: pathlib.Path, config: LMConfig, params: Any) -> None:
   """Writes a model; `lm_config.json` comes last and marks it complete.
 
+  All processes of a run call it together.
+
   Args:
     directory: where to; a model that lies there is replaced.
     config: its shape.
@@ -26,13 +28,11 @@ def save(directory: pathlib.Path, config: LMConfig, params: Any) -> None:
   """
   directory = pathlib.Path(directory).absolute()
   directory.mkdir(parents=True, exist_ok=True)
-  if jax.process_index() == 0:
-    (directory / _CONFIG).unlink(missing_ok=True)
+  processes.on_first((directory / _CONFIG).unlink, missing_ok=True)
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(directory / 'params', params, force=True)
-  if jax.process_index() == 0:
-    text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
-    files.atomic_write(directory / _CONFIG, text)
+  text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+  processes.on_first(files.atomic_write, directory / _CONFIG, text)
 
 
 def read_config(directory: pathlib.Path) -> str:

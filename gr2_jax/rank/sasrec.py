@@ -47,7 +47,7 @@ class SASRecConfig:
     lr: learning rate of AdamW, constant after `warmup_steps`.
     warmup_steps: updates over which the rate rises.
     weight_decay: decoupled, on all but norms and biases.
-    batch_size: rows an update over all processes.
+    batch_size: rows an update.
     length: places a row; several histories share a row.
     max_epochs: passes over the training part, at most.
     every: passes between two validations.
@@ -257,19 +257,7 @@ def _init(
 def _batches(
   source: sasrec_data.Histories, cfg: SASRecConfig, seed: int
 ) -> seeded.Seeded:
-  processes = jax.process_count()
-  if cfg.batch_size % processes:
-    raise ValueError(
-      f'SASRec batch_size = {cfg.batch_size} does not divide by the '
-      f'{processes} processes: make it a multiple.'
-    )
   batches = pipeline.lm_iterator(
-    {'history': source},
-    {'history': 1.0},
-    cfg.length,
-    cfg.batch_size // processes,
-    seed,
-    process_index=jax.process_index(),
-    process_count=processes,
+    {'history': source}, {'history': 1.0}, cfg.length, cfg.batch_size, seed
   )
-  return seeded.Seeded(batches, seed, jax.process_index(), processes)
+  return seeded.Seeded(batches, seed)

@@ -183,7 +183,7 @@ def _in_batches(
         for name, x in batch.items()
       }
       done = run(model.params, sharding.shard_batch(model.mesh, batch))
-      for name, values in jax.device_get(done).items():
+      for name, values in sharding.fetch(model.mesh, done).items():
         found.setdefault(name, []).append(values[: len(rows)])
   back = np.argsort(order)
   return {name: np.concatenate(parts)[back] for name, parts in found.items()}

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from gr2_jax.data import pipeline
@@ -69,19 +68,17 @@ class PromptSet:
     """Returns the smallest bucket that holds `length` tokens."""
     return next(size for size in self.buckets if size >= length)
 
-  def batch(self, rows: np.ndarray, mine: slice = slice(None)) -> Lists:
+  def batch(self, rows: np.ndarray) -> Lists:
     """Gathers lists, their prompts padded to the bucket of the longest.
 
     Args:
-      rows: int [Q], which lists, of all processes together.
-      mine: those that this process holds; the bucket is that of all.
+      rows: int [Q], which lists.
 
     Returns:
       Lists of NumPy arrays.
     """
-    length = self.bucket(max(len(self.prompts[row]) for row in rows))
-    rows = np.asarray(rows)[mine]
     chosen = [self.prompts[row] for row in rows]
+    length = self.bucket(max(map(len, chosen)))
     prompt, valid = prompts_lib.batch(chosen, length, self.pad)
     candidates = self.candidates[rows]
     return Lists(
@@ -109,22 +106,10 @@ class RoundIterator:
 
     Args:
       prompts: the lists.
-      per_round: prompts a round, of all processes together.
+      per_round: prompts a round.
       rounds: how many rounds a step may take.
       seed: of the order.
-
-    Raises:
-      ValueError: a round does not divide by the number of processes.
     """
-    count, index = jax.process_count(), jax.process_index()
-    if per_round % count:
-      raise ValueError(
-        f'A round of {per_round} prompts (rl.prompts_per_step times '
-        f'over_sampling) does not divide by the {count} processes: make it a '
-        'multiple.'
-      )
-    share = per_round // count
-    self._mine = slice(index * share, (index + 1) * share)
     self._prompts = prompts
     self._rounds = rounds
     self._rows = pipeline.index_iterator(len(prompts), per_round * rounds, seed)
@@ -135,7 +120,7 @@ class RoundIterator:
   def __next__(self) -> tuple[Lists, ...]:
     """Returns the lists of each round of the next step."""
     parts = np.split(next(self._rows), self._rounds)
-    return tuple(self._prompts.batch(rows, self._mine) for rows in parts)
+    return tuple(self._prompts.batch(rows) for rows in parts)
 
   def get_state(self) -> Any:
     """Returns the place in the data, JSON-able."""

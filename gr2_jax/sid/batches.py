@@ -13,6 +13,7 @@ import grain
 import jax
 import numpy as np
 
+from gr2_jax import sharding
 from gr2_jax.data import order as order_lib
 from gr2_jax.sid.config import SidConfig
 
@@ -66,14 +67,15 @@ class Blocks:
     seed: of orders and draws.
     partners: int32 [I, M], positives of the contrastive term, -1 pads; None
       without it.
-    process: (index, count): each process reads its part of every batch.
+    own: int [n], the rows of a batch that this process reads; the vectors of
+      the others are left zero. None for all.
   """
 
   vectors: Vectors
   config: SidConfig
   seed: int
   partners: np.ndarray | None = None
-  process: tuple[int, int] = (0, 1)
+  own: np.ndarray | None = None
 
   @functools.cached_property
   def plan(self) -> Plan:
@@ -100,19 +102,23 @@ class Blocks:
     size = steps * batch
     chosen = order.take(range(block * size, (block + 1) * size), mode='wrap')
     chosen = chosen.reshape(steps, batch)
-    rank, count = self.process
-    own = slice(batch * rank // count, batch * (rank + 1) // count)
-    found = {'vectors': self._read(chosen[:, own])}
+    found = {'vectors': self._read(chosen)}
     if self.partners is not None:
       rng = np.random.default_rng([self.seed, number, block])
-      positives = draw_positives(rng, self.partners, chosen)[:, own]
-      found['items'] = chosen[:, own]
+      positives = draw_positives(rng, self.partners, chosen)
+      found['items'] = chosen
       found['positives'] = positives
       found['partners'] = self._read(np.maximum(positives, 0))
     return found
 
-  def _read(self, rows: np.ndarray) -> np.ndarray:
-    return self.vectors[rows.reshape(-1)].reshape(*rows.shape, -1)
+  def _read(self, chosen: np.ndarray) -> np.ndarray:
+    if self.own is None:
+      return self.vectors[chosen.reshape(-1)].reshape(*chosen.shape, -1)
+    found = np.zeros((*chosen.shape, self.vectors.shape[1]), np.float32)
+    own = chosen[:, self.own]
+    read = self.vectors[own.reshape(-1)]
+    found[:, self.own] = read.reshape(*own.shape, -1)
+    return found
 
 
 def draw_positives(
@@ -148,13 +154,17 @@ def iterate(blocks: Blocks, first_epoch: int) -> Iterator[dict]:
 
 
 def source(
-  vectors: Vectors, config: SidConfig, seed: int, partners: np.ndarray | None
+  vectors: Vectors,
+  config: SidConfig,
+  seed: int,
+  partners: np.ndarray | None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Blocks:
-  """Returns this process's blocks; see `Blocks`.
+  """Returns the blocks; see `Blocks`. Given a mesh of several processes, the
+  vectors of other processes' devices are not read.
 
   Raises:
-    ValueError: the contrastive term is on without partners or off with them,
-      or the batch size does not divide by the processes.
+    ValueError: the contrastive term is on without partners or off with them.
   """
   if bool(config.contrastive) != (partners is not None):
     given = 'missing' if partners is None else 'given'
@@ -162,15 +172,7 @@ def source(
       f'sid.contrastive = {config.contrastive} and partners {given}: the term '
       'needs them, and nothing else does.'
     )
-  if config.batch_size % jax.process_count():
-    raise ValueError(
-      f'sid.batch_size = {config.batch_size} does not divide by the '
-      f'{jax.process_count()} processes: make it a multiple.'
-    )
-  return Blocks(
-    vectors,
-    config,
-    seed,
-    partners,
-    (jax.process_index(), jax.process_count()),
-  )
+  own = None
+  if mesh is not None and jax.process_count() > 1:
+    own = sharding.own_rows(mesh, config.batch_size)
+  return Blocks(vectors, config, seed, partners, own)

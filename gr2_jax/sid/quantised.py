@@ -80,17 +80,22 @@ def _by_batch(
   quantise: Callable, params: Any, data: batches.Vectors, mesh: Mesh
 ) -> dict[str, np.ndarray]:
   """Applies `quantise` to all vectors; the next batch is read meanwhile."""
-  run, split = _tiled(mesh, quantise), sharding.batch_sharding(mesh)
+  run = _tiled(mesh, quantise)
   items, parts = len(data), sharding.batch_parts(mesh)
   # The smallest number of whole tiles for small catalogues, else all of them.
   share = -(-min(items, vectors.ROWS) // parts)
   size = parts * (share if share <= _TILE else -(-share // _TILE) * _TILE)
+  own = sharding.own_rows(mesh, size)
   found, pending = [], None
   for rows in vectors.blocks(items, size):
     x = np.zeros((size, data.shape[1]), np.float32)
     count = rows.stop - rows.start
-    x[:count] = data[rows]
-    arrays = run(params, sharding.reshard(x, split))
+    if len(own) == size:
+      x[:count] = data[rows]
+    else:
+      mine = own[own < count]
+      x[mine] = data[rows.start + mine]
+    arrays = run(params, sharding.shard_batch(mesh, x))
     started = sharding.replicate(mesh, arrays), count
     if pending is not None:
       found.append(_fetch(*pending))
@@ -163,7 +168,7 @@ def infer(
   """
   quantise = _rqvae(config, data.shape[1])
   found = _by_batch(quantise, current.train.params, data, mesh)
-  return _quantised(found, current.books)
+  return _quantised(found, sharding.fetch(mesh, current.books))
 
 
 def codes(
@@ -184,12 +189,12 @@ def codes(
   return _by_batch(quantise, current.train.params, data, mesh)['codes']
 
 
-def _quantised(found: dict[str, np.ndarray], books: jax.Array) -> Quantised:
+def _quantised(found: dict[str, np.ndarray], books: np.ndarray) -> Quantised:
   return Quantised(
     found['codes'],
     float(found['errors'].mean()),
     found.get('last'),
-    np.asarray(books),
+    books,
   )
 
 
@@ -230,4 +235,4 @@ def kmeans(
       config.kmeans_iterations,
     )
   found = _by_batch(_plain(config), {'books': books}, data, mesh)
-  return _quantised(found, books)
+  return _quantised(found, sharding.fetch(mesh, books))

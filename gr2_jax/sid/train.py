@@ -48,7 +48,7 @@ def fit(
     ValueError: the contrastive term is on without partners, or the batch size
       does not divide by the devices.
   """
-  source = batches.source(vectors, config, seed, partners)
+  source = batches.source(vectors, config, seed, partners, mesh)
   _check_batch(config, mesh)
   items, width = vectors.shape
 
@@ -70,7 +70,7 @@ def fit(
       found.append(numbers)
       # Only one block waits while another is worked on: more fill the memory.
       jax.block_until_ready(found[-2:-1])
-    return current, _record(jax.device_get(found), quantises)
+    return current, _record(sharding.fetch(mesh, found), quantises)
 
   unique = lambda current: assign.uniqueness(
     quantised.codes(current, config, vectors, mesh)

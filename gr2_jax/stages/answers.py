@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gr2_jax import files
+from gr2_jax import files, processes
 from gr2_jax.stages import artifacts, ranker, runner
 
 
@@ -69,14 +69,14 @@ def collect(
     `explanation`, `valid`, `tokens` (its length).
   """
   path = context.directory / f'answers_{asked.name}.jsonl'
-  if path.exists():
+  if processes.on_first(path.exists):
     return list(files.read_jsonl(path))
   parts = context.directory / f'parts_{asked.name}'
-  parts.mkdir(exist_ok=True)
+  processes.on_first(parts.mkdir, exist_ok=True)
   model, answers = None, []
   for start in range(0, len(asked.lists), chunk):
     part = parts / f'{start:09d}.json'
-    if not part.exists():
+    if not processes.on_first(part.exists):
       if model is None:
         model = ranker.load(
           context.workdir, asked.stage, context.mesh, asked.explain
@@ -91,21 +91,19 @@ def collect(
       keys = zip(
         asked.lists.user[rows], asked.lists.position[rows], strict=True
       )
-      files.write_json(
-        part,
-        [
-          {
-            'user': int(user),
-            'position': int(position),
-            'order': ranking.order.tolist(),
-            'explanation': ranking.explanation,
-            'valid': ranking.valid,
-            'tokens': ranking.tokens,
-          }
-          for (user, position), ranking in zip(keys, rankings, strict=True)
-        ],
-      )
+      found = [
+        {
+          'user': int(user),
+          'position': int(position),
+          'order': ranking.order.tolist(),
+          'explanation': ranking.explanation,
+          'valid': ranking.valid,
+          'tokens': ranking.tokens,
+        }
+        for (user, position), ranking in zip(keys, rankings, strict=True)
+      ]
+      processes.on_first(files.write_json, part, found)
     answers += files.read_json(part)
-  files.write_jsonl(path, answers)
-  shutil.rmtree(parts)
+  processes.on_first(files.write_jsonl, path, answers)
+  processes.on_first(shutil.rmtree, parts)
   return answers

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, progress, sharding
+from gr2_jax import files, processes, progress, sharding
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder, io
@@ -190,24 +190,20 @@ def _retrieve(
     items int32 [N, n] and scores float32 [N, n], n = `cfg.length`.
   """
   cfg, parts = sources.cfg, sources.context.directory / 'parts'
-  parts.mkdir(exist_ok=True)
+  processes.on_first(parts.mkdir, exist_ok=True)
   users, positions = sources.store.splits.examples[split]
   order = np.lexsort((users, positions))
-  found = [
-    (
-      np.zeros((0, cfg.length), np.int32),
-      np.zeros((0, cfg.length), np.float32),
-    )
-  ]
+  none = np.zeros((0, cfg.length))
+  found = [(none.astype(np.int32), none.astype(np.float32))]
   desc = f'candidates, {name}, {split}'
   with progress.bar(total=len(order), desc=desc, unit='list') as bar:
     for start in range(0, len(order), cfg.chunk):
       path = parts / f'{name}_{split}_{start:09d}.npz'
       chosen = order[start : start + cfg.chunk]
-      if not path.exists():
+      if not processes.on_first(path.exists):
         top_k = sources.get(name)
         items, values = top_k(users[chosen], positions[chosen])
-        files.atomic_savez(path, items=items, scores=values)
+        processes.on_first(files.atomic_savez, path, items=items, scores=values)
       with np.load(path) as arrays:
         found.append((arrays['items'], arrays['scores']))
       bar.update(len(chosen))
@@ -232,7 +228,8 @@ def _write(
       'candidates.width, or turn candidates.exclude_seen off.'
     )
   rank = scores.find_positions(items, _targets(sources, split))
-  files.atomic_savez(
+  processes.on_first(
+    files.atomic_savez,
     sources.context.directory / f'{split}.npz',
     user=users,
     position=positions,
@@ -276,7 +273,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   store = artifacts.Artifacts(config, context.workdir)
   sources = _Sources(cfg, store, context)
   if cfg.source == SLATES:
-    block = slates.write(store, cfg.k, context.directory)
+    block = processes.on_first(slates.write, store, cfg.k, context.directory)
     block['retriever'] = cfg.retriever
     items = _retrieve(sources, cfg.retriever, 'test')[0]
   else:
@@ -295,6 +292,6 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     **block,
   }
   seconds = time.monotonic() - started
-  retrieval.write_report(config, context, summary, seconds)
-  shutil.rmtree(context.directory / 'parts')
+  processes.on_first(retrieval.write_report, config, context, summary, seconds)
+  processes.on_first(shutil.rmtree, context.directory / 'parts')
   return summary

@@ -9,6 +9,7 @@ import shutil
 import ml_collections
 
 from gr2_jax import config as config_lib
+from gr2_jax import processes
 from gr2_jax.data import builder, sources, splits
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import runner
@@ -44,10 +45,14 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     ValueError: bad input, with file, line and remedy.
   """
   source, split = _configs(config)
-  # What a killed run left: nothing in it is worth resuming.
-  for leftover in context.directory.glob('*/*/incomplete.*'):
-    shutil.rmtree(leftover)
-  builder.write(context.directory, source, split)
+
+  def write() -> None:
+    # What a killed run left: nothing in it is worth resuming.
+    for leftover in context.directory.glob('*/*/incomplete.*'):
+      shutil.rmtree(leftover)
+    builder.write(context.directory, source, split)
+
+  processes.on_first(write)
   dataset = dataset_lib.load(context.directory)
   examples = splits.make(dataset, split).examples
   return {

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files
+from gr2_jax import files, processes
 from gr2_jax.rank import popularity, sasrec
 from gr2_jax.report import curves, page, results
 from gr2_jax.stages import answers, artifacts, reporting, runner
@@ -159,15 +159,19 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     asked = answers.Round(name, stage, test.lists, test.histories, explain)
     found[name] = answers.collect(asked, context, cfg.batch_size, cfg.chunk)
     systems[name] = _system(test.lists, found[name])
-  report = reporting.build(config, context, test, systems)
   bias = _position_bias(test, systems, cfg, context)
-  if bias:
-    report['rerank']['shuffled'] = bias
-  report['seconds']['evaluate'] = round(time.monotonic() - started, 1)
-  examples = reporting.draw_examples(
-    test, found['rl'], cfg.examples, context.seed
-  )
-  document = page.build(report, curves.draw(context.workdir), examples)
-  files.write_json(context.workdir / 'report.json', report)
-  files.atomic_write(context.workdir / 'report.html', document)
-  return report['rerank']
+
+  def finish() -> dict:
+    report = reporting.build(config, context, test, systems)
+    if bias:
+      report['rerank']['shuffled'] = bias
+    report['seconds']['evaluate'] = round(time.monotonic() - started, 1)
+    examples = reporting.draw_examples(
+      test, found['rl'], cfg.examples, context.seed
+    )
+    document = page.build(report, curves.draw(context.workdir), examples)
+    files.write_json(context.workdir / 'report.json', report)
+    files.atomic_write(context.workdir / 'report.html', document)
+    return report['rerank']
+
+  return processes.on_first(finish)

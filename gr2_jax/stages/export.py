@@ -5,7 +5,7 @@ import pathlib
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.lm import hf, io, lora
-from gr2_jax.stages import artifacts
+from gr2_jax.stages import artifacts, meshes
 
 
 def export(
@@ -31,7 +31,7 @@ def export(
   """
   workdir = pathlib.Path(workdir)
   config = config_lib.load(workdir / 'config.json')
-  mesh = sharding.make_mesh(**config.mesh)
+  mesh = meshes.make(config)
   store = artifacts.Artifacts(config, workdir)
   # First, because it may refuse.
   store.vocab.export(pathlib.Path(output))

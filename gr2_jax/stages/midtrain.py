@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import sharding
+from gr2_jax import processes, sharding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.stages import artifacts, pretrained, runner, training
@@ -72,13 +72,17 @@ def _model(
   sids = store.sids.shape[1], config.sid.codes
   if pretrained.source(config):
     shape, params, vocab = pretrained.load(config, *sids, mesh, seed)
-    vocab.save(directory)
+    processes.on_first(vocab.save, directory)
     return shape, params, vocab
-  if not (directory / 'vocab.json').exists():
-    texts = wording.corpus(store.dataset.items), rationale.corpus()
-    vocab_lib.Vocab.train(
-      itertools.chain(*texts), config.text.pieces, *sids
-    ).save(directory)
+
+  def train() -> None:
+    if not (directory / 'vocab.json').exists():
+      texts = wording.corpus(store.dataset.items), rationale.corpus()
+      vocab_lib.Vocab.train(
+        itertools.chain(*texts), config.text.pieces, *sids
+      ).save(directory)
+
+  processes.on_first(train)
   vocab = vocab_lib.Vocab.load(directory)
   shape = lm_config.LMConfig(
     vocab_size=vocab.size, **config_lib.to_dict(config.lm)

@@ -16,7 +16,7 @@ from gr2_jax import sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.sid import assign, growth, quantised, steps, vectors
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import artifacts, sid
+from gr2_jax.stages import artifacts, meshes, sid
 from gr2_jax.text import encoder
 from gr2_jax.train import checkpoint
 
@@ -141,7 +141,7 @@ def load(
   config = config_lib.load(workdir / 'config.json')
   cfg = config_lib.build(SidConfig, config.sid)
   if mesh is None:
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = meshes.make(config)
   with np.load(workdir / 'sid' / 'sids.npz') as arrays:
     stored = dict(arrays)
   items = artifacts.Artifacts(config, workdir).dataset.items

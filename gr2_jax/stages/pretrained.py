@@ -5,6 +5,7 @@ that holds one. The checkpoint fixes the model; beside it, `config.lm` holds how
 it is run (`layout.RUNTIME`) and whether it is trained by LoRA.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 from typing import Any
@@ -93,6 +94,23 @@ def load(
     key = jax.random.fold_in(key, 2)
     shape, params = lora.add(shape, params, rank, alpha, mesh, rules, key)
   return shape, params, vocab
+
+
+def read_shape(config: ml_collections.ConfigDict) -> LMConfig:
+  """Reads the shape of the pretrained model, as it is before it grows.
+
+  Args:
+    config: of the run; its section `lm` names the model.
+
+  Returns:
+    The shape, LoRA included.
+  """
+  given = config_lib.to_dict(config.lm)
+  path = _path(given['pretrained'])
+  settings = {name: given[name] for name in layout.RUNTIME if name in given}
+  read = gguf.read_config if path.is_file() else hf.read_config
+  rank = given.get('lora_rank', 0)
+  return dataclasses.replace(read(path, **settings), lora_rank=rank)
 
 
 def trainable(shape: LMConfig, vocab: Vocab) -> optimiser.Trainable | None:

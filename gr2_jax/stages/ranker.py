@@ -19,7 +19,7 @@ from gr2_jax.decode import sampler
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import io
 from gr2_jax.rl import parse
-from gr2_jax.stages import artifacts
+from gr2_jax.stages import artifacts, meshes
 from gr2_jax.text import prompts
 
 # Prompts are padded to a multiple of this: one compilation for similar inputs.
@@ -198,10 +198,11 @@ class Ranker:
         samples.mask[:, 0],
         inputs['real'],
       )
-    read = jax.device_get((samples.tokens[:, 0], samples.mask[:, 0]))
-    places, sound = jax.device_get((places, sound))
+    places, sound, tokens, mask = sharding.fetch(
+      self.mesh, (places, sound, samples.tokens[:, 0], samples.mask[:, 0])
+    )
     return [
-      self._ranking(lists[i], places[i], bool(sound[i]), read[0][i][read[1][i]])
+      self._ranking(lists[i], places[i], bool(sound[i]), tokens[i][mask[i]])
       for i in range(len(lists))
     ]
 
@@ -248,7 +249,7 @@ def load(
     )
   config = config_lib.load(workdir / 'config.json')
   if mesh is None:
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = meshes.make(config)
   store = artifacts.Artifacts(config, workdir)
   shape, params = io.load(store.model(stage), mesh, sharding.DECODE_RULES)
   names = [field.name for field in dataclasses.fields(AnswerConfig)]

@@ -6,7 +6,6 @@ mid-trained one) and the reference model, if any; writes checkpoints,
 model.
 """
 
-import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, sharding
+from gr2_jax import files, processes, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
 from gr2_jax.rl import config as rl_config
@@ -97,7 +96,8 @@ def train(
     tracking=context.tracking,
   )
   io.save(context.directory / 'model', shape, final.train.params)
-  return {**_summary(context.directory, final, prompts, cfg), **baseline}
+  summary = processes.on_first(_summary, context.directory, final, prompts, cfg)
+  return {**summary, **baseline}
 
 
 def _summary(
@@ -191,7 +191,7 @@ def _observer(
     if step % cfg.rollouts_every:
       return
     row, group = jax.device_get(first((batch.row, rollouts)))
-    if jax.process_index() == 0:
+    if processes.is_first():
       writer.write(step + 1, _describe(store, lists, int(row), group))
 
   return observe
@@ -232,21 +232,17 @@ def _validation(
 ) -> tuple[Callable[[Any], Mapping[str, float]] | None, dict]:
   """Returns the greedy validation, and the same numbers of the given order."""
   lists = store.lists('valid').hits()
-  parts = math.lcm(sharding.batch_parts(mesh), jax.process_count())
+  parts = sharding.batch_parts(mesh)
   size = min(cfg.valid_lists, len(lists)) // parts * parts
   if not size:
     return None, {}
   lists = lists.take(np.arange(size))
   prompts = make_prompts(store, lists, ())
-  share = size // jax.process_count()
-  start = jax.process_index() * share
-  batch = sharding.shard_batch(
-    mesh, prompts.batch(np.arange(size), slice(start, start + share))
-  )
+  batch = sharding.shard_batch(mesh, prompts.batch(np.arange(size)))
 
   def validate(state: trainer.RLState) -> dict[str, float]:
     ranks, valid = rl.ranks(state.train.params, batch)
-    ranks, valid = jax.device_get(sharding.replicate(mesh, (ranks, valid)))
+    ranks, valid = sharding.fetch(mesh, (ranks, valid))
     return {**_quality(ranks - 1), 'valid_valid_rate': float(valid.mean())}
 
   given = {f'{k}_prerank': v for k, v in _quality(lists.target).items()}

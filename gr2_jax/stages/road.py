@@ -7,7 +7,7 @@ import ml_collections
 from absl import logging
 
 from gr2_jax import config as config_lib
-from gr2_jax import files
+from gr2_jax import files, processes
 from gr2_jax.report import terminal
 from gr2_jax.stages import (
   candidates,
@@ -61,19 +61,29 @@ def run(
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
   writers.read(config)
   asked = [name for name in STAGES if not only or name in only]
-  workdir.mkdir(parents=True, exist_ok=True)
-  config_lib.save(config, workdir / 'config.json')
+
+  def begin() -> None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    config_lib.save(config, workdir / 'config.json')
+
+  processes.on_first(begin)
   stages = STAGES | world.stages(config)
   for index, (name, stage) in enumerate(stages.items(), 1):
     if name in asked:
       logging.info('[%d/%d] %s', index, len(stages), name)
       stage(config, workdir, force)
+  if processes.is_first():
+    _show(asked[-1], workdir)
+
+
+def _show(last_asked: str, workdir: pathlib.Path) -> None:
+  """Prints the table of the report that the last stage wrote, if any."""
   for last, name, table in (
     ('evaluate', 'report.json', terminal.closing_table),
     ('candidates', 'retrieval.json', terminal.retrieval_table),
   ):
     report = workdir / name
-    if asked[-1] == last and report.exists():
+    if last_asked == last and report.exists():
       page = report.with_suffix('.html')
       print(table(files.read_json(report)))
       print(f'\nReport: {report}')

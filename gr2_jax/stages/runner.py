@@ -4,7 +4,8 @@ A stage that was cut off, has checkpoints and got another config is refused:
 they may be hours of work, and a typing error would throw them away.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
-and last, atomically, `DONE` with the fingerprint of its config and inputs.
+and last, atomically, `DONE` with the fingerprint of its config and inputs. Of
+several processes the first one decides what is to be done, and writes.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ import ml_collections
 from absl import logging
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, sharding
+from gr2_jax import files, processes
+from gr2_jax.stages import meshes
 from gr2_jax.train import writers
 from gr2_jax.train.retention import Policy
 
@@ -114,6 +116,32 @@ def _prepare(directory: pathlib.Path, name: str, key: dict, force: bool) -> str:
   return 'start'
 
 
+def _begin(
+  directory: pathlib.Path,
+  name: str,
+  make_key: Callable[[], dict],
+  force: bool,
+) -> tuple[str, dict]:
+  """Returns what is to be done and the key; of a finished stage its summary."""
+  key = make_key()
+  state = _prepare(directory, name, key, force)
+  if state == 'skip':
+    logging.info('Stage %s: finished before, skipped.', name)
+    return state, files.read_json(directory / 'summary.json')
+  logging.info('Stage %s: %s.', name, state)
+  directory.mkdir(parents=True, exist_ok=True)
+  files.write_json(directory / 'config.json', key)
+  return state, key
+
+
+def _end(directory: pathlib.Path, key: dict, summary: dict) -> dict:
+  files.write_json(directory / 'summary.json', summary)
+  files.write_json(
+    directory / 'DONE', {'fingerprint': config_lib.fingerprint(key)}
+  )
+  return summary
+
+
 def stage_seed(seed: int, name: str) -> int:
   """Folds a run's seed with a stage's name: no two stages share one."""
   return (seed * 1_000_003 + zlib.crc32(name.encode())) % 2**31
@@ -147,34 +175,28 @@ def stage(
     ) -> dict:
       workdir = pathlib.Path(workdir)
       directory = workdir / name
-      read = inputs(config) if callable(inputs) else inputs
-      key = {
-        'seed': config.seed,
-        'inputs': _input_fingerprints(name, workdir, read),
-        'external': external(config) if external else '',
-        'config': {s: config_lib.to_dict(config[s]) for s in sections},
-      }
-      state = _prepare(directory, name, key, force)
+
+      def key() -> dict:
+        read = inputs(config) if callable(inputs) else inputs
+        return {
+          'seed': config.seed,
+          'inputs': _input_fingerprints(name, workdir, read),
+          'external': external(config) if external else '',
+          'config': {s: config_lib.to_dict(config[s]) for s in sections},
+        }
+
+      state, found = processes.on_first(_begin, directory, name, key, force)
       if state == 'skip':
-        logging.info('Stage %s: finished before, skipped.', name)
-        return files.read_json(directory / 'summary.json')
-      logging.info('Stage %s: %s.', name, state)
-      directory.mkdir(parents=True, exist_ok=True)
-      files.write_json(directory / 'config.json', key)
-      mesh = sharding.make_mesh(**config.mesh)
-      seed = stage_seed(config.seed, name)
+        return found
+      mesh, seed = meshes.make(config), stage_seed(config.seed, name)
       tracking = writers.read(config)
       context = Context(
-        name, workdir, directory, mesh, seed, key, force, tracking
+        name, workdir, directory, mesh, seed, found, force, tracking
       )
       started = time.monotonic()
       summary = dict(body(config, context))
       summary['seconds'] = round(time.monotonic() - started, 1)
-      files.write_json(directory / 'summary.json', summary)
-      files.write_json(
-        directory / 'DONE', {'fingerprint': config_lib.fingerprint(key)}
-      )
-      return summary
+      return processes.on_first(_end, directory, found, summary)
 
     return run
 

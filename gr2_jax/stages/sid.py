@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from gr2_jax import assets, files
+from gr2_jax import assets, files, processes
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.sid import (
@@ -81,8 +81,9 @@ def _embeddings(
   if config.embeddings:
     return vectors.read(config.embeddings, dataset.num_items)
   path = context.directory / 'embeddings.npy'
-  if not path.exists():
-    files.atomic_save(path, embed(config, dataset.items, context.mesh))
+  if not processes.on_first(path.exists):
+    found = embed(config, dataset.items, context.mesh)
+    processes.on_first(files.atomic_save, path, found)
   return vectors.read(path, dataset.num_items)
 
 
@@ -149,7 +150,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     found.last,
     found.books[-1],
   )
-  files.atomic_savez(
+  processes.on_first(
+    files.atomic_savez,
     context.directory / 'sids.npz',
     sids=sids,
     raw=raw,

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, progress
+from gr2_jax import files, processes, progress
 from gr2_jax.report import sweeps, terminal
 from gr2_jax.stages import road
 
@@ -65,9 +65,13 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       found.append(entry)
       bar.update()
   document = {'base': config_lib.to_dict(sweep.base), 'runs': found}
-  files.write_json(workdir / 'sweep.json', document)
-  if sweep.get('curves'):
-    files.atomic_write(workdir / 'sweep.html', sweeps.build(document))
+
+  def finish() -> None:
+    files.write_json(workdir / 'sweep.json', document)
+    if sweep.get('curves'):
+      files.atomic_write(workdir / 'sweep.html', sweeps.build(document))
+
+  processes.on_first(finish)
   return document
 
 
@@ -79,13 +83,17 @@ def _branch(
   names = names[: names.index(last) + 1]
   shared = directory.parents[1] / '_shared' / directory.name
   road.run(base, shared, names)
-  directory.mkdir(parents=True, exist_ok=True)
-  for name in names:
-    if not (directory / name).exists():
-      part = directory / f'{name}.part'
-      shutil.rmtree(part, ignore_errors=True)
-      shutil.copytree(shared / name, part)
-      os.replace(part, directory / name)
+
+  def copy() -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in names:
+      if not (directory / name).exists():
+        part = directory / f'{name}.part'
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(shared / name, part)
+        os.replace(part, directory / name)
+
+  processes.on_first(copy)
 
 
 def _curve(workdir: pathlib.Path, column: str) -> list[list[float]]:

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, progress
+from gr2_jax import files, processes, progress
 from gr2_jax.stages import artifacts, runner
 from gr2_jax.teacher import base, rules, sampling
 from gr2_jax.text import answer
@@ -55,10 +55,15 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   Chunks are written as they are finished, so that an interrupted run goes on
   behind the last of them; the noise of a chunk depends on its number alone.
+  Of several processes the first one asks.
 
   Raises:
     ValueError: no list with a target, or no trace accepted.
   """
+  return processes.on_first(_sample, config, context)
+
+
+def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(TracesConfig, config.traces)
   store = artifacts.Artifacts(config, context.workdir)
   lists = store.lists('train').hits()

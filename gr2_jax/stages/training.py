@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
-from gr2_jax import sharding
+from gr2_jax import processes, sharding
 from gr2_jax.data import pipeline, seeded, shards
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import flops, loss
@@ -23,7 +22,7 @@ class TrainConfig:
 
   Attributes:
     steps: updates.
-    batch_size: B, rows an update over all processes.
+    batch_size: B, rows an update.
     length: T, tokens a row.
     microbatches: gradients are accumulated over this many parts of a batch.
     lr: peak learning rate. For pretrained models 1e-4 while only new rows
@@ -119,22 +118,13 @@ def _batches(
   num_epochs: int | None = None,
   workers: int = 0,
 ) -> pipeline.LMIterator:
-  """Returns this process's share of the batches."""
-  processes = jax.process_count()
-  if cfg.batch_size % processes:
-    raise ValueError(
-      f'batch_size = {cfg.batch_size} does not divide by the {processes} '
-      'processes: make it a multiple.'
-    )
   return pipeline.lm_iterator(
     sources,
     weights,
     cfg.length,
-    cfg.batch_size // processes,
+    cfg.batch_size,
     seed,
     num_epochs=num_epochs,
-    process_index=jax.process_index(),
-    process_count=processes,
     workers=workers,
   )
 
@@ -165,11 +155,9 @@ def _training_batches(
   """Returns endless batches; with shards, of files in `directory/examples/`."""
   if cfg.shards:
     folder = directory / 'examples'
-    if jax.process_index() == 0:
-      for name, source in sources.items():
-        shards.write(source, folder / name, min(cfg.shards, len(source)))
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices(f'shards in {folder}')
+    for name, source in sources.items():
+      count = min(cfg.shards, len(source))
+      processes.on_first(shards.write, source, folder / name, count)
     sources = {name: shards.Shards(folder / name) for name in sources}
   return _batches(sources, weights, cfg, seed, workers=cfg.workers)
 
@@ -235,10 +223,7 @@ def train(
 
 def _seeded(batches: pipeline.LMIterator, cfg: TrainConfig, seed: int) -> Any:
   """Gives batches the seeds of their dropout, where there is any."""
-  if not cfg.dropout:
-    return batches
-  process = jax.process_index(), jax.process_count()
-  return seeded.Seeded(batches, seed, *process)
+  return seeded.Seeded(batches, seed) if cfg.dropout else batches
 
 
 def _work(

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, sharding
+from gr2_jax import files, processes, sharding
 from gr2_jax.data import sources, splits, synthetic
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
@@ -58,7 +58,8 @@ def sid(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       f'and {world.codes} of this world.'
     )
   sids = synthetic.sids(world)
-  files.atomic_savez(context.directory / 'sids.npz', sids=sids, raw=sids)
+  path = context.directory / 'sids.npz'
+  processes.on_first(files.atomic_savez, path, sids=sids, raw=sids)
   return {'items': len(sids)}
 
 
@@ -68,13 +69,16 @@ def midtrain(
 ) -> dict:
   """Writes a vocabulary and a decoder of random weights."""
   store = artifacts.Artifacts(config, context.workdir)
-  found = vocab.Vocab.train(
-    wording.corpus(store.dataset.items),
-    config.text.pieces,
-    store.sids.shape[1],
-    config.sid.codes,
+  directory = context.directory / 'vocab'
+  processes.on_first(
+    lambda: vocab.Vocab.train(
+      wording.corpus(store.dataset.items),
+      config.text.pieces,
+      store.sids.shape[1],
+      config.sid.codes,
+    ).save(directory)
   )
-  found.save(context.directory / 'vocab')
+  found = vocab.Vocab.load(directory)
   shape = lm_config.LMConfig(
     vocab_size=found.size, **config_lib.to_dict(config.lm)
   )
@@ -90,6 +94,12 @@ def candidates(
   config: ml_collections.ConfigDict, context: runner.Context
 ) -> dict:
   """Writes the world's lists; says how good their incoming order is."""
+  return processes.on_first(_write_lists, config, context)
+
+
+def _write_lists(
+  config: ml_collections.ConfigDict, context: runner.Context
+) -> dict:
   store = artifacts.Artifacts(config, context.workdir)
   slates = {(s.user, s.timestamp): s for s in store.dataset.slates}
   summary = {}
@@ -139,7 +149,8 @@ def traces(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
         'explanation': '',
       }
     )
-  files.write_jsonl(context.directory / 'traces.jsonl', answers)
+  path = context.directory / 'traces.jsonl'
+  processes.on_first(files.write_jsonl, path, answers)
   return {'answers': len(answers)}
 
 

@@ -127,7 +127,8 @@ def embed(
       lengths[row] = len(rows[source])
     batch = sharding.shard_batch(mesh, (tokens, lengths))
     with sharding.use(mesh, sharding.DECODE_RULES):
-      vectors[chosen] = np.asarray(forward(params, *batch))[: len(chosen)]
+      found = sharding.fetch(mesh, forward(params, *batch))
+    vectors[chosen] = found[: len(chosen)]
     bar.update(len(chosen))
   bar.close()
   return vectors

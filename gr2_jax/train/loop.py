@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import devices, progress, sharding
+from gr2_jax import devices, processes, progress, sharding
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import preemption, profile, timing, writers
 from gr2_jax.train.checkpoint import Checkpointer
@@ -104,7 +104,7 @@ class _Job:
         self.iterator.set_state(iterator_state)
       skips = Skips(self.max_skipped, self.directory, meta['skipped'])
       window = _Window(meta['window'], skips)
-      clock = timing.Clock(devices.peak_flops(self.mesh.local_devices))
+      clock = timing.Clock(devices.peak_flops(self.mesh.devices.ravel()))
       bar = progress.bar(
         total=self.num_steps, desc=self.desc, unit='step', initial=start
       )
@@ -130,7 +130,9 @@ class _Job:
     return state
 
   def _ended(self) -> bool:
-    return self.stop is not None and self.stop()
+    if self.stop is None:
+      return False
+    return processes.on_first(lambda: bool(self.stop()))
 
   def _record(
     self,
@@ -214,8 +216,8 @@ def fit(
   Args:
     state: the state to start from; donated.
     step_fn: from `step.make_train_step`.
-    iterator: of host batches {name: [B, ...]}, with `get_state()`, JSON-able or
-      bytes, and `set_state()`.
+    iterator: of host batches {name: [B, ...]}, the same on every process, with
+      `get_state()`, JSON-able or bytes, and `set_state()`.
     num_steps: steps in all.
     directory: gets `checkpoints/`; `metrics.jsonl`, means over the steps since
       the record before; `timing.jsonl` (`timing.Clock`, metrics `timing/...`).

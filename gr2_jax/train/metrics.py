@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gr2_jax import files
+from gr2_jax import files, processes
 
 Pairs = dict[str, tuple[Any, Any]]
 
@@ -75,7 +75,10 @@ def split_timing(
 
 
 class MetricsWriter:
-  """Appends one JSON object a line: {'step': int, name: float, ...}."""
+  """Appends one JSON object a line: {'step': int, name: float, ...}.
+
+  Of several processes the first one writes.
+  """
 
   def __init__(self, path: pathlib.Path):
     """Opens nothing yet; the directory of `path` is made if it is missing."""
@@ -100,11 +103,12 @@ class MetricsWriter:
           f'Metric {name!r} is {value} at step {step}: not a finite number.'
         )
       record[name] = value
-    files.append_jsonl(self.path, record)
+    if processes.is_first():
+      files.append_jsonl(self.path, record)
 
   def truncate(self, step: int) -> None:
     """Drops the records after `step` and a line that a crash cut off."""
-    if not self.path.exists():
+    if not processes.is_first() or not self.path.exists():
       return
     kept = [r for r in files.read_jsonl(self.path) if r['step'] <= step]
     text = ''.join(json.dumps(record) + '\n' for record in kept)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from gr2_jax import files
+from gr2_jax import files, processes
 
 # (sum, count) by name, on the host.
 _Pairs = Mapping[str, tuple[float, float]]
@@ -67,13 +67,12 @@ class Skips:
 
   def _stop(self, step: int, pairs: _Pairs, bad: list, batch: Any) -> None:
     path = self._directory / f'batch_{step}.npz'
-    if jax.process_count() > 1:
-      path = path.with_stem(f'{path.stem}_process_{jax.process_index()}')
     arrays = {
       jax.tree_util.keystr(where, simple=True, separator='.'): np.asarray(x)
       for where, x in jax.tree_util.tree_leaves_with_path(batch)
     }
-    files.atomic_savez(path, **arrays)
+    if processes.is_first():
+      files.atomic_savez(path, **arrays)
     numbers = {k: pairs.get(k) for k in ('loss', 'grad_norm', 'lr')}
     raise FloatingPointError(
       f'Step {step}: {", ".join(bad) or "the gradient"} not finite, '

@@ -53,7 +53,7 @@ class Clock:
     """Starts the clock, in `compute`.
 
     Args:
-      peak_flops: FLOP/s of this process's devices; None leaves `mfu` out.
+      peak_flops: FLOP/s of all devices; None leaves `mfu` out.
     """
     self._peak = peak_flops
     self._part = 'compute'
@@ -77,7 +77,7 @@ class Clock:
       self._turn(before)
 
   def did(self, work: Mapping[str, float]) -> None:
-    """Adds work of this process: units by name, and `flops`."""
+    """Adds work of all processes: units by name, and `flops`."""
     for name, amount in work.items():
       self._work[name] = self._work.get(name, 0.0) + float(amount)
 
@@ -86,9 +86,9 @@ class Clock:
 
     Returns:
       `seconds`, of which `seconds/<part>` for each part; `compilations/<part>`;
-      for each unit of work `<unit>_per_second` over all processes, which are
-      taken to do alike; and `mfu`, FLOPs over those of the devices' peak, where
-      both are known. Rates and `mfu` are over the seconds of data and compute.
+      for each unit of work `<unit>_per_second`; and `mfu`, FLOPs over those of
+      the devices' peak, where both are known. Rates and `mfu` are over the
+      seconds of data and compute.
     """
     self._turn(self._part)
     seconds, compiled, work = self._seconds, self._compiled, self._work
@@ -100,7 +100,7 @@ class Clock:
     flops = work.pop('flops', 0.0)
     if busy > 0:
       for unit, amount in work.items():
-        record[f'{unit}_per_second'] = amount * jax.process_count() / busy
+        record[f'{unit}_per_second'] = amount / busy
       if flops and self._peak:
         record['mfu'] = flops / busy / self._peak
     return record

@@ -16,10 +16,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from gr2_jax import config as config_lib
-from gr2_jax import files
+from gr2_jax import files, processes
 from gr2_jax.train import profile as profile_lib
 from gr2_jax.train.metrics import TIMING, MetricsWriter
 
@@ -154,9 +152,8 @@ class Writers:
     self._send(step, values)
 
   def write_timing(self, step: int, values: Mapping[str, float]) -> None:
-    """Writes a record of times; only the first process does."""
-    if jax.process_index() == 0:
-      self._timing.write(step, values)
+    """Writes a record of times, those of the first process."""
+    self._timing.write(step, values)
     self._send(step, {f'{TIMING}{k}': v for k, v in values.items()})
 
   def flush(self) -> None:
@@ -173,7 +170,7 @@ class Writers:
       sink.write(step, values)
 
   def _open(self) -> list[Any]:
-    if self._tracking is None or jax.process_index():
+    if self._tracking is None or not processes.is_first():
       return []
     sinks = []
     if self._tracking.tensorboard:

@@ -146,57 +146,6 @@ def test_the_state_of_other_data_is_refused():
     _mixed(length=24).set_state(state)
 
 
-def test_endless_iterators_share_the_examples_among_processes():
-  sources = {'a': Source([4] * 40, 0)}
-  first = [
-    set(next(iterator)['tokens'][:, 0] // 1000)
-    for iterator in (
-      pipeline.lm_iterator(
-        sources,
-        {'a': 1.0},
-        4,
-        20,
-        seed=3,
-        pack=False,
-        process_index=index,
-        process_count=2,
-      )
-      for index in range(2)
-    )
-  ]
-  assert first[0] | first[1] == set(range(40))
-  assert not first[0] & first[1]
-
-
-@pytest.mark.parametrize('pack', [True, False])
-def test_iterators_with_an_end_agree_on_the_number_of_batches(pack):
-  sources = {'a': Source([5, 9, 3, 14, 2, 8, 7], 0)}
-
-  def batches(batch_size, index, count):
-    return list(
-      pipeline.lm_iterator(
-        sources,
-        None,
-        16,
-        batch_size,
-        0,
-        pack=pack,
-        num_epochs=1,
-        process_index=index,
-        process_count=count,
-      )
-    )
-
-  whole = batches(4, 0, 1)
-  halves = [batches(2, index, 2) for index in range(2)]
-  assert len(whole) == len(halves[0]) == len(halves[1])
-  for batch, left, right in zip(whole, *halves, strict=True):
-    for name in batch:
-      np.testing.assert_array_equal(
-        batch[name], np.concatenate([left[name], right[name]])
-      )
-
-
 def test_a_too_long_example_is_an_error_that_names_its_source():
   iterator = pipeline.lm_iterator({'a': Source([20], 0)}, {'a': 1.0}, 16, 1, 0)
   with pytest.raises(ValueError, match="'a' gave an example of 20 tokens"):
@@ -264,21 +213,15 @@ def test_sources_and_weights_must_fit(sources, weights, epochs, message):
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
-@hypothesis.given(
-  st.integers(1, 20), st.integers(1, 30), st.integers(1, 3), st.integers(0, 9)
-)
-def test_index_batches_walk_through_whole_epochs(n, batch_size, count, seed):
-  iterators = [
-    pipeline.index_iterator(n, batch_size, seed, index, count)
-    for index in range(count)
-  ]
+@hypothesis.given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 9))
+def test_index_batches_walk_through_whole_epochs(n, batch_size, seed):
+  iterator = pipeline.index_iterator(n, batch_size, seed)
   drawn = []
   while len(drawn) < 3 * n:
-    for iterator in iterators:
-      batch = next(iterator)
-      assert batch.shape == (batch_size,)
-      assert batch.dtype == np.int32
-      drawn += batch.tolist()
+    batch = next(iterator)
+    assert batch.shape == (batch_size,)
+    assert batch.dtype == np.int32
+    drawn += batch.tolist()
   for epoch in range(3):
     assert sorted(drawn[epoch * n : (epoch + 1) * n]) == list(range(n))
 

@@ -39,9 +39,3 @@ def test_a_resumed_iterator_goes_on():
   batch = next(second)
   np.testing.assert_array_equal(batch['seed'], want[2])
   assert batch['tokens'][0, 0] == 3
-
-
-def test_processes_share_the_seeds_of_one():
-  whole = next(seeded.Seeded(Batches(6), 7))['seed']
-  parts = [next(seeded.Seeded(Batches(3), 7, i, 2))['seed'] for i in range(2)]
-  np.testing.assert_array_equal(np.concatenate(parts), whole)

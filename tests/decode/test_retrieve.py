@@ -12,12 +12,13 @@ def make(tiny, fmt, mesh1):
   flat = rng.choice(64, 30, replace=False)
   sids = np.stack(np.unravel_index(flat, (4, 4, 4)), -1)
 
-  def build(width=5, batch_size=3):
+  def build(width=5, batch_size=3, mesh=mesh1):
+    index = sharding.replicate(mesh, sid_index.build(sids, 8))
     return retrieve.Retriever(
       config=tiny.config,
-      params=tiny.params,
-      mesh=mesh1,
-      index=sid_index.build(sids, 8),
+      params=sharding.replicate(mesh, tiny.params),
+      mesh=mesh,
+      index=index,
       fmt=fmt,
       width=width,
       batch_size=batch_size,
@@ -92,6 +93,19 @@ def test_it_is_the_beam_search(make, tiny, fmt, mesh1):
   items, scores = retriever.top_k([[7, 8, 9, 10]], 4, [np.array([3])])
   np.testing.assert_array_equal(items[0], want[0][0, :4])
   np.testing.assert_array_equal(scores[0], want[1][0, :4])
+
+
+def test_eight_devices_find_the_same(make, mesh1, mesh8):
+  rng = np.random.default_rng(3)
+  prompts = [rng.integers(3, 60, n).tolist() for n in (5, 20, 3, 9, 40)]
+  exclude = [rng.choice(30, n % 4, replace=False) for n in range(5)]
+  (one, scores), (eight, scores8) = (
+    make(batch_size=4, mesh=mesh).top_k(prompts, 5, exclude)
+    for mesh in (mesh1, mesh8)
+  )
+  np.testing.assert_array_equal(one, eight)
+  # Sums over the vocabulary's parts, in another order.
+  np.testing.assert_allclose(scores, scores8, atol=1e-5)
 
 
 def test_other_batches_compile_nothing(make):

@@ -1,0 +1,113 @@
+"""Several processes of one run: who writes, and how all decide alike.
+
+All processes run the same stages on the same mesh and share the workdir. What
+lies on disk is written and judged by the first one; the others wait and read.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+# How long the others wait for the first process: if it dies, they end much
+# earlier, by its missing heartbeats (launch/start.py).
+_PATIENCE_MS = 7 * 24 * 3600 * 1000
+_calls = itertools.count()
+
+
+def is_first() -> bool:
+  """Says whether this is the process that writes; true where it is alone."""
+  return jax.process_index() == 0
+
+
+def on_first(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+  """Lets the first process do or decide something; all learn the result.
+
+  All processes call it, in the same order. What `make` wrote is there when it
+  returns, on every process.
+
+  Args:
+    make: called on the first process only; returns something JSON-able.
+    *args: of `make`.
+    **kwargs: of `make`.
+
+  Returns:
+    What `make` returned; on the other processes after a round trip through
+    JSON.
+
+  Raises:
+    Exception: what `make` raised, on the first process.
+    RuntimeError: the same in words, on the others.
+  """
+  if jax.process_count() == 1:
+    return make(*args, **kwargs)
+  if not is_first():
+    return _receive()
+  try:
+    value = make(*args, **kwargs)
+    text = json.dumps({'value': value})
+  except Exception as error:
+    _exchange(json.dumps({'error': f'{type(error).__name__}: {error}'}))
+    raise
+  _exchange(text)
+  return value
+
+
+@functools.cache
+def connect(mesh: jax.sharding.Mesh) -> None:
+  """Connects the devices that a mesh's programs add up over, all at once.
+
+  On CPUs a group of devices connects at its first use, for which its processes
+  must come within 30 seconds of each other: compiling alone can take longer.
+
+  Args:
+    mesh: the mesh.
+  """
+  if jax.process_count() == 1:
+    return
+  axes = [name for name, size in mesh.shape.items() if size > 1]
+  groups = [
+    names
+    for size in range(1, len(axes) + 1)
+    for names in itertools.combinations(axes, size)
+  ]
+
+  def add(x: jax.Array) -> list[jax.Array]:
+    return [jax.lax.psum(x, names) for names in groups]
+
+  everywhere = jax.sharding.PartitionSpec(mesh.axis_names)
+  run = jax.jit(
+    jax.shard_map(add, mesh=mesh, in_specs=everywhere, out_specs=everywhere)
+  )
+  split = jax.sharding.NamedSharding(mesh, everywhere)
+  ones = np.ones(mesh.size, np.float32)
+  x = jax.make_array_from_callback(ones.shape, split, lambda index: ones[index])
+  compiled = run.lower(x).compile()
+  on_first(lambda: None)
+  jax.block_until_ready(compiled(x))
+
+
+def _receive() -> Any:
+  found = json.loads(_exchange(''))
+  if 'error' in found:
+    raise RuntimeError(f'The first process failed: {found["error"]}')
+  return found['value']
+
+
+def _exchange(text: str) -> str:
+  """Sends the first process's text to all; waits for it however long."""
+  wait = multihost.get_barrier_sync_fn()
+  wait(key=f'gr2/on_first/{next(_calls)}', timeout_ms=_PATIENCE_MS)
+  content = text.encode()
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+  # Few shapes, few compilations.
+  buffer = np.zeros(max(1 << (size - 1).bit_length(), 1024), np.uint8)
+  buffer[: len(content)] = np.frombuffer(content, np.uint8)
+  whole = multihost_utils.broadcast_one_to_all(buffer)
+  return bytes(whole[:size]).decode()
