@@ -16,14 +16,19 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 # How long the others wait for the first process: if it dies, they end much
-# earlier, by its missing heartbeats (launch/start.py).
+# earlier, by its missing heartbeats (launch/cluster.py).
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
 _calls = itertools.count()
 
 
+def _alone() -> bool:
+  # Asked first, because counting would take hold of the devices.
+  return not jax.distributed.is_initialized() or jax.process_count() == 1
+
+
 def is_first() -> bool:
   """Says whether this is the process that writes; true where it is alone."""
-  return jax.process_index() == 0
+  return _alone() or jax.process_index() == 0
 
 
 def on_first(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -45,7 +50,7 @@ def on_first(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Exception: what `make` raised, on the first process.
     RuntimeError: the same in words, on the others.
   """
-  if jax.process_count() == 1:
+  if _alone():
     return make(*args, **kwargs)
   if not is_first():
     return _receive()
@@ -69,7 +74,7 @@ def connect(mesh: jax.sharding.Mesh) -> None:
   Args:
     mesh: the mesh.
   """
-  if jax.process_count() == 1:
+  if _alone():
     return
   axes = [name for name, size in mesh.shape.items() if size > 1]
   groups = [
