@@ -75,11 +75,7 @@ class Checkpointer:
         lightweight_initialize=True,
       ),
     )
-    for step in self._manager.all_steps() if self._policy.best else ():
-      with contextlib.suppress(manifest.Damaged):  # `restore` tells of it.
-        score = self._manifest(step)['score']
-        if score is not None:
-          self._scores[step] = score
+    self._scores.update(self._read_scores() if self._policy.best else {})
 
   @property
   def latest(self) -> int | None:
@@ -206,6 +202,17 @@ class Checkpointer:
         'the folder from a copy, or remove it to begin anew.'
       )
     return None
+
+  def _read_scores(self) -> dict[int, float]:
+    """Reads which checkpoints have a score."""
+    found = {}
+    for step in self._manager.all_steps():
+      try:
+        found[step] = self._manifest(step)['score']
+      except manifest.Damaged as error:
+        path = self._directory / str(step)
+        logging.warning('%s does not count as the best: %s.', path, error)
+    return {step: score for step, score in found.items() if score is not None}
 
   def _manifest(self, step: int) -> dict[str, Any]:
     """Reads what stands beside the state."""
