@@ -106,21 +106,6 @@ def test_one_worker_gives_what_the_process_itself_gives(written):
 
 
 @pytest.mark.slow
-def test_processes_with_workers_share_the_examples(written):
-  seen = [set(), set()]
-  for index in range(2):
-    iterator = _iterator(
-      written, 2, pack=False, process_index=index, process_count=2,
-      batch_size=5,
-    )  # fmt: skip
-    for _ in range(50):
-      seen[index] |= set(next(iterator)['tokens'][:, 0].tolist())
-    iterator.close()
-  assert seen[0] | seen[1] == set(range(500))
-  assert not seen[0] & seen[1]
-
-
-@pytest.mark.slow
 def test_errors_of_workers_come_through(written):
   iterator = _iterator(written, 2, length=8)
   with pytest.raises(ValueError, match='above length=8'):
