@@ -9,6 +9,8 @@ import tarfile
 
 import pytest
 
+from gr2_jax.train import preemption
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Answers `describe` by the next line of a file by group, the last one for ever;
 # an empty line: there is no such thing.
@@ -291,6 +293,12 @@ def test_a_job_goes_back_to_the_queue_when_preempted(
   assert (
     'JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7' in _option(command, '--wrap')
   ) == (per == 'node')
+
+
+def test_exit_status_and_flag_are_those_of_the_pipeline():
+  text = (ROOT / 'launch' / 'common.sh').read_text()
+  assert f'\nreadonly preempted_status={preemption.EXIT_CODE}\n' in text
+  assert "'coordinator'" in (ROOT / 'launch' / 'cluster.py').read_text()
 
 
 RUN = ['run', *TPU, '--']
