@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from gr2_jax import sharding
 from gr2_jax.data import pipeline, seeded
@@ -110,6 +111,69 @@ def _batches(
   )
 
 
+def _training_batches(
+  sources: Mapping[str, pipeline.Source],
+  weights: Mapping[str, float],
+  cfg: TrainConfig,
+  seed: int,
+) -> pipeline.LMIterator | seeded.Seeded:
+  """Returns the batches, with seeds where activations are dropped."""
+  batches = _batches(sources, weights, cfg, seed)
+  if not cfg.dropout:
+    return batches
+  process = jax.process_index(), jax.process_count()
+  return seeded.Seeded(batches, seed, *process)
+
+
+def example(cfg: TrainConfig, names: list[str]) -> dict[str, np.ndarray]:
+  """Returns a batch without content, for its shapes.
+
+  Args:
+    cfg: the phase.
+    names: tasks.
+
+  Returns:
+    What a step of `make_step` reads, [B, ...] each.
+  """
+  row = {
+    'tokens': np.zeros(cfg.length, np.int32),
+    'weights': np.zeros(cfg.length, np.float32),
+  }
+  sources = {name: [row] for name in names}
+  return next(_training_batches(sources, dict.fromkeys(names, 1.0), cfg, 0))
+
+
+def make_step(
+  cfg: TrainConfig,
+  config: lm_config.LMConfig,
+  names: list[str],
+  trainable: optimiser.Trainable | None,
+) -> tuple[optimiser.Optimiser, step.TrainStep]:
+  """Makes optimiser and train step of a phase.
+
+  Args:
+    cfg: the phase.
+    config: shape of the model.
+    names: tasks in the order of the batches' `task`.
+    trainable: what is trained; see `optimiser.make`.
+
+  Returns:
+    (optimiser, step).
+
+  Raises:
+    ValueError: the model's shape brings dropout of its own.
+  """
+  if config.dropout:
+    raise ValueError(
+      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
+      'set midtrain.all.dropout or sft.train.dropout.'
+    )
+  shape = dataclasses.replace(config, dropout=cfg.dropout)
+  tx = optimiser.make(cfg.optimiser, trainable)
+  loss_fn = named_loss(shape, names)
+  return tx, step.make_train_step(loss_fn, tx, cfg.microbatches)
+
+
 def train(
   cfg: TrainConfig,
   config: lm_config.LMConfig,
@@ -141,20 +205,8 @@ def train(
   Returns:
     The parameters after the last step.
   """
-  batches = _batches(sources, weights, cfg, seed)
-  if cfg.dropout:
-    process = jax.process_index(), jax.process_count()
-    batches = seeded.Seeded(batches, seed, *process)
-  if config.dropout:
-    raise ValueError(
-      f'lm.dropout = {config.dropout}: dropout belongs to a phase of training; '
-      'set midtrain.all.dropout or sft.train.dropout.'
-    )
-  shape = dataclasses.replace(config, dropout=cfg.dropout)
-  tx = optimiser.make(cfg.optimiser, trainable)
-  step_fn = step.make_train_step(
-    named_loss(shape, sorted(sources)), tx, cfg.microbatches
-  )
+  batches = _training_batches(sources, weights, cfg, seed)
+  tx, step_fn = make_step(cfg, config, sorted(sources), trainable)
   trained = loop.fit(
     state.create(params, tx, mesh),
     step_fn,
