@@ -25,6 +25,7 @@ _NAMED = re.compile(
 )
 _AXIS = re.compile(r"'(\w+)'(?:=(\d+)|:\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r'source_target_pairs=\{(\{.*?\})\}')
+_CHANNEL = re.compile(r'channel_id=(\d+)')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 
 
@@ -74,9 +75,11 @@ def find(module: hlo.Module, devices: int) -> list[Collective]:
     devices: how many devices it runs on.
 
   Returns:
-    One entry an instruction, those in loops with the loop's trip count.
+    One entry a collective, those in loops with the loop's trip count. The TPU
+    compiler may cut one into pieces that run beside other instructions, even
+    beside each round of an inner loop: pieces have one channel, and count once.
   """
-  found = []
+  found: dict[tuple[str, str], Collective] = {}
   runs = hlo.runs(module)
   for name, ops in module.computations.items():
     for op in ops.values():
@@ -89,17 +92,18 @@ def find(module: hlo.Module, devices: int) -> list[Collective]:
       if kind == 'all-reduce' and name.startswith('all-reduce-scatter'):
         # How the TPU compiler writes a reduce-scatter: fused with the slice.
         kind = 'reduce-scatter'
-      source = _SOURCE.search(op.rest)
-      found.append(
-        Collective(
-          kind=kind,
-          operand=sum(hlo.size(ops[x].type) for x in op.operands if x in ops),
-          group=group,
-          runs=runs[name],
-          source=source[1] if source else '',
-        )
+      source, channel = _SOURCE.search(op.rest), _CHANNEL.search(op.rest)
+      key = kind, channel[1] if channel else f'{name}/{op.name}'
+      if key in found and found[key].runs <= runs[name]:
+        continue
+      found[key] = Collective(
+        kind=kind,
+        operand=sum(hlo.size(ops[x].type) for x in op.operands if x in ops),
+        group=group,
+        runs=runs[name],
+        source=source[1] if source else '',
       )
-  return found
+  return list(found.values())
 
 
 def _group(rest: str, devices: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ An estimate, not a measurement: the time is the largest of three, each with its
 unit fully used and nothing in between: arithmetic, memory, interconnect.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -182,7 +183,7 @@ def estimate(
   times = {
     'arithmetic': work.executed / count / chip.flops,
     'memory': hbm / chip.bandwidth,
-    'interconnect': sum(c.wire / devices.speed(c.group) for c in moved),
+    'interconnect': _wires(moved, devices),
   }
   bound = max(times, key=times.__getitem__)
   seconds = times[bound]
@@ -196,6 +197,22 @@ def estimate(
     'wire_bytes': sum(c.wire for c in moved),
     'collectives': _listed(moved, devices),
   }
+
+
+def _wires(moved: Sequence[collectives.Collective], devices: Slice) -> float:
+  """Adds up the seconds of collectives, one after the other.
+
+  But permutes to different neighbours take different links: a product that the
+  compiler spreads over a ring sends both ways at once.
+  """
+  total, ways = 0.0, collections.Counter()
+  for c in moved:
+    seconds = c.wire / devices.speed(c.group)
+    if c.kind == 'collective-permute':
+      ways[c.group] += seconds
+    else:
+      total += seconds
+  return total + max(ways.values(), default=0.0)
 
 
 def _listed(

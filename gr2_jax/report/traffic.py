@@ -10,6 +10,7 @@ import re
 from gr2_jax.report import hlo
 
 _FAST = re.compile(r'\b[a-z]\w*\[[0-9,]*\]\{[^}]*S\([1-9]\d*\)[^}]*\}')
+_ALIASES = re.compile(r'output_to_operand_aliasing=\{(.*?\))\}')
 # No data moves: names, and instructions whose parts are counted for themselves.
 _FREE = frozenset(
   (
@@ -66,10 +67,11 @@ def _main(kind: str) -> int:
 def _bytes(module: hlo.Module, ops: dict[str, hlo.Op], op: hlo.Op) -> int:
   if op.kind in _FREE or op.kind.endswith(('-done', '-update')):
     return 0
+  if 'AllocateBuffer' in op.rest:
+    return 0  # Room without content.
   types = [ops[name].type if name in ops else '' for name in op.operands]
   if op.kind == 'fusion':
-    inner = module.computations[dict(hlo.called(op))['calls']]
-    return _fused(inner, types, op.type)
+    return _fused(module, op, types)
   if op.kind in _SLICES:
     return _main(op.type) * (1 + bool(_main(types[0])))
   if op.kind == 'dynamic-update-slice':
@@ -82,45 +84,78 @@ def _bytes(module: hlo.Module, ops: dict[str, hlo.Op], op: hlo.Op) -> int:
   return sum(map(_main, types)) + _main(op.type)
 
 
-def _fused(inner: dict[str, hlo.Op], types: list[str], result: str) -> int:
-  """Counts a fusion: what it takes of its operands, and its result."""
+def _fused(module: hlo.Module, fusion: hlo.Op, types: list[str]) -> int:
+  """Counts a fusion: what it takes of its operands, and its results."""
+  inner = _inside(module, fusion)
+  kept = _under_way(fusion)
   total = 0
   for op in inner.values():
-    if op.kind == 'parameter':
+    if op.kind == 'parameter' and int(op.operands[0]) not in kept.values():
       whole = _main(types[int(op.operands[0])])
-      total += min(whole, _taken(inner, op.name, whole))
+      total += min(whole, _taken(module, inner, op.name, whole))
   root = next(op for op in inner.values() if op.root)
-  results, parts = [result], [root]
+  results, parts = [fusion.type], [root]
   if root.kind == 'tuple':
-    results, parts = hlo.parts(result), [inner[x] for x in root.operands]
-  for kind, part in zip(results, parts, strict=True):
-    part = _seen(inner, part)
-    size = _main(kind)
-    if part.kind == 'dynamic-update-slice':
-      size = min(size, hlo.size(inner[part.operands[1]].type))
-    total += size
+    results, parts = hlo.parts(fusion.type), [inner[x] for x in root.operands]
+  for place, (kind, part) in enumerate(zip(results, parts, strict=True)):
+    if place not in kept:
+      total += min(_main(kind), _written(module, inner, part))
   return total
 
 
-def _seen(inner: dict[str, hlo.Op], op: hlo.Op) -> hlo.Op:
-  """Looks through views."""
+def _under_way(fusion: hlo.Op) -> dict[int, int]:
+  """Returns results that are operands: of a collective that runs beside.
+
+  Such a fusion only passes them on; the collective is counted elsewhere.
+  """
+  if 'calls=%async_collective_fusion' not in fusion.rest:
+    return {}
+  found = _ALIASES.search(fusion.rest)
+  pairs = re.findall(r'\{(\d+)\}: \((\d+)', found[1]) if found else []
+  return {int(result): int(operand) for result, operand in pairs}
+
+
+def _inside(module: hlo.Module, fusion: hlo.Op) -> dict[str, hlo.Op]:
+  return module.computations[dict(hlo.called(fusion))['calls']]
+
+
+def _written(module: hlo.Module, inner: dict[str, hlo.Op], op: hlo.Op) -> int:
+  """Returns the bytes that a result has anew: an update's, or all of them."""
   while op.kind in _VIEWS and op.operands[0] in inner:
     op = inner[op.operands[0]]
-  return op
+  if op.kind == 'dynamic-update-slice':
+    return hlo.size(inner[op.operands[1]].type)
+  if op.kind == 'fusion':
+    nested = _inside(module, op)
+    root = next(x for x in nested.values() if x.root)
+    if root.kind != 'tuple':
+      return _written(module, nested, root)
+  return hlo.size(op.type)
 
 
-def _taken(inner: dict[str, hlo.Op], name: str, whole: int) -> int:
+def _taken(
+  module: hlo.Module, inner: dict[str, hlo.Op], name: str, whole: int
+) -> int:
   """Returns how many bytes of a parameter its readers take."""
   taken = 0
   for op in inner.values():
-    if name not in op.operands:
-      continue
-    if op.kind in _SLICES and op.operands[0] == name:
-      taken += hlo.size(op.type)
-    elif op.kind == 'dynamic-update-slice' and op.operands[0] == name:
-      taken += 0  # Written in place.
-    elif op.kind in _VIEWS:
-      taken += _taken(inner, op.name, whole)
-    else:
-      return whole
+    for place, operand in enumerate(op.operands):
+      if operand != name or op.kind in ('parameter', 'constant'):
+        continue
+      if op.kind in _SLICES and place == 0:
+        taken += hlo.size(op.type)
+      elif op.kind == 'dynamic-update-slice' and place == 0:
+        continue  # Written in place.
+      elif op.kind in _VIEWS and not op.root:
+        taken += _taken(module, inner, op.name, whole)
+      elif op.kind == 'fusion':
+        nested = _inside(module, op)
+        parameter = next(
+          x.name
+          for x in nested.values()
+          if x.kind == 'parameter' and x.operands[0] == str(place)
+        )
+        taken += _taken(module, nested, parameter, whole)
+      else:
+        return whole
   return taken

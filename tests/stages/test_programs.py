@@ -60,6 +60,9 @@ def test_what_is_held_is_what_the_compiler_sees(name):
   held = programs.make(name, _plan()).held
   memory = _compiled(name).memory_analysis()
   known = plan_lib.chip_bytes(held)
+  if name == 'prefill':
+    # It makes no logits: their table is left out.
+    known -= plan_lib.chip_bytes(held['parameters']['output'])
   # The rest are tokens, lists and keys.
   assert known <= memory.argument_size_in_bytes < known + 20_000
 
@@ -77,18 +80,13 @@ def test_a_decoding_step_exchanges_no_weights_and_no_caches():
   assert sum(c.runs for c in sums) == 2 * 2
 
 
-def test_tables_are_gathered_once_and_their_gradients_summed_once():
-  plan = _plan()
-  table = plan.vocab.size // 2 * 32 * 4
-  gathers = [
-    c
-    for c in _collectives('train')
-    if c.kind == 'all-gather' and c.operand * len(c.group) >= table // 2
-  ]
-  assert sum(c.runs for c in gathers) == 1
+@pytest.mark.parametrize('name', ['train', 'update'])
+def test_between_devices_that_split_heads_only_sums_cross(name):
+  found = [c for c in _collectives(name) if c.group == (0, 1)]
+  assert found and {c.kind for c in found} == {'all-reduce'}
 
 
-def test_a_report_judges_each_program(monkeypatch):
+def test_a_report_judges_each_program():
   places = tuple((x, y) for x in range(2) for y in range(4))
   chip = roofline.Chip('toy', 1e12, 1e9, 1e11, 1e10, 4)
   devices = roofline.Slice(chip, (2, 4), places)
