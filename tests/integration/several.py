@@ -67,7 +67,8 @@ def start(
   """Starts a command of `launch` as several processes of one run.
 
   Args:
-    count: how many; 1 is a plain run.
+    count: how many; a single one adds up over its devices as several do,
+      bit for bit, while a plain run adds in another order.
     devices: CPU devices of each.
     command: behind `python`.
     limit: seconds after which `Run.wait` kills them.
@@ -97,7 +98,7 @@ def start(
     with run.outputs[-1].open('w') as stream:
       run.processes.append(
         subprocess.Popen(
-          [sys.executable, *command, *(flags if count > 1 else [])],
+          [sys.executable, *command, *flags],
           cwd=ROOT,
           env=environment,
           stdin=subprocess.DEVNULL,

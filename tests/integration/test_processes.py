@@ -83,7 +83,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(data):
-  """One process with four devices."""
+  """One process with four devices, which add up as those of several do.
+
+  A plain run rounds otherwise, and the tokenizer's choices (which code moves,
+  which is nearest) make that visible.
+  """
   workdir = data.parent / 'alone'
   _finish(several.start(1, 4, _command(data, workdir)))
   return _report(workdir)

@@ -12,7 +12,7 @@ def done(monkeypatch):
   ran = []
 
   def stage(name):
-    def run(config, workdir):
+    def run(config, workdir, force):
       ran.append(name)
       report = {'candidates': 'retrieval.json', 'evaluate': 'report.json'}
       if name in report:
