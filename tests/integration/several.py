@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass
 class Run:
-  """Processes that were started together.
+  """Processes that were started together; `with` ends those that are left.
 
   Attributes:
     processes: by index.
@@ -34,13 +34,16 @@ class Run:
     Returns:
       Their return codes; negative ones are signals.
     """
-    try:
+    with self:
       return [self.wait_for(index) for index in range(len(self.processes))]
-    finally:
-      for process in self.processes:
-        if process.poll() is None:
-          os.killpg(process.pid, signal.SIGKILL)
-          process.wait()
+
+  def __enter__(self) -> 'Run':
+    return self
+
+  def __exit__(self, *exc) -> None:
+    for index, process in enumerate(self.processes):
+      if process.poll() is None:
+        self.kill(index)
 
   def wait_for(self, index: int) -> int:
     """Waits for one of them; raises `TimeoutExpired` at the deadline."""

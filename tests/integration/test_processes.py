@@ -143,14 +143,14 @@ def test_where_one_dies_the_other_ends_and_the_run_goes_on(data, victim):
     *_command(data, workdir, **settings),
     '--stages=data,sid,midtrain',
   ]
-  run = several.start(2, 1, command, heartbeat=10)
   metrics = workdir / 'midtrain' / 'metrics.jsonl'
-  while not metrics.exists() or metrics.read_text().count('\n') < 3:
-    assert run.processes[0].poll() is None, run.said(0)[-4000:]
-    assert time.monotonic() < run.deadline
-    time.sleep(0.05)
-  run.kill(victim)
-  code, said = run.wait_for(1 - victim), run.said(1 - victim)
+  with several.start(2, 1, command, heartbeat=10) as run:
+    while not metrics.exists() or metrics.read_text().count('\n') < 3:
+      assert run.processes[0].poll() is None, run.said(0)[-4000:]
+      assert time.monotonic() < run.deadline
+      time.sleep(0.05)
+    run.kill(victim)
+    code, said = run.wait_for(1 - victim), run.said(1 - victim)
   assert code, said[-4000:]
   assert 'another process ended first' in said or 'another task died' in said
   assert not (workdir / 'midtrain' / 'DONE').exists()

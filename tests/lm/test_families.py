@@ -31,8 +31,10 @@ SWITCHES = {
     lora_rank=2,
   ),
 }
-# Sums of some tens of products of size 1 in float32, over two layers.
-EXACT = dict(rtol=0, atol=2e-5)
+# Relative to the spread of the logits, as the README promises it. Sums of some
+# tens of products in float32, over two layers, give 3e-6; with all switches on
+# 1e-5 to 3e-5, by the order in which a processor adds up.
+TOLERANCE = 1e-4
 
 
 def _params(config):
@@ -126,9 +128,8 @@ def test_equals_the_reference(name):
   params = _params(config)
   tokens = np.random.default_rng(1).integers(0, 64, (1, 24))
   ours = jax.jit(decoder.Decoder(config).apply)({'params': params}, tokens)
-  np.testing.assert_allclose(
-    ours[0], _logits(config, params, tokens[0]), **EXACT
-  )
+  want = _logits(config, params, tokens[0])
+  np.testing.assert_allclose(ours[0], want, rtol=0, atol=TOLERANCE * want.std())
   size = sum(x.size for x in jax.tree.leaves(params))
   assert size == config.num_params
 
@@ -155,7 +156,7 @@ def test_lora_starts_at_nothing_and_merges(scan, mesh8):
   merged_config, merged = lora.merge(tuned, params)
   assert merged_config == config
   assert jax.tree.structure(merged) == jax.tree.structure(base)
-  np.testing.assert_allclose(apply(config, merged), changed, **EXACT)
+  np.testing.assert_allclose(apply(config, merged), changed, rtol=0, atol=2e-5)
   with pytest.raises(ValueError, match='rank 4'):
     lora.add(tuned, params, 4, 8.0, mesh8, rules, jax.random.key(1))
 
