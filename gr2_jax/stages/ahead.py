@@ -26,7 +26,7 @@ _REMEDIES = {
   'decode': 'a larger mesh.tensor, or a smaller rl.prompts_per_step',
 }
 # How the TPU compiler says that a program does not fit.
-_REFUSED = re.compile(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm')
+_REFUSED = re.compile(r'(?:Used |HLO temporaries \()([\d.]+)([KMGT])')
 _UNITS = dict(zip('KMGT', (2**10, 2**20, 2**30, 2**40), strict=True))
 
 
@@ -87,6 +87,8 @@ def _row(
     if not refused:
       raise
     used = float(refused[1]) * _UNITS[refused[2]]
+    if refused[0].startswith('HLO'):
+      used += sum(parts.values())
     memory = {**parts, 'beside': beside, 'total': used + beside}
     return {**row, 'fits': False, 'memory': memory}
   memory = roofline.memory(compiled.memory_analysis(), parts, made, beside)
