@@ -11,6 +11,8 @@ from gr2_jax.report import collectives, hlo, roofline
 from gr2_jax.stages import ahead, programs
 from gr2_jax.stages import plan as plan_lib
 
+pytestmark = pytest.mark.slow  # Four programs for eight devices: two minutes.
+
 
 def _config():
   config = tiny.get_config()
