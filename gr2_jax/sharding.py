@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -31,15 +32,25 @@ _COMMON: Rules = (
   ('head', None),
   ('mlp', 'tensor'),
   ('vocab', 'tensor'),
-  # Its own name: a table split on its features is rebuilt whole in each step.
-  ('table', None),
   ('norm', None),
   ('lora', None),
   ('layers', None),
 )
 
-TRAIN_RULES: Rules = (*_COMMON, ('embed', 'fsdp'))
-DECODE_RULES: Rules = (*_COMMON, ('embed', None))
+# The features of token tables have a name of their own, and so have the rows of
+# a batch while tokens are looked up (`lm/decoder.py`).
+TRAIN_RULES: Rules = (
+  *_COMMON,
+  ('embed', 'fsdp'),
+  ('table', 'fsdp'),
+  ('rows', 'data'),
+)
+DECODE_RULES: Rules = (
+  *_COMMON,
+  ('embed', None),
+  ('table', None),
+  ('rows', BATCH),
+)
 
 
 def make_mesh(
@@ -75,9 +86,12 @@ def make_mesh(
       f'{len(devices)} devices: change config.mesh so that the product is '
       f'{len(devices)}, or give one axis -1.'
     )
-  return jax.make_mesh(
-    shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+  # Unlike `jax.make_mesh`, which lets the axes of some TPUs only be split: a
+  # `tensor` of 2 on a torus of 4 x 4 x 4.
+  placed = mesh_utils.create_device_mesh(
+    shape, devices, allow_split_physical_axes=True
   )
+  return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 @contextlib.contextmanager
@@ -92,6 +106,11 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   if len(names) != x.ndim:
     raise ValueError(f'{len(names)} axis names {names} for shape {x.shape}.')
   return nn.with_logical_constraint(x, names)
+
+
+def named(mesh: Mesh, rules: Rules, *names: str | None) -> NamedSharding:
+  """Returns the sharding of an array whose axes have these logical names."""
+  return nn.logical_to_mesh_sharding(PartitionSpec(*names), mesh, rules)
 
 
 def _check_divisible(path: Any, leaf: Any, sharding: NamedSharding) -> None:

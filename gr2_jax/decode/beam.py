@@ -15,7 +15,6 @@ Letters: Q prompts, W beams, P prompt tokens, L levels, C codes, E excluded
 items.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 
 from gr2_jax.decode import cache
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder
+from gr2_jax.lm import decoder, tables
 from gr2_jax.sid import index as sid_index
 from gr2_jax.text import answer
 
@@ -126,12 +125,9 @@ def _level_logits(
 ) -> jax.Array:
   """Projects states [Q, W, D] on the C codes of a level only: [Q, W, C]."""
   start = fmt.sid_offset + level * fmt.codes
-  table = params['embedding' if config.tie_embeddings else 'output']
+  table = tables.output(config, params)
   table = jax.lax.slice_in_dim(table, start, start + fmt.codes)
-  small = dataclasses.replace(config, vocab_size=fmt.codes)
-  return decoder.Decoder(small).apply(
-    {'params': {'embedding': table, 'output': table}}, hidden, method='unembed'
-  )
+  return tables.unembed(config, table, hidden)
 
 
 def _best(

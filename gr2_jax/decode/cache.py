@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax import sharding
+from gr2_jax.lm import attention, decoder
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder
 
 
 @flax.struct.dataclass
@@ -49,11 +49,14 @@ def read(model: Callable, prompts: jax.Array, valid: jax.Array) -> Prompts:
 def empty_tail(
   config: lm_config.LMConfig, queries: int, group: int, slots: int
 ) -> Any:
-  """Makes a tail cache of S slots for [Q, G] members, split over the batch."""
+  """Makes a tail cache of S slots for [Q, G] members.
+
+  It is split over the batch and, as what attends to it is, over heads.
+  """
   tail = decoder.init_tail(config, queries, group, slots)
   return jax.tree.map(
     lambda x: sharding.constrain(
-      x, *(None,) * (x.ndim - 5), 'batch', *(None,) * 4
+      x, *(None,) * (x.ndim - 5), *attention.TAIL_AXES
     ),
     tail,
   )

@@ -5,10 +5,20 @@ CPU costs more than the model's step; an inverse CDF in two levels (blocks, then
 inside the block) needs one number and two short cumulative sums.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+# The vocabulary is a multiple of it.
 _BLOCK = 64
+
+
+def _block() -> int:
+  """Returns a size of blocks that the devices which split V do not cut."""
+  mesh = jax.sharding.get_abstract_mesh()
+  split = 1 if mesh.empty else mesh.shape['tensor']
+  return _BLOCK // math.gcd(_BLOCK, split)
 
 
 def draw(uniform: jax.Array, logits: jax.Array) -> jax.Array:
@@ -26,12 +36,13 @@ def draw(uniform: jax.Array, logits: jax.Array) -> jax.Array:
   weights = jnp.exp(logits - logits.max(-1, keepdims=True))
   if size <= _BLOCK:
     return _pick(weights, uniform)[0]
-  pad = [(0, 0)] * (logits.ndim - 1) + [(0, -size % _BLOCK)]
+  width = _block()
+  pad = [(0, 0)] * (logits.ndim - 1) + [(0, -size % width)]
   blocks = jnp.pad(weights, pad)
-  blocks = blocks.reshape(*logits.shape[:-1], -1, _BLOCK)
+  blocks = blocks.reshape(*logits.shape[:-1], -1, width)
   block, rest = _pick(blocks.sum(-1), uniform)
   inner = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)
-  return block * _BLOCK + _pick(inner[..., 0, :], rest)[0]
+  return block * width + _pick(inner[..., 0, :], rest)[0]
 
 
 def _pick(

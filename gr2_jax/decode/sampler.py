@@ -49,7 +49,7 @@ class Samples:
 
 
 @flax.struct.dataclass
-class _Loop:
+class Loop:
   """State of the loop.
 
   Attributes:
@@ -126,7 +126,7 @@ def sample(
     budget = max_new_tokens, explanation_tokens
     _check_length(fmt, candidate_sids.shape[1], *budget)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
-  run = _Run(
+  run = Run(
     model=model,
     prompts=cache.read(model, prompts, valid),
     shape=(prompts.shape[0], num_samples, max_new_tokens),
@@ -164,7 +164,7 @@ def _check_length(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class Run:
   """What stays the same while the loop runs; see `sample`.
 
   Attributes:
@@ -199,13 +199,13 @@ class _Run:
       samples = samples.replace(behaviour_logps=samples.logps)
     return samples
 
-  def start(self, tail: Any) -> _Loop:
+  def start(self, tail: Any) -> Loop:
     """Returns the state before the first token."""
     group, slots = self.shape[1:]
     sids, mask = self.candidates
     ids = max(sids.shape[1], 1)
     zeros = jnp.zeros(self.shape, jnp.float32)
-    return _Loop(
+    return Loop(
       step=jnp.int32(0),
       done=jnp.broadcast_to(self.prompts.lengths[:, None] == 0, self.shape[:2]),
       tail=tail,
@@ -223,11 +223,11 @@ class _Run:
     """Spares the loop a second array of log-probs where both are one."""
     return None if self.filters is None else x
 
-  def unfinished(self, loop: _Loop) -> jax.Array:
+  def unfinished(self, loop: Loop) -> jax.Array:
     """Says whether any rollout goes on: the early exit."""
     return (loop.step < self.shape[2]) & ~loop.done.all()
 
-  def step(self, loop: _Loop) -> _Loop:
+  def step(self, loop: Loop) -> Loop:
     """Reads the newest tokens and writes the next ones."""
     index = loop.step - 1
     tokens = jax.lax.dynamic_index_in_dim(
@@ -238,7 +238,7 @@ class _Run:
     )
     return self.write(loop.replace(tail=tail), hidden)
 
-  def write(self, loop: _Loop, hidden: jax.Array) -> _Loop:
+  def write(self, loop: Loop, hidden: jax.Array) -> Loop:
     """Draws a token of each rollout from its state [Q, G or 1, D]."""
     logits = self.model(hidden, method='unembed')
     shape = self.shape[:2]
@@ -261,12 +261,12 @@ class _Run:
 
   def _record(
     self,
-    loop: _Loop,
+    loop: Loop,
     tokens: jax.Array,
     scores: jax.Array,
     behaviour: jax.Array,
     allowed: jax.Array,
-  ) -> _Loop:
+  ) -> Loop:
     """Writes what was drawn, `pad` for the rollouts that had ended."""
     alive = ~loop.done
     tokens = jnp.where(alive, tokens, self.fmt.pad)
@@ -283,7 +283,7 @@ class _Run:
     machine = loop.machine
     if self.constrain:
       machine = constraints.advance(machine, tokens, *self.candidates, self.fmt)
-    return _Loop(
+    return Loop(
       step=loop.step + 1,
       done=loop.done | (tokens == self.fmt.eos),
       tail=loop.tail,

@@ -11,6 +11,10 @@ from gr2_jax.lm import dots
 
 KV = tuple[jax.Array, jax.Array]
 
+# Logical axes of the caches.
+PROMPT_AXES = ('batch', 'kv_heads', None, None)
+TAIL_AXES = ('batch', None, 'kv_heads', None, None)
+
 # Finite, so that a row with nothing to attend to gives no NaN.
 MASKED = -1e30
 

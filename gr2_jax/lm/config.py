@@ -42,8 +42,8 @@ class LMConfig:
       groups that share a prompt have their own): 'plain', products and a
       softmax of ours, fastest on CPU; 'xla', JAX's `dot_product_attention`;
       'cudnn', the same on NVIDIA's kernel, which never holds [T, T] scores;
-      'splash', the like for TPUs, for rows of a multiple of 128 tokens
-      (elsewhere only on CPU, interpreted, for tests).
+      'splash', the like for TPUs, which fills rows up to a multiple of 128
+      tokens (elsewhere only on CPU, interpreted, for tests).
     remat: recompute each block in the backward pass.
     dropout: share of activations that training drops, of the embedding and of
       what each layer adds; none without an RNG 'dropout'.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, dots, kernels
+from gr2_jax.lm import attention, kernels, tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.lm.dropout import Dropout
 from gr2_jax.lm.layers import (
@@ -157,16 +157,8 @@ class Decoder(nn.Module):
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
     """Projects states [..., D] to logits, float32 [..., V]."""
-    c = self.config
-    table = self.embedding if c.tie_embeddings else self.output
-    letters = 'abcxyz'[: hidden.ndim - 1]
-    logits = dots.einsum(
-      f'{letters}d,vd->{letters}v', hidden, table, c.bf16_matmul
-    )
-    if hidden.ndim in (3, 4):
-      middle = ('group', 'length')[4 - hidden.ndim :]
-      logits = sharding.constrain(logits, 'batch', *middle, 'vocab')
-    return logits
+    table = self.embedding if self.config.tie_embeddings else self.output
+    return tables.unembed(self.config, table, hidden)
 
   def _angles(self, positions: jax.Array | None, length: int) -> attention.KV:
     c = self.config
@@ -177,8 +169,7 @@ class Decoder(nn.Module):
   def _run(
     self, tokens: jax.Array, kv: Any, context: Context
   ) -> tuple[jax.Array, Any]:
-    x = jnp.take(self.embedding, tokens, axis=0).astype(jnp.float32)
-    x = self.drop(x)
+    x = self.drop(tables.look_up(self.embedding, tokens))
     # Only the last layer may leave places out.
     whole = context.replace(last=None)
     if self.config.scan:
@@ -216,10 +207,11 @@ def init_fn(config: LMConfig):
 
 
 def narrow(config: LMConfig, params: Any) -> tuple[LMConfig, Any]:
-  """Puts kernels into the type in which products read them.
+  """Puts what only products read into the type in which they read it.
 
-  For decoding, which reads every kernel for every token: half the bytes, and no
-  cast in the program. What is computed stays the same, bit for bit.
+  For decoding, which reads every kernel for every token, and a table of its own
+  for the logits: half the bytes, and no cast in the program. What is computed
+  stays the same, bit for bit.
 
   Args:
     config: shape of the model.
@@ -231,7 +223,9 @@ def narrow(config: LMConfig, params: Any) -> tuple[LMConfig, Any]:
   if not config.bf16_matmul:
     return config, params
   params = jax.tree_util.tree_map_with_path(
-    lambda path, x: x.astype(jnp.bfloat16) if path[-1].key == 'kernel' else x,
+    lambda path, x: (
+      x.astype(jnp.bfloat16) if path[-1].key in ('kernel', 'output') else x
+    ),
     params,
   )
   return dataclasses.replace(config, param_dtype='bfloat16'), params

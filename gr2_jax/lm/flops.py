@@ -35,19 +35,45 @@ def weights(config: LMConfig) -> tuple[int, int]:
   return config.layers * kernels, config.layers * lora + table
 
 
-def forward(config: LMConfig, tokens: float, keys: float) -> float:
-  """Returns the FLOPs of scoring tokens.
+def layers(config: LMConfig, tokens: float, keys: float) -> float:
+  """Returns the FLOPs of one forward pass through all blocks.
 
   Args:
     config: shape of the model.
-    tokens: how many.
+    tokens: that go through the blocks.
     keys: keys that they attend to, summed over the tokens.
-
-  Returns:
-    FLOPs, logits of every token included.
   """
-  attention = 4 * config.layers * config.heads * config.head_dim * keys
-  return 2 * sum(weights(config)) * tokens + attention
+  kernels, others = weights(config)
+  matrices = kernels + others - config.vocab_size * config.width
+  attention = 4 * config.layers * config.heads * config.head_dim
+  return 2 * matrices * tokens + attention * keys
+
+
+def unembedding(config: LMConfig, tokens: float) -> float:
+  """Returns the FLOPs of the logits of so many tokens, forward."""
+  return 2 * config.vocab_size * config.width * tokens
+
+
+def forward(config: LMConfig, tokens: float, keys: float) -> float:
+  """Returns the FLOPs of scoring tokens: `layers` and `unembedding`."""
+  return layers(config, tokens, keys) + unembedding(config, tokens)
+
+
+def causal_keys(length: int) -> float:
+  """Returns the keys that the T tokens of a row see: T (T + 1) / 2."""
+  return length * (length + 1) / 2
+
+
+def passes(config: LMConfig) -> float:
+  """Returns what a training step costs in forward passes.
+
+  Backward takes two: of the inputs and of the weights. With LoRA the frozen
+  kernels need no gradient, and what the small matrices add is left out.
+
+  Args:
+    config: shape of the model.
+  """
+  return 2.0 if config.lora_rank else 3.0
 
 
 def training(

@@ -105,14 +105,12 @@ def _splash(
   q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None
 ) -> jax.Array:
   """Runs the TPU kernel on one device's rows and heads."""
-  _, length, heads, width = q.shape
-  block = next((b for b in _BLOCKS if length % b == 0), None)
-  if block is None:
-    raise ValueError(
-      f"LMConfig.attention = 'splash' with rows of {length} tokens: its tiles "
-      f'need a multiple of {_LANES}; change the length (or the buckets of '
-      "prompts), or choose 'plain' or 'xla'."
-    )
+  _, given, heads, _ = q.shape
+  # Whole tiles: what is added comes after every real token, so none sees it.
+  length = -(-given // _LANES) * _LANES
+  more = ((0, 0), (0, length - given))
+  q, k, v = (jnp.pad(x, (*more, (0, 0), (0, 0))) for x in (q, k, v))
+  block = next(b for b in _BLOCKS if length % b == 0)
   # Made here, inside of `shard_map`, so that its tables are constants there.
   # The multi-head variant takes grouped heads as they are: its index maps send
   # query head n to key head n // (N / M), so nothing is repeated.
@@ -131,8 +129,10 @@ def _splash(
   )
   q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
   if segments is not None:
+    segments = jnp.pad(segments, more)
     segments = splash.SegmentIds(segments, segments)
-  return jax.vmap(kernel)(q, k, v, segments).transpose(0, 2, 1, 3)
+  out = jax.vmap(kernel)(q, k, v, segments).transpose(0, 2, 1, 3)
+  return out[:, :given]
 
 
 def _on_mesh(

@@ -199,7 +199,7 @@ class Attention(nn.Module):
     dtype = cache_dtype(self.config)
     return tuple(
       sharding.constrain(
-        x.transpose(0, 2, 1, 3).astype(dtype), 'batch', None, None, None
+        x.transpose(0, 2, 1, 3).astype(dtype), *attention.PROMPT_AXES
       )
       for x in (k, v)
     )

@@ -3,9 +3,11 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from gr2_jax import sharding
 
@@ -103,7 +105,8 @@ def _kl(p: jax.Array, q: jax.Array) -> jax.Array:
 
 
 def chunked_logps(
-  unembed_fn: Callable[[jax.Array], jax.Array],
+  unembed_fn: Callable[[jax.Array, jax.Array], jax.Array],
+  table: jax.Array,
   hidden: jax.Array,
   tokens: jax.Array,
   temperature: jax.Array | float = 1.0,
@@ -113,7 +116,8 @@ def chunked_logps(
   """Does `token_logps` in chunks, their logits computed again in backward.
 
   Args:
-    unembed_fn: hidden states [..., D] to logits [..., V].
+    unembed_fn: table and hidden states [..., D] to logits [..., V].
+    table: [V, D], the parameter that `unembed_fn` reads.
     hidden: [B, ..., T, D].
     tokens: int [B, ..., T].
     temperature: as in `token_logps`.
@@ -124,16 +128,18 @@ def chunked_logps(
     (log-probabilities, entropies), float32 [B, ..., T].
   """
 
-  def score(tokens, hidden, allowed):
-    return token_logps(unembed_fn(hidden), tokens, temperature, allowed)
+  def score(table, tokens, hidden, allowed):
+    logits = unembed_fn(table, hidden)
+    return token_logps(logits, tokens, temperature, allowed)
 
-  vocab = jax.eval_shape(unembed_fn, hidden).shape[-1]
-  return chunked(score, vocab, tokens, hidden, allowed, chunk=chunk)
+  vocab = table.shape[0]
+  return chunked(score, vocab, table, tokens, hidden, allowed, chunk=chunk)
 
 
 def chunked(
   score: Callable[..., tuple[jax.Array, ...]],
   width: int,
+  tables: Any,
   tokens: jax.Array,
   *inputs: jax.Array | None,
   chunk: int = 64,
@@ -145,8 +151,11 @@ def chunked(
   that one's logits are below `BUDGET`, and one is done after the other.
 
   Args:
-    score: of tokens and inputs, cut alike; returns arrays of the tokens' shape.
+    score: of tables, and of tokens and inputs, cut alike; returns arrays of the
+      tokens' shape.
     width: logits that `score` makes for a token, of all models together.
+    tables: what `score` reads whole, a tree of arrays [V, D], split over fsdp
+      on their features at most.
     tokens: int [B, ..., T], B split over the batch axes of the mesh, if any.
     *inputs: [B, ..., T, *] each, or None.
     chunk: places of T handled at a time where all logits are few.
@@ -162,8 +171,8 @@ def chunked(
   score = jax.checkpoint(score)
   given = (tokens, *inputs)
   if tokens.size // parts * place_bytes > BUDGET:
-    size = max(BUDGET // place_bytes, 1)
-    return _scan_chunks(score, given, parts, size)
+    run = functools.partial(_scan_chunks, score, max(BUDGET // place_bytes, 1))
+    return (run if mesh.empty else _per_device(run))(tables, given)
   # A loop in Python: without the cost of a scan on CPU.
   axis = tokens.ndim - 1
   pieces = []
@@ -172,49 +181,71 @@ def chunked(
     cut = functools.partial(
       jax.lax.slice_in_dim, start_index=start, limit_index=stop, axis=axis
     )
-    pieces.append(score(*jax.tree.map(cut, given)))
+    pieces.append(score(tables, *jax.tree.map(cut, given)))
   return tuple(jnp.concatenate(x, -1) for x in zip(*pieces, strict=True))
+
+
+def _per_device(run: Callable) -> Callable:
+  """Lets each device score its own rows, with whole tables.
+
+  The features of the tables are gathered once before the scan, and the
+  gradients summed and split once after it. XLA alone does both for each chunk.
+  """
+  rows, features = PartitionSpec(sharding.BATCH), PartitionSpec(None, 'fsdp')
+
+  def one(tables: Any, inputs: Any) -> tuple[jax.Array, ...]:
+    gather = lambda x: jax.lax.all_gather(x, 'fsdp', axis=1, tiled=True)
+    return run(jax.tree.map(gather, tables), inputs)
+
+  return jax.shard_map(
+    one,
+    in_specs=(features, rows),
+    out_specs=rows,
+    axis_names=set(sharding.BATCH),
+    # Else gradients would be summed where the scan reads the tables.
+    check_vma=False,
+  )
 
 
 def _scan_chunks(
   score: Callable[..., tuple[jax.Array, ...]],
-  inputs: tuple[jax.Array | None, ...],
-  parts: int,
   size: int,
+  tables: Any,
+  inputs: tuple[jax.Array | None, ...],
 ) -> tuple[jax.Array, ...]:
-  """Scores `size` tokens of each of the mesh's batch parts at a time.
+  """Scores `size` tokens of a device's rows at a time.
 
   A scan, because nothing else keeps XLA from holding the logits of all chunks:
   on CPU the loop in Python held three copies of each chunk's at once.
 
   Args:
-    score: of the inputs.
-    inputs: its arguments, tokens [B, ..., T] first, then [B, ..., T, *].
-    parts: into how many parts B is split over devices.
-    size: tokens of a chunk on one device.
+    score: of tables and inputs.
+    size: tokens of a chunk.
+    tables: what it reads whole.
+    inputs: its other arguments, tokens [B, ..., T] first, then [B, ..., T, *].
 
   Returns:
     What `score` returns for all tokens, [B, ..., T].
   """
   shape = inputs[0].shape
-  count = math.prod(shape) // parts
+  count = math.prod(shape)
   chunks = -(-count // size)
   # Chunks of one size, the last one filled up with tokens that are cut off.
   size = -(-count // chunks)
   spare = chunks * size - count
 
   def cut(x):
-    # Tokens of one device stay there: its part of B comes first.
     rest = x.shape[len(shape) :]
-    x = x.reshape(parts, count, *rest)
-    x = jnp.pad(x, ((0, 0), (0, spare), *((0, 0) for _ in rest)))
-    return jnp.moveaxis(x.reshape(parts, chunks, size, *rest), 1, 0)
+    x = x.reshape(count, *rest)
+    x = jnp.pad(x, ((0, spare), *((0, 0) for _ in rest)))
+    return x.reshape(chunks, size, *rest)
 
   def join(x):
-    x = jnp.moveaxis(x, 0, 1).reshape(parts, chunks * size)
-    return x[:, :count].reshape(shape)
+    return x.reshape(chunks * size)[:count].reshape(shape)
 
   _, scores = jax.lax.scan(
-    lambda carry, xs: (carry, score(*xs)), None, jax.tree.map(cut, inputs)
+    lambda carry, xs: (carry, score(tables, *xs)),
+    None,
+    jax.tree.map(cut, inputs),
   )
   return jax.tree.map(join, scores)

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr2_jax.lm import logps
+from gr2_jax.lm import decoder, logps, tables
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.lm.decoder import Decoder
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -32,7 +31,7 @@ def lm_loss(
     (sum of weight x NLL in nats, sum of weights, metrics). Metrics are pairs
     (sum, count): `nll`, where each scored token counts 1, and `nll_task<i>`.
   """
-  model = Decoder(config)
+  model = decoder.Decoder(config)
   variables = {'params': params}
   rngs = None
   if 'seed' in batch:
@@ -47,13 +46,17 @@ def lm_loss(
     method='hidden',
     rngs=rngs,
   )
-  unembed = functools.partial(model.apply, variables, method='unembed')
   targets = _next(batch['tokens'])
   segments = batch['segments']
   inside = (segments == _next(segments)) & (segments > 0)
   inside = inside.at[:, -1].set(False)
   weights = jnp.where(inside, _next(batch['weights']), 0.0)
-  scores, _ = logps.chunked_logps(unembed, hidden, targets)
+  scores, _ = logps.chunked_logps(
+    functools.partial(tables.unembed, config),
+    tables.output(config, params),
+    hidden,
+    targets,
+  )
   scored = (weights > 0).astype(jnp.float32)
   metrics = {'nll': (-jnp.sum(scores * scored), scored.sum())}
   for i in range(num_tasks):

@@ -49,9 +49,12 @@ def _backward(eps, saved, g):
   del eps
   x, inverse, scale = saved
   normed = x * inverse
-  rows = (g * normed).reshape(-1, x.shape[-1])
-  ones = jnp.ones((1, rows.shape[0]), rows.dtype)
-  dscale = _dot(ones, rows, (((1,), (0,)), ((), ())))[0]
+  # Summed over all axes at once: rows made of a batch and of heads, both split
+  # over devices, would have to be gathered.
+  lead = range(x.ndim - 1)
+  ones = jnp.ones((1, *x.shape[:-1]), x.dtype)
+  sums = [axis + 1 for axis in lead], list(lead)
+  dscale = _dot(ones, g * normed, (sums, ((), ())))[0]
   g = g * _wide(scale, x.ndim)
   return inverse * (g - normed * _mean(g * normed)), dscale
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax.decode import constrain
+from gr2_jax.lm import decoder, tables
 from gr2_jax.lm import logps as logps_lib
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.lm.decoder import Decoder
 from gr2_jax.rl import dapo
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.groups import Groups
@@ -37,7 +37,8 @@ def score(
     (log-probs, entropies), float32 [Q, G, S].
   """
   return logps_lib.chunked_logps(
-    _unembed(model, config, fmt, params),
+    _unembed(model, config, fmt),
+    tables.output(model, params),
     _states(model, params, groups),
     groups.tokens,
     config.temperature,
@@ -98,17 +99,22 @@ def score_beside(
     (log-probs, entropies, KL(LM || reference)), float32 [Q, G, S].
   """
   frozen = jax.lax.stop_gradient(frozen)
-  unembed = _unembed(model, config, fmt, params)
-  unembed_frozen = _unembed(reference, config, fmt, frozen)
+  unembed = _unembed(model, config, fmt)
+  unembed_frozen = _unembed(reference, config, fmt)
 
-  def compare(tokens, states, others, allowed):
-    logits, limits = unembed(states), (config.temperature, allowed)
-    kl = logps_lib.token_kl(logits, unembed_frozen(others), *limits)
+  def compare(both, tokens, states, others, allowed):
+    logits, limits = unembed(both[0], states), (config.temperature, allowed)
+    other_logits = unembed_frozen(both[1], others)
+    kl = logps_lib.token_kl(logits, other_logits, *limits)
     return *logps_lib.token_logps(logits, tokens, *limits), kl
 
   return logps_lib.chunked(
     compare,
     model.vocab_size + reference.vocab_size,
+    (
+      tables.output(model, params),
+      tables.output(reference, frozen),
+    ),
     groups.tokens,
     _states(model, params, groups),
     _states(reference, frozen, groups),
@@ -118,7 +124,7 @@ def score_beside(
 
 def _states(model: LMConfig, params: Any, groups: Groups) -> jax.Array:
   """Returns the states [Q, G, S, D] that say what each token is."""
-  apply = functools.partial(Decoder(model).apply, {'params': params})
+  apply = functools.partial(decoder.Decoder(model).apply, {'params': params})
   first, prompt_kv = apply(groups.prompt, groups.prompt_valid, method='prefill')
   lengths = groups.prompt_valid.sum(-1, dtype=jnp.int32)
   shape = groups.tokens.shape
@@ -138,12 +144,12 @@ def _states(model: LMConfig, params: Any, groups: Groups) -> jax.Array:
 
 
 def _unembed(
-  model: LMConfig, config: RLConfig, fmt: AnswerFormat, params: Any
-) -> Callable[[jax.Array], jax.Array]:
-  """Returns states -> logits, without the ids that no explanation may hold."""
+  model: LMConfig, config: RLConfig, fmt: AnswerFormat
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns (table, states) -> logits, without what no explanation may hold."""
 
-  def logits_of(states: jax.Array) -> jax.Array:
-    logits = Decoder(model).apply({'params': params}, states, method='unembed')
+  def logits_of(table: jax.Array, states: jax.Array) -> jax.Array:
+    logits = tables.unembed(model, table, states)
     return constrain.ban(logits, fmt) if config.constrain else logits
 
   return logits_of

@@ -59,6 +59,30 @@ def make_optimiser(
   )
 
 
+def make_update(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  trainable: optimiser.Trainable | None = None,
+  reference: LMConfig | None = None,
+) -> tuple[optimiser.Optimiser, step.TrainStep]:
+  """Makes optimiser and update.
+
+  Args:
+    model: shape of the LM.
+    config: settings.
+    fmt: the answer format.
+    trainable: what is trained; see `optimiser.make`.
+    reference: shape of the frozen model of `config.kl`.
+
+  Returns:
+    (optimiser, update of a `TrainState` by a mini-batch of groups).
+  """
+  tx = make_optimiser(config, trainable)
+  loss_fn = objective.make_loss(model, config, fmt, reference)
+  return tx, step.make_train_step(loss_fn, tx, config.microbatches)
+
+
 class Trainer:
   """Makes RL steps on one mesh.
 
@@ -103,11 +127,8 @@ class Trainer:
     self._prompts = prompts
     self._mesh = mesh
     self._observe = observe
-    self._tx = make_optimiser(config, trainable)
-    self._update = step.make_train_step(
-      objective.make_loss(model, config, fmt, reference and reference[0]),
-      self._tx,
-      config.microbatches,
+    self._tx, self._update = make_update(
+      model, config, fmt, trainable, reference and reference[0]
     )
     self._frozen = reference[1:] if reference else ()
     # On the mesh from the start: a step moves nothing there but its lists.

@@ -19,6 +19,7 @@ from gr2_jax import processes, sharding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.stages import artifacts, pretrained, runner, training
+from gr2_jax.stages import phase as phase_lib
 from gr2_jax.teacher import rationale
 from gr2_jax.text import prompts, tasks, wording
 from gr2_jax.text import vocab as vocab_lib
@@ -145,11 +146,11 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(MidtrainConfig, config.midtrain)
   store = artifacts.Artifacts(config, context.workdir)
   shape, params, vocab = _model(config, store, context)
-  phase = config_lib.build(training.TrainConfig, cfg.all)
+  phase = config_lib.build(phase_lib.TrainConfig, cfg.all)
   sources, weights = _sources(config, cfg, store, vocab, phase.length)
   mesh, seed = context.mesh, context.seed
   common = (shape, params, sources, weights)
-  first = config_lib.build(training.TrainConfig, cfg.new_rows)
+  first = config_lib.build(phase_lib.TrainConfig, cfg.new_rows)
   if first.steps:
     params = training.train(
       first,

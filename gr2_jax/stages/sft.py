@@ -16,6 +16,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.lm import io
 from gr2_jax.stages import artifacts, pretrained, runner, training
+from gr2_jax.stages import phase as phase_lib
 from gr2_jax.text import answer, tasks
 
 
@@ -24,7 +25,7 @@ class SFTConfig:
   """What SFT does beside the training's own numbers.
 
   Attributes:
-    train: fields of `training.TrainConfig`; `length` must hold the longest
+    train: fields of `phase.TrainConfig`; `length` must hold the longest
       prompt with its answer.
     lambda_r: weight of a reasoning token; 0.5 [G].
     lambda_o: weight of a ranking token; 1.0 [G].
@@ -112,7 +113,7 @@ def practice(
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Trains the mid-trained model on the accepted traces."""
   cfg = config_lib.build(SFTConfig, config.sft)
-  phase = config_lib.build(training.TrainConfig, cfg.train)
+  phase = config_lib.build(phase_lib.TrainConfig, cfg.train)
   store = artifacts.Artifacts(config, context.workdir)
   traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
   if not traces:

@@ -1,5 +1,6 @@
 """What a training run carries from step to step."""
 
+import functools
 from typing import Any
 
 import jax
@@ -40,6 +41,26 @@ def create(params: Any, tx: Optimiser, mesh: Mesh) -> TrainState:
   Raises:
     ValueError: a trained parameter is not float32.
   """
+  shardings = jax.tree.map(lambda x: x.sharding, abstract(params, tx, mesh))
+  with jax.set_mesh(mesh):
+    start = functools.partial(_start, tx)
+    return jax.jit(start, out_shardings=shardings)(params)
+
+
+def abstract(params: Any, tx: Optimiser, mesh: Mesh) -> TrainState:
+  """Returns the state of `create` as shapes with shardings.
+
+  Args:
+    params: parameters on the mesh, or their shapes with shardings.
+    tx: from `optimiser.make`.
+    mesh: the mesh.
+
+  Returns:
+    A state of `jax.ShapeDtypeStruct`.
+
+  Raises:
+    ValueError: a trained parameter is not float32.
+  """
   for path, x in jax.tree_util.tree_leaves_with_path(tx.split(params)[0]):
     if x.dtype != jnp.float32:
       raise ValueError(
@@ -54,17 +75,18 @@ def create(params: Any, tx: Optimiser, mesh: Mesh) -> TrainState:
   }
 
   def place(path: Any, x: Any) -> Any:
+    split = whole
     for start in range(len(path)):
       shape, sharding = by_path.get(path[start:], (None, None))
       if shape == x.shape:
-        return sharding
-    return whole
+        split = sharding
+        break
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
 
-  def start(params: Any) -> TrainState:
-    params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+  shapes = jax.eval_shape(functools.partial(_start, tx), params)
+  return jax.tree_util.tree_map_with_path(place, shapes)
 
-  shapes = jax.eval_shape(start, params)
-  shardings = jax.tree_util.tree_map_with_path(place, shapes)
-  with jax.set_mesh(mesh):
-    return jax.jit(start, out_shardings=shardings)(params)
+
+def _start(tx: Optimiser, params: Any) -> TrainState:
+  params = jax.tree.map(jnp.copy, params)
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))

@@ -136,6 +136,15 @@ class TrainStep:
       (state after, metrics of pairs (sum, count): the loss function's, and
       `loss`, `grad_norm`, `lr`, `skipped`). `metrics.means` divides them.
     """
+    return self._jitted(state)(state, batch, *others)
+
+  def lower(
+    self, state: TrainState, batch: Any, *others: Any
+  ) -> jax.stages.Lowered:
+    """Returns the program of an update, from shapes with shardings alone."""
+    return self._jitted(state).lower(state, batch, *others)
+
+  def _jitted(self, state: TrainState) -> Callable:
     shardings = jax.tree.map(lambda x: x.sharding, state)
     leaves, tree = jax.tree.flatten(shardings)
     key = (tree, tuple(leaves))
@@ -143,7 +152,7 @@ class TrainStep:
       self._compiled[key] = jax.jit(
         self._update, donate_argnums=0, out_shardings=(shardings, None)
       )
-    return self._compiled[key](state, batch, *others)
+    return self._compiled[key]
 
 
 def make_train_step(

@@ -210,7 +210,7 @@ def test_one_compilation_a_bucket_and_an_early_exit(
 ):
   """Counts traces, and at run time the steps of the loop."""
   traces, steps = [], []
-  step = sampler._Run.step
+  step = sampler.Run.step
 
   def counted_step(self, loop):
     jax.debug.callback(lambda: steps.append(1))
@@ -220,7 +220,7 @@ def test_one_compilation_a_bucket_and_an_early_exit(
     traces.append(1)
     return sampler.sample.__wrapped__(*args)
 
-  monkeypatch.setattr(sampler._Run, 'step', counted_step)
+  monkeypatch.setattr(sampler.Run, 'step', counted_step)
   run = jax.jit(counted, static_argnums=(0, 5, 6, 8, 11, 12))
   rng = np.random.default_rng(0)
   for length in (6, 8, 6, 8):

@@ -1,159 +1,85 @@
 """The 8 B config without its weights: shapes, shardings, memory."""
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import qwen3_8b_beauty
-from gr2_jax import config as config_lib
 from gr2_jax import sharding
-from gr2_jax.lm import decoder, hf_config, lora, loss
-from gr2_jax.stages.training import TrainConfig
-from gr2_jax.train import optimiser
+from gr2_jax.lm import lora, published
+from gr2_jax.stages import plan as plan_lib
+from gr2_jax.stages import programs
+from gr2_jax.train import optimiser, state
 
-# What Qwen/Qwen3-8B's config.json says.
-RAW = {
-  'architectures': ['Qwen3ForCausalLM'],
-  'model_type': 'qwen3',
-  'vocab_size': 151_936,
-  'hidden_size': 4096,
-  'intermediate_size': 12_288,
-  'num_hidden_layers': 36,
-  'num_attention_heads': 32,
-  'num_key_value_heads': 8,
-  'head_dim': 128,
-  'hidden_act': 'silu',
-  'max_position_embeddings': 40_960,
-  'rms_norm_eps': 1e-6,
-  'rope_theta': 1_000_000,
-  'rope_scaling': None,
-  'tie_word_embeddings': False,
-  'attention_bias': False,
-  'use_sliding_window': False,
-}
 GIB = 2**30
+V, D = 152_768, 4096
 
 
-def _shape(config):
-  settings = config_lib.to_dict(config.lm)
-  settings.pop('pretrained')
-  rank = settings.pop('lora_rank')
-  shape = hf_config.from_json(RAW, **settings)
-  return config_lib.build(
-    type(shape), {**config_lib.to_dict(shape), 'lora_rank': rank}
-  )
+def _plan(arg, devices=8):
+  config = qwen3_8b_beauty.get_config(arg)
+  config.midtrain.all.batch_size = 8
+  config.midtrain.all.microbatches = 1
+  mesh = sharding.make_mesh(**config.mesh, devices=jax.devices()[:devices])
+  return plan_lib.make(config, mesh)
 
 
-def _bytes(tree):
-  """Bytes of a tree on one device."""
-  return sum(
-    np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-  )
-
-
-def _state(shape, mesh, tx):
-  """Parameters and moments, abstract and sharded."""
-  shapes, shardings = sharding.param_shardings(
-    decoder.init_fn(shape), mesh, sharding.TRAIN_RULES, jax.random.key(0)
-  )
-  params = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes,
-    shardings,
-  )
-  by_path = {
-    path: x.sharding for path, x in jax.tree_util.tree_leaves_with_path(params)
+def test_published_sizes():
+  sizes = {
+    # Qwen3's technical report, table 1, without and with new tokens' rows.
+    'Qwen3-0.6B': 596_049_920,
+    'Qwen3-1.7B': 1_720_574_976,
+    'Qwen3-8B': 8_190_735_360,
+    'Qwen3-32B': 32_762_123_264,
   }
-  whole = NamedSharding(mesh, PartitionSpec())
-
-  def placed(path, x):
-    split = next(
-      (by_path[path[i:]] for i in range(len(path)) if path[i:] in by_path),
-      whole,
-    )
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
-
-  moments = jax.tree_util.tree_map_with_path(
-    placed, jax.eval_shape(tx.init, params)
-  )
-  return params, moments
+  assert sizes.keys() == published.CONFIGS.keys()
+  for size in ('0.6b', '1.7b', '8b', '32b'):
+    config = qwen3_8b_beauty.get_config(f'size={size}')
+    shape, vocab = plan_lib.shape(config)
+    tables = 1 if shape.tie_embeddings else 2
+    new = tables * shape.width * (V - 151_936)
+    assert shape.num_params == sizes[config.lm.pretrained] + new
+    assert vocab.size == shape.vocab_size == V
+  with pytest.raises(ValueError, match="size='7b': choose one of"):
+    qwen3_8b_beauty.get_config('size=7b')
 
 
 def test_parameters_and_moments_are_split_over_eight_devices():
-  config = qwen3_8b_beauty.get_config()
-  shape = _shape(config)
-  assert shape.num_params == 8_190_735_360
-  mesh = sharding.make_mesh(**config.mesh)
-  assert dict(mesh.shape) == {'data': 1, 'fsdp': 8, 'tensor': 1}
-  tx = optimiser.make(optimiser.OptimiserConfig(schedule='constant'))
-  params, moments = _state(shape, mesh, tx)
-  # The two tables are whole on each device; the rest is an eighth.
-  tables = 2 * 151_936 * 4096
-  expected = 4 * (tables + (shape.num_params - tables) / 8)
-  assert _bytes(params) == pytest.approx(expected, rel=1e-3)
-  assert _bytes(moments) == pytest.approx(2 * expected, rel=1e-3)
+  plan = _plan('')
+  assert dict(plan.mesh.shape) == {'data': 1, 'fsdp': 4, 'tensor': 2}
+  held = programs.make('train', plan).held
+  expected = 4 * plan.model.num_params / 8
+  # Nothing but the norms is whole on each device.
+  assert plan_lib.chip_bytes(held['parameters']) == pytest.approx(
+    expected, rel=1e-3
+  )
+  assert plan_lib.chip_bytes(held['optimiser']) == pytest.approx(
+    2 * expected, rel=1e-3
+  )
 
 
 def test_lora_fits_one_accelerator():
-  shape = _shape(qwen3_8b_beauty.get_config('lora=64'))
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  plan = _plan('lora=64', devices=1)
   tx = optimiser.make(
     optimiser.OptimiserConfig(schedule='constant'),
     lambda path: path[-1] in (*lora.NAMES, 'embedding', 'output'),
   )
-  params, moments = _state(shape, mesh, tx)
+  params = plan.params(plan.model, sharding.TRAIN_RULES)
+  start = state.abstract(params, tx, plan.mesh)
   # 6.9 B kernels in bfloat16, two tables in float32, and what is trained.
-  assert 17 * GIB < _bytes(params) < 19 * GIB
-  assert 10 * GIB < _bytes(moments) < 11 * GIB
+  assert 17 * GIB < plan_lib.chip_bytes(start.params) < 19 * GIB
+  assert 10 * GIB < plan_lib.chip_bytes(start.opt_state) < 11 * GIB
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('lora_rank', [0, 64])
 def test_a_step_compiles_and_its_memory_is_known(lora_rank):
-  config = qwen3_8b_beauty.get_config(f'lora={lora_rank}')
-  shape = _shape(config)
-  mesh = sharding.make_mesh(**config.mesh)
-  rules = sharding.TRAIN_RULES
-  trainable = None
-  if lora_rank:
-    trainable = lambda path: path[-1] in lora.NAMES
-  tx = optimiser.make(optimiser.OptimiserConfig(schedule='constant'), trainable)
-  params, moments = _state(shape, mesh, tx)
-  phase = config_lib.build(TrainConfig, config.midtrain.all)
-  rows = sharding.batch_sharding(mesh)
-  like = lambda kind: jax.ShapeDtypeStruct(
-    (8, phase.length), kind, sharding=rows
-  )
-  batch = {
-    **dict.fromkeys(('tokens', 'positions', 'segments'), like(jnp.int32)),
-    'weights': like(jnp.float32),
-  }
-
-  def update(params, moments, batch):
-    trained, frozen = tx.split(params)
-    grads = jax.grad(
-      lambda trained: loss.lm_loss(
-        shape, optimiser.join(trained, frozen), batch
-      )[0]
-    )(trained)
-    updates, moments = tx.update(grads, moments, trained)
-    trained = jax.tree.map(jnp.add, trained, updates)
-    return optimiser.join(trained, frozen), moments
-
-  with sharding.use(mesh, rules):
-    compiled = (
-      jax.jit(update, donate_argnums=(0, 1))
-      .lower(params, moments, batch)
-      .compile()
-    )
-  memory = compiled.memory_analysis()
+  plan = _plan(f'lora={lora_rank},attention=plain')
+  program = programs.make('train', plan)
+  memory = program.lower().compile().memory_analysis()
   print(
     f'LoRA {lora_rank}: arguments {memory.argument_size_in_bytes / GIB:.1f} '
     f'GiB, temporary {memory.temp_size_in_bytes / GIB:.1f} GiB a device'
   )
-  held = _bytes((params, moments))
+  held = plan_lib.chip_bytes(program.held)
   assert memory.argument_size_in_bytes == pytest.approx(held, rel=0.01)
-  assert memory.alias_size_in_bytes > 0.99 * _bytes(params)
+  trained = plan_lib.chip_bytes(program.held['parameters'])
+  assert memory.alias_size_in_bytes > 0.99 * trained

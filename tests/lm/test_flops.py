@@ -21,6 +21,8 @@ def test_by_hand():
   assert flops.weights(TINY) == (kernels, 30)
   # Two products of 2 heads x 4 with each key, in two layers.
   attention = 2 * 2 * 2 * 8 * 11
+  assert flops.layers(TINY, 7, 11) == 2 * 7 * kernels + attention
+  assert flops.unembedding(TINY, 7) == 2 * 7 * 30
   assert flops.forward(TINY, 7, 11) == 2 * 7 * (kernels + 30) + attention
   whole = flops.training(TINY, 7, 11)
   assert whole == 3 * flops.forward(TINY, 7, 11)
@@ -33,6 +35,11 @@ def test_lora_adds_its_products():
   sums = 11 + 7 + 7 + 11 + 8 + 8 + 8
   assert flops.weights(lora)[1] == 30 + 2 * 2 * sums
   assert flops.weights(lora)[0] == flops.weights(TINY)[0]
+  assert (flops.passes(TINY), flops.passes(lora)) == (3, 2)
+
+
+def test_keys_of_a_causal_row():
+  assert flops.causal_keys(4) == 1 + 2 + 3 + 4
 
 
 def test_weights_are_those_of_the_model():

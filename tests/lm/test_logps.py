@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from gr2_jax import sharding
 from gr2_jax.lm import logps
+from gr2_jax.report import collectives, hlo
 
 SCORE = jax.jit(logps.token_logps)
 
@@ -106,10 +107,12 @@ def test_chunks_change_nothing(constrained, scanned, monkeypatch):
   allowed = rng.integers(-1, 9, (2, 3, 7, 2)) if constrained else None
 
   def score(table, chunk):
-    unembed = lambda h: jnp.einsum('...d,vd->...v', h, table)
+    unembed = lambda table, h: jnp.einsum('...d,vd->...v', h, table)
     if chunk is None:
-      return logps.token_logps(unembed(hidden), tokens, 0.8, allowed)
-    return logps.chunked_logps(unembed, hidden, tokens, 0.8, allowed, chunk)
+      return logps.token_logps(unembed(table, hidden), tokens, 0.8, allowed)
+    return logps.chunked_logps(
+      unembed, table, hidden, tokens, 0.8, allowed, chunk
+    )
 
   def both(chunk):
     def total(table):
@@ -131,13 +134,11 @@ def test_scanned_chunks_stay_on_their_devices(mesh8, monkeypatch):
   seen = []
 
   def score(hidden, tokens):
-    def unembed(h):
+    def unembed(table, h):
       seen.append(h.shape)
-      return sharding.constrain(
-        jnp.einsum('btd,vd->btv', h, table), 'batch', 'length', 'vocab'
-      )
+      return jnp.einsum('...d,vd->...v', h, table)
 
-    return logps.chunked_logps(unembed, hidden, tokens)
+    return logps.chunked_logps(unembed, table, hidden, tokens)
 
   want = jax.jit(score)(hidden, tokens)
   # A device has two of the eight rows and half of the vocabulary; four tokens
@@ -147,7 +148,39 @@ def test_scanned_chunks_stay_on_their_devices(mesh8, monkeypatch):
     run = jax.jit(score).lower(*sharding.shard_batch(mesh8, (hidden, tokens)))
     compiled = run.compile()
     got = compiled(*sharding.shard_batch(mesh8, (hidden, tokens)))
-  assert seen[-1] == (4, 4, 4)
+  assert seen[-1] == (4, 4)
   for a, b in zip(jax.device_get(got), want, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   assert 'all-to-all' not in compiled.as_text()
+
+
+def test_scanned_chunks_gather_the_table_once(monkeypatch):
+  mesh = sharding.make_mesh(data=2, fsdp=4)
+  rows = sharding.batch_sharding(mesh)
+  like = lambda kind, split, *shape: jax.ShapeDtypeStruct(
+    shape, kind, sharding=split
+  )
+  features = sharding.named(mesh, sharding.TRAIN_RULES, 'vocab', 'table')
+  given = (
+    like(jnp.float32, features, 10, 8),
+    like(jnp.float32, rows, 8, 6, 8),
+    like(jnp.int32, rows, 8, 6),
+  )
+
+  def total(table, hidden, tokens):
+    unembed = lambda table, h: jnp.einsum('...d,vd->...v', h, table)
+    return logps.chunked_logps(unembed, table, hidden, tokens)[0].sum()
+
+  # Two of the six tokens of a device fit.
+  monkeypatch.setattr(logps, 'BUDGET', 2 * 10 * 4)
+  with sharding.use(mesh, sharding.TRAIN_RULES):
+    jitted = jax.jit(jax.grad(total), out_shardings=features)
+    text = jitted.lower(*given).compile().as_text()
+  found = collectives.find(hlo.parse(text), devices=8)
+  # A quarter of the table, once; and the sums of its gradient, scattered over
+  # the four devices that keep it, then over the two copies.
+  assert sorted((c.kind, c.operand, c.runs) for c in found) == [
+    ('all-gather', 80, 1),
+    ('all-reduce', 80, 1),
+    ('reduce-scatter', 320, 1),
+  ]

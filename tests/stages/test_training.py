@@ -11,12 +11,13 @@ from absl import flags
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
+from gr2_jax.stages import phase as phase_lib
 from gr2_jax.stages import training
 from gr2_jax.text import tasks
 from gr2_jax.train import loop
 
 SHAPE = LMConfig(32, 16, 1, 2, 1, 8, 16)
-PHASE = training.TrainConfig(
+PHASE = phase_lib.TrainConfig(
   steps=5, batch_size=4, length=16, lr=1e-2, microbatches=2, ckpt_every=2,
   dropout=0.3,
 )  # fmt: skip

@@ -1,0 +1,57 @@
+"""The token tables [V, D]: tokens looked up, and states projected to logits."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gr2_jax import sharding
+from gr2_jax.lm import dots
+from gr2_jax.lm.config import LMConfig
+
+
+def look_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
+  """Looks tokens up.
+
+  Where the table is split on its features, each device looks up its features of
+  the rows of all of them; then rows and features change places. Left alone, XLA
+  would rebuild the table on every device.
+
+  Args:
+    table: float [V, D].
+    tokens: int [B, ...], split over the batch axes of the mesh, if any.
+
+  Returns:
+    float32 [B, ..., D].
+  """
+  inner = (None,) * (tokens.ndim - 1)
+  tokens = sharding.constrain(tokens, 'rows', *inner)
+  x = jnp.take(table, tokens, axis=0).astype(jnp.float32)
+  x = sharding.constrain(x, 'rows', *inner, 'table')
+  return sharding.constrain(x, 'batch', *inner, 'activation')
+
+
+def output(config: LMConfig, params: Any) -> jax.Array:
+  """Returns the table that projects states to logits."""
+  return params['embedding' if config.tie_embeddings else 'output']
+
+
+def unembed(config: LMConfig, table: jax.Array, hidden: jax.Array) -> jax.Array:
+  """Projects states to logits.
+
+  Args:
+    config: says the type of the operands.
+    table: float [V, D], or rows of it.
+    hidden: [..., D].
+
+  Returns:
+    float32 [..., V].
+  """
+  letters = 'abcxyz'[: hidden.ndim - 1]
+  logits = dots.einsum(
+    f'{letters}d,vd->{letters}v', hidden, table, config.bf16_matmul
+  )
+  if hidden.ndim in (3, 4):
+    middle = ('group', 'length')[4 - hidden.ndim :]
+    logits = sharding.constrain(logits, 'batch', *middle, 'vocab')
+  return logits

@@ -1,0 +1,180 @@
+"""A config on a mesh by shapes alone: no weights, and no devices needed."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, sharding
+from gr2_jax.lm import decoder, hf_config, published
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.rl import config as rl_config
+from gr2_jax.rl import prompt_set
+from gr2_jax.stages import pretrained
+from gr2_jax.text import pretrained as tokenizers
+from gr2_jax.text.vocab import Vocab
+
+
+def like(x: Any, split: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+  """Returns the shape of an array with a sharding."""
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
+
+
+def chip_bytes(tree: Any) -> float:
+  """Returns the bytes of a tree of sharded arrays that one device holds."""
+  return float(
+    sum(
+      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+      for x in jax.tree.leaves(tree)
+    )
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A config on a mesh.
+
+  Attributes:
+    config: of the run.
+    mesh: the mesh.
+    model: shape of the LM.
+    vocab: its vocabulary.
+  """
+
+  config: ml_collections.ConfigDict
+  mesh: jax.sharding.Mesh
+  model: LMConfig
+  vocab: Vocab
+
+  @functools.cached_property
+  def rl(self) -> rl_config.RLConfig:
+    """The settings of RL, checked against the mesh."""
+    cfg = config_lib.build(rl_config.RLConfig, self.config.rl)
+    rl_config.check_mesh(cfg, sharding.batch_parts(self.mesh))
+    return cfg
+
+  @property
+  def prompt_length(self) -> int:
+    """P, as RL pads its longest prompts."""
+    longest = self.config.text.prompt.max_tokens
+    rounded = -(-longest // prompt_set.ROUND) * prompt_set.ROUND
+    return self.rl.prompt_buckets[-1] if self.rl.prompt_buckets else rounded
+
+  def params(self, model: LMConfig, rules: sharding.Rules) -> Any:
+    """Returns the parameters as shapes with shardings."""
+    shapes, shardings = sharding.param_shardings(
+      decoder.init_fn(model), self.mesh, rules, jax.random.key(0)
+    )
+    return jax.tree.map(like, shapes, shardings)
+
+  def split(self, tree: Any) -> Any:
+    """Splits arrays [B, ...] over the batch axes of the mesh."""
+    rows = sharding.batch_sharding(self.mesh)
+    return jax.tree.map(lambda x: like(x, rows), tree)
+
+  def caches(self, tree: Any, axes: tuple[str | None, ...]) -> Any:
+    """Splits caches, which may be stacked by layers, for decoding.
+
+    Args:
+      tree: of shapes.
+      axes: logical names of the last axes: those of `lm/attention.py`.
+
+    Returns:
+      The tree with shardings.
+    """
+
+    def place(x: Any) -> jax.ShapeDtypeStruct:
+      stacked = (None,) * (len(x.shape) - len(axes))
+      names = (*stacked, *axes)
+      return like(x, sharding.named(self.mesh, sharding.DECODE_RULES, *names))
+
+    return jax.tree.map(place, tree)
+
+  def whole(self, *shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    """Returns an array that lies whole on each device."""
+    given = jax.ShapeDtypeStruct(shape, dtype)
+    return like(given, sharding.named(self.mesh, ()))
+
+
+def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
+  """Plans a config.
+
+  Args:
+    config: of the run.
+    mesh: of devices that need not be there.
+
+  Returns:
+    The plan.
+
+  Raises:
+    FileNotFoundError: a checkpoint that is neither there nor known.
+    ValueError: caches cannot be split over the mesh.
+  """
+  model, vocab = shape(config)
+  split = mesh.shape['tensor']
+  if model.kv_heads % split:
+    raise ValueError(
+      f'config.mesh.tensor = {split}, but the model has {model.kv_heads} '
+      'key/value heads, over which caches are split: choose a divisor.'
+    )
+  return Plan(config, mesh, model, vocab)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unread:
+  """As many pieces as a tokenizer has; their texts are not needed."""
+
+  size: int
+  pad: int = 0
+  bos: int = 1
+  eos: int = 2
+  kind: str = 'unread'
+
+  @property
+  def bytes(self) -> list[bytes]:
+    return [b'?'] * self.size
+
+
+def shape(config: ml_collections.ConfigDict) -> tuple[LMConfig, Vocab]:
+  """Returns the shape that `midtrain` would start from, and its vocabulary.
+
+  The checkpoint that `lm.pretrained` names is read if it is a directory that is
+  there, its weights apart; else its name must be one of `lm/published.py`, and
+  the pieces of the vocabulary are only counted.
+
+  Args:
+    config: of the run.
+
+  Returns:
+    (shape, vocabulary).
+
+  Raises:
+    FileNotFoundError: a checkpoint that is neither there nor known.
+  """
+  sids = config.sid.levels, config.sid.codes
+  given = config_lib.to_dict(config.lm)
+  if not pretrained.source(config):
+    vocab = Vocab(_Unread(config.text.pieces), *sids)
+    return LMConfig(vocab_size=vocab.size, **given), vocab
+  name = given.pop('pretrained')
+  lora = {k: given.pop(k) for k in ('lora_rank', 'lora_alpha') if k in given}
+  path = pathlib.Path(name).expanduser()
+  if path.is_dir():
+    raw = files.read_json(path / 'config.json')
+    pieces = tokenizers.read(path)
+  elif path.name in published.CONFIGS:
+    raw, pieces = published.CONFIGS[path.name], _Unread(published.TOKENS)
+  else:
+    raise FileNotFoundError(
+      f'lm.pretrained = {name!r} is no directory, and no model that is known '
+      f'without its weights: give one of {sorted(published.CONFIGS)}, or the '
+      'directory of a Hugging Face model.'
+    )
+  found = hf_config.from_json(raw, **given)
+  vocab = Vocab(pieces, *sids, min_rows=found.vocab_size)
+  return dataclasses.replace(found, vocab_size=vocab.size, **lora), vocab
