@@ -15,6 +15,9 @@ KV = tuple[jax.Array, jax.Array]
 PROMPT_AXES = ('batch', 'kv_heads', None, None)
 TAIL_AXES = ('batch', None, 'kv_heads', None, None)
 
+# Queries that `attend` handles at a time: in an RL step with prompts of 1,024
+# on a CPU a quarter of the time, with 256 a twentieth (our choice).
+_BLOCK = 128
 # Finite, so that a row with nothing to attend to gives no NaN.
 MASKED = -1e30
 
@@ -116,18 +119,42 @@ def rotate(x: jax.Array, angles: KV) -> jax.Array:
 def attend(
   q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, bf16: bool
 ) -> jax.Array:
-  """Attends within each row.
+  """Attends within each row, of all places to those up to them.
+
+  Long rows are cut into blocks of queries, each of which meets only the keys
+  up to its end.
 
   Args:
     q: [B, T, N, H], scaled.
     k: [B, S, M, H].
     v: [B, S, M, H].
-    mask: bool [B or 1, T, S].
+    mask: bool [B or 1, T, S]; causal where T is S.
     bf16: operand type of the products.
 
   Returns:
     [B, T, N, H].
   """
+  length = q.shape[1]
+  if length < k.shape[1] or length < 2 * _BLOCK:
+    return _attend(q, k, v, mask, bf16)
+  return jnp.concatenate(
+    [
+      _attend(
+        q[:, begin : begin + _BLOCK],
+        k[:, : begin + _BLOCK],
+        v[:, : begin + _BLOCK],
+        mask[:, begin : begin + _BLOCK, : begin + _BLOCK],
+        bf16,
+      )
+      for begin in range(0, length, _BLOCK)
+    ],
+    axis=1,
+  )
+
+
+def _attend(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, bf16: bool
+) -> jax.Array:
   batch, length, heads, width = q.shape
   kv_heads = k.shape[2]
   q = q.reshape(batch, length, kv_heads, heads // kv_heads, width)

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gr2_jax import devices as devices_lib
 from gr2_jax.report import collectives, hlo, traffic
 
 GIB = 2**30
@@ -24,7 +25,7 @@ class Chip:
 
   Attributes:
     name: as topologies name it.
-    flops: peak of products in bfloat16, FLOP/s.
+    flops: peak of products in bfloat16, FLOP/s (`devices.PEAK_FLOPS`).
     memory: bytes of high-bandwidth memory (HBM) that programs can have: what
       the compiler says in its messages, a little below the documented 16, 95
       and 32.
@@ -42,15 +43,16 @@ class Chip:
   ring: int
 
 
+_PEAK = devices_lib.PEAK_FLOPS
 CHIPS = {
   chip.name: chip
   for chip in (
     # 400 GB/s over 4 ports. Slices of less than a pod's 16 have no wrap-around.
-    Chip('v5e', 197e12, 15.75 * GIB, 819e9, 50e9, 16),
+    Chip('v5e', _PEAK['TPU v5e'], 15.75 * GIB, 819e9, 50e9, 16),
     # 1,200 GB/s over 6 ports. Cubes of 4 x 4 x 4 close into rings.
-    Chip('v5p', 459e12, 95.74 * GIB, 2765e9, 100e9, 4),
+    Chip('v5p', _PEAK['TPU v5p'], 95.74 * GIB, 2765e9, 100e9, 4),
     # 800 GB/s over 4 ports.
-    Chip('v6e', 918e12, 31.25 * GIB, 1638e9, 100e9, 16),
+    Chip('v6e', _PEAK['TPU v6e'], 31.25 * GIB, 1638e9, 100e9, 16),
   )
 }
 
