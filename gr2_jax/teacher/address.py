@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import os
+import types
 import urllib.parse
 
 from absl import logging
@@ -105,6 +106,22 @@ class Key:
       ''.join(c if c.isprintable() else ' ' for c in text[:10_000]).split()
     )
     return text if len(text) <= _MOST_WORDS else f'{text[:_MOST_WORDS]} ...'
+
+
+def client() -> types.ModuleType:
+  """Returns the module `chat`, which needs the client library.
+
+  Raises:
+    ModuleNotFoundError: it is not installed.
+  """
+  try:
+    from gr2_jax.teacher import chat
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f'To ask a server takes the package {error.name}: run '
+      '`.venv/bin/pip install -r launch/teacher_requirements.txt`.'
+    ) from error
+  return chat
 
 
 def check(url: str, has_key: bool) -> None:

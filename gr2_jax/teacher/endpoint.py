@@ -39,22 +39,14 @@ class EndpointTeacher:
       ModuleNotFoundError: the client library is not installed.
       ValueError: an address, a key or a name that cannot be used.
     """
-    try:
-      from gr2_jax.teacher import chat
-    except ModuleNotFoundError as error:
-      raise ModuleNotFoundError(
-        f'A teacher behind an address needs the package {error.name}: run '
-        '`.venv/bin/pip install -r launch/teacher_requirements.txt`.'
-      ) from error
-
     self._writer = writer
     self._sampling = sampling
-    self._chat = chat.Chat(cfg, model, spent)
+    self._chat = address.client().Chat(cfg, model, spent)
     self.name = model
     self.identity = {
       'teacher': 'endpoint',
       'model': model,
-      'prompt': {'version': writer.version, 'digest': writer.digest},
+      'prompt': writer.identity,
       'sampling': dataclasses.asdict(sampling),
     }
 

@@ -92,7 +92,7 @@ def is_from(reply: Reply, model: str, alias: str) -> bool:
     True where the server's name is one of the two, or the one asked for and a
     date or a revision ('-2026-01-31', '-0131', '@main').
   """
-  if reply.model in (model, alias):
+  if reply.model == model or (alias and reply.model == alias):
     return True
   begins = reply.model.startswith(model)
   return begins and bool(_SUFFIX.fullmatch(reply.model[len(model) :]))

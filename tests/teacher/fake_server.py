@@ -3,6 +3,7 @@
 import http.server
 import json
 import random
+import sys
 import threading
 import time
 
@@ -13,7 +14,7 @@ FIELDS = {
 
 
 def write_ranking(messages, seed):
-  """Answers prompts of `asking.FakeWriter`."""
+  """Answers prompts of `questions.FakeWriter`."""
   prompt = messages[-1]['content']
   ranking = json.loads(prompt)['candidates']
   random.Random(f'{prompt} {seed}').shuffle(ranking)
@@ -21,7 +22,10 @@ def write_ranking(messages, seed):
 
 
 class Server(http.server.ThreadingHTTPServer):
-  """An HTTP server in a thread, as a context; `url` ends in /v1."""
+  """An HTTP server in a thread, as a context; `url` ends in /v1.
+
+  Its own mistakes, which a client would take for faults, are raised at the end.
+  """
 
   daemon_threads = False
   request_queue_size = 64
@@ -30,6 +34,7 @@ class Server(http.server.ThreadingHTTPServer):
     super().__init__(('127.0.0.1', 0), handler)
     self.url = f'http://127.0.0.1:{self.server_address[1]}/v1'
     self.closing = threading.Event()
+    self._mistakes = []
 
   def __enter__(self):
     self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
@@ -41,13 +46,13 @@ class Server(http.server.ThreadingHTTPServer):
     self.shutdown()
     self._thread.join()
     self.server_close()
+    if self._mistakes:
+      raise self._mistakes[0]
 
   def handle_error(self, request, client_address):
-    """Clients may go away; all else is shown."""
-    import sys
-
+    """Clients may go away."""
     if not isinstance(sys.exception(), OSError):
-      super().handle_error(request, client_address)
+      self._mistakes.append(sys.exception())
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -105,7 +110,7 @@ class FakeServer(Server):
   def enter(self, request, headers):
     with self._lock:
       self.requests.append(request)
-      self.headers.append(dict(headers))
+      self.headers.append({k.lower(): v for k, v in headers.items()})
       self._now += 1
       self.most = max(self.most, self._now)
 

@@ -127,7 +127,7 @@ class _Faulty(fake_server.Handler):
 
   def _bad_utf8(self, body):
     _, payload = self._forward(body)
-    self.send(200, re.sub(rb'("content":\s*")', rb'\1\xff', payload))
+    self.send(200, re.sub(rb'("content":\s*")', b'\\1\xff', payload))
 
   def _chunks(self, chunk, pause):
     """Sends for ever, or until one of the two ends it."""

@@ -5,9 +5,9 @@ import logging
 import sys
 import threading
 
-import asking
 import fake_server
 import pytest
+import questions
 
 from gr2_jax.teacher import budget, faults, reply
 
@@ -19,13 +19,13 @@ def server():
 
 
 def test_requests_hold_what_the_protocol_asks_for(server):
-  teacher = asking.teacher(server.url, 'org/model', structured='schema')
-  found = asking.answers(teacher, 3, attempt=2)
+  teacher = questions.teacher(server.url, 'org/model', structured='schema')
+  found = questions.answers(teacher, 3, attempt=2)
   request = sorted(server.requests, key=lambda r: r['seed'])[1]
-  lists = asking.requests(3)
+  lists = questions.requests(3)
   assert request == {
     'model': 'org/model',
-    'messages': asking.FakeWriter().messages(lists[1]),
+    'messages': questions.FakeWriter().messages(lists[1]),
     'temperature': 1.0,
     'top_p': 0.9,
     'seed': 101,
@@ -35,11 +35,11 @@ def test_requests_hold_what_the_protocol_asks_for(server):
       'json_schema': {
         'name': 'answer',
         'strict': True,
-        'schema': asking.FakeWriter().schema(lists[1]),
+        'schema': questions.FakeWriter().schema(lists[1]),
       },
     },
   }
-  assert {h['Authorization'] for h in server.headers} == {'Bearer none'}
+  assert {h['authorization'] for h in server.headers} == {'Bearer none'}
   assert sorted(found) == [0, 1, 2]
   for index, answer in found.items():
     assert sorted(answer.ranking) == lists[index].candidates.tolist()
@@ -50,7 +50,7 @@ def test_requests_hold_what_the_protocol_asks_for(server):
 
 
 def test_a_teacher_has_a_name_and_an_identity(server):
-  teacher = asking.teacher(server.url, 'org/model')
+  teacher = questions.teacher(server.url, 'org/model')
   assert teacher.name == 'org/model'
   assert json.loads(json.dumps(teacher.identity)) == {
     'teacher': 'endpoint',
@@ -62,19 +62,19 @@ def test_a_teacher_has_a_name_and_an_identity(server):
 
 def test_answers_follow_from_prompt_and_seed():
   with fake_server.FakeServer() as one, fake_server.FakeServer() as other:
-    first = asking.answers(asking.teacher(one.url), 20)
-    second = asking.answers(asking.teacher(other.url, concurrency=1), 20)
-  assert asking.rankings(first) == asking.rankings(second)
+    first = questions.answers(questions.teacher(one.url), 20)
+    second = questions.answers(questions.teacher(other.url, concurrency=1), 20)
+  assert questions.rankings(first) == questions.rankings(second)
 
 
 def test_nothing_is_asked_for_no_lists(server):
-  assert asking.answers(asking.teacher(server.url), 0) == {}
+  assert questions.answers(questions.teacher(server.url), 0) == {}
   assert server.requests == []
 
 
 def test_so_many_requests_run_at_a_time():
   with fake_server.FakeServer(seconds=0.02) as server:
-    asking.answers(asking.teacher(server.url, concurrency=3), 12)
+    questions.answers(questions.teacher(server.url, concurrency=3), 12)
   assert server.most == 3
 
 
@@ -91,7 +91,7 @@ def test_so_many_requests_run_at_a_time():
 )
 def test_answers_without_a_ranking_have_a_problem(choice, problem):
   with fake_server.FakeServer(lambda messages, seed: choice) as server:
-    found = asking.answers(asking.teacher(server.url), 1)[0]
+    found = questions.answers(questions.teacher(server.url), 1)[0]
   assert (found.problem, found.ranking) == (problem, [])
   assert found.text == (choice['message'].get('content') or '')
   assert found.completion_tokens == 7
@@ -114,9 +114,9 @@ def _refuse(status, message, field):
 def test_without_schemas_the_run_goes_on_loudly(status, caplog):
   refuse = _refuse(status, 'no such field', 'response_format')
   with fake_server.FakeServer(refuse=refuse) as server:
-    teacher = asking.teacher(server.url, concurrency=2)
-    assert len(asking.answers(teacher, 6)) == 6
-    asking.answers(teacher, 6)
+    teacher = questions.teacher(server.url, concurrency=2)
+    assert len(questions.answers(teacher, 6)) == 6
+    questions.answers(teacher, 6)
   with_schema = ['response_format' in r for r in server.requests]
   # Those that were under way before the first answer came.
   assert 1 <= sum(with_schema) <= 2
@@ -127,11 +127,11 @@ def test_a_schema_can_be_insisted_on():
   refuse = _refuse(400, 'no such field', 'response_format')
   with fake_server.FakeServer(refuse=refuse) as server:
     with pytest.raises(faults.EndpointError, match='no such field'):
-      asking.answers(asking.teacher(server.url, structured='schema'))
+      questions.answers(questions.teacher(server.url, structured='schema'))
 
 
 def test_no_schema_need_be_sent(server):
-  asking.answers(asking.teacher(server.url, structured='none'))
+  questions.answers(questions.teacher(server.url, structured='none'))
   assert not any('response_format' in r for r in server.requests)
 
 
@@ -139,7 +139,7 @@ def test_a_bad_request_is_not_taken_for_missing_schemas(caplog):
   refuse = _refuse(400, 'This is over the context length', 'messages')
   with fake_server.FakeServer(refuse=refuse) as server:
     with pytest.raises(faults.EndpointError, match='traces.prompt.history_it'):
-      asking.answers(asking.teacher(server.url))
+      questions.answers(questions.teacher(server.url))
   assert 'refuses JSON' not in caplog.text
 
 
@@ -147,8 +147,8 @@ def test_the_limit_may_have_its_new_name():
   message = "'max_tokens' is not supported, use 'max_completion_tokens'."
   refuse = _refuse(400, message, 'max_tokens')
   with fake_server.FakeServer(refuse=refuse) as server:
-    teacher = asking.teacher(server.url, concurrency=1)
-    assert len(asking.answers(teacher, 3)) == 3
+    teacher = questions.teacher(server.url, concurrency=1)
+    assert len(questions.answers(teacher, 3)) == 3
   assert [r.get('max_completion_tokens') for r in server.requests] == [
     *(None, 64, 64, 64)
   ]
@@ -169,9 +169,9 @@ def test_the_limit_may_have_its_new_name():
 def test_what_is_refused_stops_the_run(status, message, remedy):
   refuse = _refuse(status, message, 'messages')
   with fake_server.FakeServer(refuse=refuse) as server:
-    teacher = asking.teacher(server.url, structured='none', concurrency=1)
+    teacher = questions.teacher(server.url, structured='none', concurrency=1)
     with pytest.raises(faults.EndpointError, match=remedy) as raised:
-      asking.answers(teacher)
+      questions.answers(teacher)
   assert message in str(raised.value) and server.url in str(raised.value)
   assert len(server.requests) == 1
 
@@ -182,8 +182,8 @@ def test_a_filtered_prompt_is_an_answer():
     (400, body) if request['seed'] == 101 else None
   )
   with fake_server.FakeServer(refuse=refuse) as server:
-    teacher = asking.teacher(server.url, structured='none')
-    found = asking.answers(teacher, 4)
+    teacher = questions.teacher(server.url, structured='none')
+    found = questions.answers(teacher, 4)
   problems = [found[i].problem for i in range(4)]
   assert problems == [None, 'refused', None, None]
 
@@ -195,9 +195,9 @@ def test_requests_under_way_are_kept_when_the_run_stops():
   )
   found = {}
   with fake_server.FakeServer(refuse=refuse, seconds=0.1) as server:
-    teacher = asking.teacher(server.url, concurrency=4)
+    teacher = questions.teacher(server.url, concurrency=4)
     with pytest.raises(faults.EndpointError, match='404'):
-      asking.answers(teacher, 50, into=found)
+      questions.answers(teacher, 50, into=found)
   assert set(found) == {0, 1, 3}
 
 
@@ -213,41 +213,43 @@ def test_requests_under_way_are_kept_when_the_run_stops():
   ],
 )
 def test_a_budget_is_kept(limits, spent, number, server):
-  teacher = asking.teacher(server.url, spent=spent, concurrency=1, **limits)
+  teacher = questions.teacher(server.url, spent=spent, concurrency=1, **limits)
   found = {}
   with pytest.raises(budget.BudgetError, match='budget is spent') as raised:
-    asking.answers(teacher, 8, into=found)
+    questions.answers(teacher, 8, into=found)
   assert len(found) == len(server.requests) == number
   total = spent[0] + number, spent[1] + 20 * number
   assert f'{total[0]} requests' in str(raised.value)
   assert f'{total[1]} tokens' in str(raised.value)
   with pytest.raises(budget.BudgetError):
-    asking.answers(teacher, 8)
+    questions.answers(teacher, 8)
   assert len(server.requests) == number
 
 
 def test_what_a_budget_started_is_awaited():
   with fake_server.FakeServer(seconds=0.05) as server:
-    teacher = asking.teacher(server.url, max_requests=6, concurrency=4)
+    teacher = questions.teacher(server.url, max_requests=6, concurrency=4)
     found = {}
     with pytest.raises(budget.BudgetError):
-      asking.answers(teacher, 20, into=found)
+      questions.answers(teacher, 20, into=found)
   assert len(found) == len(server.requests) == 6
 
 
 def test_a_budget_that_suffices_is_no_error(server):
-  teacher = asking.teacher(server.url, max_requests=6)
-  assert len(asking.answers(teacher, 6)) == 6
+  teacher = questions.teacher(server.url, max_requests=6)
+  assert len(questions.answers(teacher, 6)) == 6
 
 
 def test_tokens_that_nobody_counts_are_said(caplog):
   with fake_server.FakeServer(usage=False) as server:
-    found = asking.answers(asking.teacher(server.url))
+    found = questions.answers(questions.teacher(server.url))
     assert found[0].completion_tokens == 0
     assert caplog.text.count('does not say how many tokens') == 1
     found = {}
     with pytest.raises(faults.EndpointError, match=r'endpoint\.max_tokens'):
-      asking.answers(asking.teacher(server.url, max_tokens=100), into=found)
+      questions.answers(
+        questions.teacher(server.url, max_tokens=100), into=found
+      )
   assert found
 
 
@@ -258,9 +260,9 @@ def _threads():
 @pytest.mark.parametrize('end', ['close', 'interrupt', 'forget'])
 def test_an_iterator_that_is_left_leaves_nothing(end):
   with fake_server.FakeServer(seconds=0.05) as server:
-    teacher = asking.teacher(server.url, concurrency=2)
+    teacher = questions.teacher(server.url, concurrency=2)
     seeds = list(range(100))
-    groups = teacher.answer(asking.requests(100), 0, seeds)
+    groups = teacher.answer(questions.requests(100), 0, seeds)
     next(groups)
     assert _threads()
     if end == 'close':
@@ -272,14 +274,14 @@ def test_an_iterator_that_is_left_leaves_nothing(end):
     assert not _threads()
     asked = len(server.requests)
     # The same teacher can be asked again.
-    assert len(asking.answers(teacher, 2)) == 2
+    assert len(questions.answers(teacher, 2)) == 2
     assert len(server.requests) == asked + 2
 
 
 def test_an_error_of_the_prompts_is_raised(server):
-  teacher = asking.teacher(server.url)
+  teacher = questions.teacher(server.url)
   with pytest.raises(ValueError, match='shorter'):
-    list(teacher.answer(asking.requests(3), 0, [1]))
+    list(teacher.answer(questions.requests(3), 0, [1]))
   assert not _threads()
 
 
@@ -300,7 +302,7 @@ def test_an_error_of_the_prompts_is_raised(server):
 )
 def test_bad_settings_are_errors_before_anything_is_asked(changes, message):
   with pytest.raises(ValueError, match=message) as raised:
-    asking.teacher(**{'url': 'http://127.0.0.1:9/v1', **changes})
+    questions.teacher(**{'url': 'http://127.0.0.1:9/v1', **changes})
   assert 'pw' not in str(raised.value) and 'abc' not in str(raised.value)
 
 
@@ -310,11 +312,11 @@ def test_without_the_library_the_remedy_is_named(monkeypatch):
     monkeypatch.delattr(f'gr2_jax.teacher.{name}', raising=False)
   monkeypatch.setitem(sys.modules, 'openai', None)
   with pytest.raises(ModuleNotFoundError, match='teacher_requirements.txt'):
-    asking.teacher('http://127.0.0.1:9/v1')
+    questions.teacher('http://127.0.0.1:9/v1')
 
 
 def test_libraries_do_not_write_requests_into_the_log(server, caplog):
   caplog.set_level(logging.DEBUG)
-  asking.answers(asking.teacher(server.url), 2)
+  questions.answers(questions.teacher(server.url), 2)
   names = {record.name.split('.')[0] for record in caplog.records}
   assert not names & {'openai', 'httpx2', 'httpcore2'}

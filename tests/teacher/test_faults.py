@@ -4,10 +4,10 @@ import datetime
 import email.utils
 import json
 
-import asking
 import fake_server
 import proxy
 import pytest
+import questions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,24 +22,24 @@ def server():
 
 @pytest.fixture(scope='module')
 def undisturbed(server):
-  return asking.rankings(asking.answers(asking.teacher(server.url), 8))
+  return questions.rankings(questions.answers(questions.teacher(server.url), 8))
 
 
 @pytest.mark.parametrize('fault', proxy.TRANSIENT)
 def test_a_fault_that_passes_changes_nothing(fault, server, undisturbed):
   schedule = lambda number: fault if number in (1, 2, 5) else proxy.PASS
   with proxy.Proxy(server.url, schedule) as between:
-    teacher = asking.teacher(
+    teacher = questions.teacher(
       between.url, timeout=0.4 if fault in ('late', 'endless') else 5.0
     )
-    found = asking.rankings(asking.answers(teacher, 8))
+    found = questions.rankings(questions.answers(teacher, 8))
   assert found == undisturbed
   assert between.seen.count(fault) == 3
   extra = 0 if fault == 'slow' else 3
   assert len(between.seen) >= 8 + extra
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 0.6))
 def test_no_schedule_of_faults_changes_an_answer(
   seed, share, server, undisturbed
@@ -47,15 +47,15 @@ def test_no_schedule_of_faults_changes_an_answer(
   quick = [f for f in proxy.TRANSIENT if f not in ('late', 'endless', 'flood')]
   schedule = proxy.by_chance(seed, quick, share)
   with proxy.Proxy(server.url, schedule) as between:
-    teacher = asking.teacher(between.url, retries=200)
-    found = asking.rankings(asking.answers(teacher, 8))
+    teacher = questions.teacher(between.url, retries=200)
+    found = questions.rankings(questions.answers(teacher, 8))
   assert found == undisturbed
 
 
 def test_every_kind_of_fault_at_random_moments(server, undisturbed):
   with proxy.Proxy(server.url, proxy.by_chance(3)) as between:
-    teacher = asking.teacher(between.url, retries=200, timeout=0.3)
-    found = asking.rankings(asking.answers(teacher, 8))
+    teacher = questions.teacher(between.url, retries=200, timeout=0.3)
+    found = questions.rankings(questions.answers(teacher, 8))
   assert found == undisturbed
 
 
@@ -81,36 +81,36 @@ def test_a_fault_that_stays_ends_the_run(fault, words, server, undisturbed):
   found = {}
   with proxy.Proxy(server.url, schedule) as between:
     late = fault in ('late', 'endless')
-    teacher = asking.teacher(
+    teacher = questions.teacher(
       between.url, retries=2, concurrency=1, timeout=0.2 if late else 5.0
     )
     with pytest.raises(faults.EndpointError, match=words) as raised:
-      asking.answers(teacher, 8, into=found)
+      questions.answers(teacher, 8, into=found)
     message = str(raised.value)
     assert f"{between.url} (model 'm') gave no answer in 3 tries" in message
     assert 'All answers so far are kept' in message
     assert between.seen == [proxy.PASS] * 4 + [fault] * 3
-  assert asking.rankings(found) == {i: undisturbed[i] for i in range(4)}
+  assert questions.rankings(found) == {i: undisturbed[i] for i in range(4)}
 
 
 def test_nobody_listens():
   with fake_server.FakeServer() as gone:
     url = gone.url
   with pytest.raises(faults.EndpointError, match='no connection'):
-    asking.answers(asking.teacher(url, retries=1))
+    questions.answers(questions.teacher(url, retries=1))
 
 
 def test_another_model_is_refused(server):
   schedule = lambda number: 'other_model' if number == 2 else proxy.PASS
   found = {}
   with proxy.Proxy(server.url, schedule) as between:
-    teacher = asking.teacher(between.url, 'mine', concurrency=1)
+    teacher = questions.teacher(between.url, 'mine', concurrency=1)
     with pytest.raises(faults.EndpointError) as raised:
-      asking.answers(teacher, into=found)
+      questions.answers(teacher, into=found)
     assert "'mine' and answered as 'another-model'" in str(raised.value)
     assert sorted(found) == [0, 1] and len(between.seen) == 3
-    teacher = asking.teacher(between.url, 'mine', replies_as='another-model')
-    assert len(asking.answers(teacher)) == 6
+    teacher = questions.teacher(between.url, 'mine', replies_as='another-model')
+    assert len(questions.answers(teacher)) == 6
 
 
 @pytest.mark.parametrize(

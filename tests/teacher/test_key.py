@@ -3,9 +3,9 @@
 import logging
 import traceback
 
-import asking
 import fake_server
 import pytest
+import questions
 
 from gr2_jax.teacher import address, faults
 
@@ -27,8 +27,8 @@ def _echo(status):
 
 def test_the_key_is_sent(key):
   with fake_server.FakeServer() as server:
-    asking.answers(asking.teacher(server.url))
-  assert {h['Authorization'] for h in server.headers} == {f'Bearer {KEY}'}
+    questions.answers(questions.teacher(server.url))
+  assert {h['authorization'] for h in server.headers} == {f'Bearer {KEY}'}
 
 
 @pytest.mark.parametrize('status', [302, 400, 401, 404, 429, 500])
@@ -37,9 +37,9 @@ def test_an_error_that_echoes_the_key_does_not_show_it(
 ):
   caplog.set_level(logging.DEBUG)
   with fake_server.FakeServer(refuse=_echo(status)) as server:
-    teacher = asking.teacher(server.url, retries=1)
+    teacher = questions.teacher(server.url, retries=1)
     with pytest.raises(faults.EndpointError) as raised:
-      asking.answers(teacher)
+      questions.answers(teacher)
   shown = ''.join(traceback.format_exception(raised.value))
   assert f'{status}' in str(raised.value)
   assert 'Bearer [key]' in str(raised.value)
@@ -50,18 +50,18 @@ def test_an_error_that_echoes_the_key_does_not_show_it(
 
 def test_an_answer_that_echoes_the_key_does_not_keep_it(key):
   with fake_server.FakeServer(lambda *_: f'Your key is {KEY}.') as server:
-    found = asking.answers(asking.teacher(server.url))
+    found = questions.answers(questions.teacher(server.url))
   assert {a.text for a in found.values()} == {'Your key is [key].'}
 
 
 def test_another_model_named_like_the_key_does_not_show_it(key):
   with fake_server.FakeServer(model=KEY) as server:
     with pytest.raises(faults.EndpointError, match=r"as '\[key\]'"):
-      asking.answers(asking.teacher(server.url))
+      questions.answers(questions.teacher(server.url))
 
 
 def test_what_a_teacher_says_of_itself_has_no_key(key):
-  teacher = asking.teacher('http://127.0.0.1:9/v1')
+  teacher = questions.teacher('http://127.0.0.1:9/v1')
   assert KEY not in repr((teacher, teacher.identity, teacher.__dict__))
 
 
@@ -70,7 +70,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(char, monkeypatch):
   # The operating system takes no NUL into its environment.
   monkeypatch.setattr(address.os, 'environ', {address.KEY: f'sk-ab{char}cd'})
   with pytest.raises(ValueError, match='GR2_TEACHER_API_KEY') as raised:
-    asking.teacher('http://127.0.0.1:9/v1')
+    questions.teacher('http://127.0.0.1:9/v1')
   assert 'sk-ab' not in str(raised.value)
 
 
@@ -82,7 +82,7 @@ def test_a_line_break_at_the_end_is_no_part_of_the_key(monkeypatch):
 def test_a_short_key_does_not_change_answers(monkeypatch):
   monkeypatch.setenv(address.KEY, 'a')
   with fake_server.FakeServer() as server:
-    found = asking.answers(asking.teacher(server.url))
+    found = questions.answers(questions.teacher(server.url))
   assert all(answer.problem is None for answer in found.values())
 
 
@@ -98,14 +98,14 @@ def test_a_short_key_does_not_change_answers(monkeypatch):
   ],
 )
 def test_a_key_over_an_open_network_is_warned_of(url, warned, key, caplog):
-  asking.teacher(url)
+  questions.teacher(url)
   assert ('unencrypted' in caplog.text) == warned
   assert KEY not in caplog.text
 
 
 def test_without_a_key_there_is_nothing_to_warn_of(monkeypatch, caplog):
   monkeypatch.delenv(address.KEY, raising=False)
-  asking.teacher('http://api.example.org/v1')
+  questions.teacher('http://api.example.org/v1')
   assert caplog.text == ''
 
 

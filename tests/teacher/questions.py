@@ -18,7 +18,7 @@ class Sampling:
 
 
 class FakeWriter:
-  version, digest = 'v0', 'abc'
+  identity = {'version': 'v0', 'digest': 'abc'}
 
   def messages(self, request):
     lists = {
