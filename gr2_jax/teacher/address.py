@@ -108,20 +108,20 @@ class Key:
     return text if len(text) <= _MOST_WORDS else f'{text[:_MOST_WORDS]} ...'
 
 
-def client() -> types.ModuleType:
-  """Returns the module `chat`, which needs the client library.
+def library() -> types.ModuleType:
+  """Returns the module `client`, which needs the client library.
 
   Raises:
     ModuleNotFoundError: it is not installed.
   """
   try:
-    from gr2_jax.teacher import chat
+    from gr2_jax.teacher import client as found
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'To ask a server takes the package {error.name}: run '
       '`.venv/bin/pip install -r launch/teacher_requirements.txt`.'
     ) from error
-  return chat
+  return found
 
 
 def check(url: str, has_key: bool) -> None:

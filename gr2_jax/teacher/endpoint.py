@@ -41,7 +41,7 @@ class EndpointTeacher:
     """
     self._writer = writer
     self._sampling = sampling
-    self._chat = address.client().Chat(cfg, model, spent)
+    self._client = address.library().Client(cfg, model, spent)
     self.name = model
     self.identity = {
       'teacher': 'endpoint',
@@ -67,7 +67,7 @@ class EndpointTeacher:
       self._prompt(request, attempt, seed)
       for request, seed in zip(requests, seeds, strict=True)
     )
-    with contextlib.closing(self._chat.ask(prompts)) as groups:
+    with contextlib.closing(self._client.ask(prompts)) as groups:
       for group in groups:
         yield [
           (index, self._read(found, requests[index])) for index, found in group

@@ -307,7 +307,7 @@ def test_bad_settings_are_errors_before_anything_is_asked(changes, message):
 
 
 def test_without_the_library_the_remedy_is_named(monkeypatch):
-  for name in ('chat', 'wire'):
+  for name in ('client', 'wire'):
     monkeypatch.delitem(sys.modules, f'gr2_jax.teacher.{name}', raising=False)
     monkeypatch.delattr(f'gr2_jax.teacher.{name}', raising=False)
   monkeypatch.setitem(sys.modules, 'openai', None)

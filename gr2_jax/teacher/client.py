@@ -20,7 +20,7 @@ from gr2_jax.teacher import dialect as dialect_lib
 
 
 class _Run:
-  """What the requests of one call of `Chat.ask` share."""
+  """What the requests of one call of `Client.ask` share."""
 
   def __init__(
     self, prompts: Iterable[dialect_lib.Prompt], put: Callable[[Any], None]
@@ -48,7 +48,7 @@ class _Run:
     return not self.stop.is_set()
 
 
-class Chat:
+class Client:
   """One model behind one address."""
 
   def __init__(
