@@ -7,7 +7,7 @@ models").
 """
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -93,6 +93,6 @@ def _among(
   )
 
 
-def _share(flags) -> float:
+def _share(flags: Iterable[bool]) -> float:
   values = list(flags)
   return round(sum(values) / len(values), 4) if values else 0.0
