@@ -83,11 +83,16 @@ def base() -> ml_collections.ConfigDict:
         'chunk': 4096,
         'exclude_seen': True,
       },
-      'traces': {
-        'mode': 'rejection',
-        'attempts': 8,
-        'practice': 20000,
-        'rules': {'noise': 0.2},
+      'traces': _traces(),
+      # How a server is asked, not what: no stage is done anew where it changes.
+      'endpoint': {
+        'url': '',
+        'concurrency': 8,
+        'timeout': 120.0,
+        'retries': 5,
+        'max_requests': 0,
+        'max_tokens': 0,
+        'structured': 'auto',
       },
       'sft': _sft(),
       'rl': _rl(),
@@ -161,6 +166,27 @@ def _midtrain() -> dict:
       'workers': 0,
     },
     'tasks': {'stride': 5, 'persona_items': 6},
+  }
+
+
+def _traces() -> dict:
+  return {
+    'teacher': 'rules',
+    'model': '',
+    'mode': 'rejection',
+    'attempts': 8,
+    'lists': 0,
+    'practice': 20000,
+    'near_duplicate': 0.0,
+    'prompt': {'version': 'v1', 'priming': True, 'history_items': 0},
+    'sampling': {
+      'temperature': 0.7,
+      'temperature_step': 0.1,
+      'top_temperature': 1.2,
+      'top_p': 0.95,
+      'max_tokens': 512,
+    },
+    'rules': {'noise': 0.2},
   }
 
 

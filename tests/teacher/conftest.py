@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from scripted import SIDS
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
@@ -27,7 +28,6 @@ ITEMS = [
   )
   for i in range(24)
 ]
-SIDS = np.stack([np.arange(24) // 5, np.arange(24) % 5], axis=1)
 
 
 class World:
