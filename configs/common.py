@@ -84,16 +84,7 @@ def base() -> ml_collections.ConfigDict:
         'exclude_seen': True,
       },
       'traces': _traces(),
-      # How a server is asked, not what: no stage is done anew where it changes.
-      'endpoint': {
-        'url': '',
-        'concurrency': 8,
-        'timeout': 120.0,
-        'retries': 5,
-        'max_requests': 0,
-        'max_tokens': 0,
-        'structured': 'auto',
-      },
+      'endpoint': _endpoint(),
       'sft': _sft(),
       'rl': _rl(),
       'direct': {'steps': 0, 'max_new_tokens': 56},
@@ -105,6 +96,21 @@ def base() -> ml_collections.ConfigDict:
   config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
   config.direct.lr = config.rl.get_ref('lr')
   return config
+
+
+def _endpoint() -> dict:
+  # How a server is asked, not what: no stage is done anew where it changes.
+  return {
+    'url': '',
+    'concurrency': 8,
+    'timeout': 120.0,
+    'retries': 5,
+    'backoff': 1.0,
+    'max_requests': 0,
+    'max_tokens': 0,
+    'structured': 'auto',
+    'replies_as': '',
+  }
 
 
 def _sid() -> dict:

@@ -6,8 +6,15 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 from gr2_jax import config as config_lib
-from gr2_jax.stages import artifacts, runner
-from gr2_jax.teacher import acceptance, base, rules
+from gr2_jax.stages import artifacts, dry_run, runner
+from gr2_jax.teacher import (
+  acceptance,
+  address,
+  base,
+  budget,
+  endpoint,
+  rules,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,5 +109,19 @@ def _rules(config, cfg, store, context) -> rules.RulesTeacher:
   )
 
 
+def _endpoint(config, cfg, store, context) -> endpoint.EndpointTeacher:
+  answers = context.directory / 'answers'
+  return endpoint.EndpointTeacher(
+    dry_run.make_writer(store),
+    dry_run.make_sampling(config.traces),
+    config_lib.build(address.EndpointConfig, config.endpoint),
+    cfg.model,
+    budget.spent(answers, cfg.model),
+  )
+
+
 # Each makes a teacher of (run's config, its `traces`, artifacts, context).
-MAKERS: dict[str, Callable[..., base.Teacher]] = {'rules': _rules}
+MAKERS: dict[str, Callable[..., base.Teacher]] = {
+  'rules': _rules,
+  'endpoint': _endpoint,
+}

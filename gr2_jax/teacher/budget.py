@@ -1,5 +1,9 @@
 """How much may be asked of a server that costs money."""
 
+import pathlib
+
+from gr2_jax import files
+
 
 class BudgetError(RuntimeError):
   """The budget is spent; what was answered is kept."""
@@ -50,3 +54,25 @@ class Budget:
       'are kept. Raise what is spent and start the same command again: it '
       'asks only for what is missing.'
     )
+
+
+def spent(directory: pathlib.Path, model: str) -> tuple[int, int]:
+  """Counts what a model's answers in the journals took.
+
+  Args:
+    directory: of `journal.Journal`; it may be missing.
+    model: whose answers.
+
+  Returns:
+    (requests that were answered, tokens of prompts and answers).
+  """
+  requests = tokens = 0
+  for path in sorted(directory.glob('*.jsonl')):
+    lines = files.read_jsonl(path)
+    head = next(lines, {}).get('identity', {})
+    if head.get('identity', {}).get('model') != model:
+      continue
+    for line in lines:
+      requests += 1
+      tokens += line.get('prompt_tokens', 0) + line.get('completion_tokens', 0)
+  return requests, tokens

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from scripted import SIDS
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
@@ -17,6 +16,8 @@ from gr2_jax.text import wording
 # The helpers of this folder; `made`, the made-up tokenizers.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'text'))
+
+from scripted import SIDS  # noqa: E402
 
 THEMES = ('Drama', 'Comedy', 'Horror', 'Space')
 ITEMS = [

@@ -66,7 +66,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
   def receive(self):
     """Returns the body of a request."""
-    return self.rfile.read(int(self.headers['Content-Length']))
+    length = int(self.headers['Content-Length'])
+    body = self.rfile.read(length)
+    if len(body) < length:
+      raise ConnectionError('The client went away.')
+    return body
 
   def send(self, status, payload, **headers):
     """Sends a whole answer."""
