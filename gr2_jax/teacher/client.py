@@ -217,7 +217,8 @@ class Client:
   def _refusal(self, refused: faults.Refused) -> faults.EndpointError:
     return faults.EndpointError(
       f'{self._cfg.url} refused a request to the model {self._model!r} with '
-      f'status {refused}. {faults.remedy(refused)} All answers so far are kept.'
+      f'status {refused}. {faults.remedy(refused, self._model)} All answers so '
+      'far are kept.'
     )
 
   def _given_up(self, fault: faults.Fault, tries: int) -> faults.EndpointError:

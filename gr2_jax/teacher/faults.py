@@ -102,8 +102,8 @@ def retry_after(value: str | None, now: datetime.datetime) -> float:
   return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
-def remedy(refused: Refused) -> str:
-  """Returns what a user can do about a refused request."""
+def remedy(refused: Refused, model: str) -> str:
+  """Returns what a user can do about a request that a model refused."""
   message = refused.message.lower()
   if refused.status in (401, 403):
     return 'Put a valid key into the environment variable GR2_TEACHER_API_KEY.'
@@ -113,7 +113,7 @@ def remedy(refused: Refused) -> str:
       'traces.prompt.history_items or traces.sampling.max_tokens, or serve the '
       'model with a longer context.'
     )
-  if refused.status == 404 or 'model' in message:
+  if refused.status == 404 or 'model' in message or model.lower() in message:
     return (
       'Correct traces.model (GET endpoint.url + "/models" lists what is served)'
       ' or endpoint.url (it mostly ends in /v1).'
