@@ -10,7 +10,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
 from gr2_jax.stages import artifacts
-from gr2_jax.teacher import base, chat, messages, sampling
+from gr2_jax.teacher import base, messages, sampling, speech
 from gr2_jax.text import prompts
 
 INPUTS = ('data', 'sid', 'midtrain', 'candidates')
@@ -94,13 +94,13 @@ class DryRun:
     self.model = traces.get('model', '')
     self.mode = traces.get('mode', sampling.REJECTION)
     self._writer = make_writer(self._store)
-    self._chat = None
+    self._speech = None
     self.counted_by = (
       "the run's own vocabulary, an estimate: a large model has longer pieces"
     )
     if self.teacher == 'local':
-      self._chat = chat.read(foreign.find(self.model, 'traces.model'))
-      self.counted_by = f'the tokenizer of {self._chat.name}'
+      self._speech = speech.read(foreign.find(self.model, 'traces.model'))
+      self.counted_by = f'the tokenizer of {self._speech.name}'
     lists = self._store.lists('train')
     self._hits, self._others = lists.hits(), lists.take(lists.target < 0)
     if not len(self._hits):
@@ -153,18 +153,18 @@ class DryRun:
     return min(self._traces.get('practice', 0), len(self._others))
 
   def _show(self, told: Sequence[dict[str, str]]) -> str:
-    if self._chat:
-      return self._chat.template.render(told)
+    if self._speech:
+      return self._speech.template.render(told)
     return '\n'.join(f'[{m["role"]}]\n{m["content"]}' for m in told)
 
   def _count(self, told: Sequence[dict[str, str]]) -> int:
-    if self._chat:
-      return len(self._chat.encode(told))
+    if self._speech:
+      return len(self._speech.encode(told))
     return sum(self._length(message['content']) for message in told)
 
   def _length(self, text: str) -> int:
-    if self._chat:
-      return len(self._chat.tokenizer.encode(text).ids)
+    if self._speech:
+      return len(self._speech.tokenizer.encode(text).ids)
     # A foreign model has no tokens for semantic IDs: they are spelled.
     return len(self._store.vocab.encode(text, added='none'))
 

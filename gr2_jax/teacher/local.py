@@ -13,7 +13,7 @@ from gr2_jax.decode import filters, sampler
 from gr2_jax.lm import foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import base, messages
-from gr2_jax.teacher import chat as chat_lib
+from gr2_jax.teacher import speech as speech_lib
 from gr2_jax.text import answer, prompts
 
 # `sampling.REASONS` has it.
@@ -65,7 +65,7 @@ class LocalTeacher:
 
   def __init__(
     self,
-    chat: chat_lib.Chat,
+    speech: speech_lib.Speech,
     config: LMConfig,
     params: Any,
     mesh: jax.sharding.Mesh,
@@ -77,7 +77,7 @@ class LocalTeacher:
     """Takes a model; `load` reads one.
 
     Args:
-      chat: its tokenizer and template.
+      speech: its tokenizer and template.
       config: its shape.
       params: its parameters, on `mesh` by the decoding rules.
       mesh: devices of this process.
@@ -86,21 +86,21 @@ class LocalTeacher:
       cfg: batches.
       files: hash of the model's files, for `identity`.
     """
-    self.name = chat.name
+    self.name = speech.name
     self.identity = {
-      'model': chat.name,
+      'model': speech.name,
       'files': files,
       'param_dtype': config.param_dtype,
       'bf16_matmul': config.bf16_matmul,
       'prompt': writer.identity,
       'sampling': dataclasses.asdict(sampling),
     }
-    self._chat, self._config, self._params = chat, config, params
+    self._speech, self._config, self._params = speech, config, params
     self._mesh, self._writer, self._sampling = mesh, writer, sampling
     parts = sharding.batch_parts(mesh)
     self._size = -(-cfg.batch_size // parts) * parts
     self._bucket = cfg.bucket
-    first, *others = chat.ends
+    first, *others = speech.ends
     # Of the format of our own answers a free text has only the end.
     self._format = answer.AnswerFormat(
       *(-1, -1, -1, -1),
@@ -130,7 +130,8 @@ class LocalTeacher:
         for.
     """
     written = [
-      self._chat.encode(self._writer.messages(request)) for request in requests
+      self._speech.encode(self._writer.messages(request))
+      for request in requests
     ]
     buckets: dict[int, list[int]] = {}
     for row, tokens in enumerate(written):
@@ -201,8 +202,8 @@ class LocalTeacher:
   def _read(
     self, request: base.Request, prompt: int, tokens: list[int]
   ) -> base.Answer:
-    ended = bool(tokens) and tokens[-1] in self._chat.ends
-    text = self._chat.decode(tokens[:-1] if ended else tokens)
+    ended = bool(tokens) and tokens[-1] in self._speech.ends
+    text = self._speech.decode(tokens[:-1] if ended else tokens)
     read = base.Answer([], '', CUT_OFF, text)
     if ended:
       read = self._writer.read(text, request)
@@ -243,7 +244,7 @@ def load(
       'then the other stages again in all of them.'
     )
   path = foreign.find(model, 'traces.model')
-  chat = chat_lib.read(path)
+  speech = speech_lib.read(path)
   settings = dataclasses.asdict(cfg)
   del settings['batch_size'], settings['bucket']
   rules = sharding.DECODE_RULES
@@ -252,7 +253,7 @@ def load(
   else:
     config, params = hf.load(path, mesh, rules, **settings)
   return LocalTeacher(
-    chat,
+    speech,
     config,
     params,
     mesh,

@@ -13,7 +13,7 @@ from gr2_jax import assets, files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, hf
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import base, chat, local, messages, parts
+from gr2_jax.teacher import base, local, messages, parts, speech
 
 ITEMS = [
   dataset_lib.Item(f'i{i}', 'so' * (1 + 9 * (i % 2)), ('x',)) for i in range(8)
@@ -100,7 +100,7 @@ def test_it_writes_what_the_model_writes(directory, writer, mesh1):
   assert sorted(len(group) for group in groups) == [1, 2, 2]
   config, params = hf.load(directory, mesh1)
   forward = jax.jit(decoder.Decoder(config).apply)
-  read = chat.read(directory)
+  read = speech.read(directory)
   for row, request in enumerate(REQUESTS):
     tokens = read.encode(writer.messages(request))
     start = len(tokens)
@@ -139,17 +139,17 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   text = _ask(teacher, [0])[0][0]
   assert text.completion_tokens == 24 and text.problem == 'cut_off'
   drawn = teacher._decode(
-    [teacher._chat.encode(teacher._writer.messages(REQUESTS[0]))],
+    [teacher._speech.encode(teacher._writer.messages(REQUESTS[0]))],
     320,
     0,
     SEEDS[:1],
   )[0]
   # A second end token, as Llama 3 and Qwen have: the fourth that is written.
-  ends = (*teacher._chat.ends, drawn[3])
+  ends = (*teacher._speech.ends, drawn[3])
   config, params = hf.load(directory, mesh1)
   sampling = messages.SamplingConfig(max_tokens=24)
   parrot = dataclasses.replace(
-    Parrot(**vars(teacher._chat)),
+    Parrot(**vars(teacher._speech)),
     ends=ends,
   )
   again = local.LocalTeacher(
@@ -161,7 +161,7 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   assert (found.explanation, found.text) == ('Yes.', Parrot.says)
 
 
-class Parrot(chat.Chat):
+class Parrot(speech.Speech):
   """Whatever the model writes, it is a good answer."""
 
   says = json.dumps(
@@ -232,7 +232,7 @@ class _Question:
 @pytest.mark.slow
 def test_smollm2_answers_through_its_template(mesh1):
   path = assets.fetch('smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
-  read = chat.read(path)
+  read = speech.read(path)
   question = _Question()
   told = question.messages(None)
   assert read.template.render(told) == EXPECTED

@@ -16,7 +16,7 @@ _SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Chat:
+class Speech:
   """Tokenizer and chat template of a model.
 
   Attributes:
@@ -43,14 +43,14 @@ class Chat:
     return self.tokenizer.decode(list(ids))
 
 
-def read(path: pathlib.Path) -> Chat:
+def read(path: pathlib.Path) -> Speech:
   """Reads tokenizer and template of a checkpoint, and no tensor of it.
 
   Args:
     path: a Hugging Face directory, or a GGUF file.
 
   Returns:
-    The chat.
+    Both, and the end tokens.
 
   Raises:
     FileNotFoundError: a directory without `tokenizer.json`.
@@ -59,7 +59,7 @@ def read(path: pathlib.Path) -> Chat:
   return _of_file(path) if path.is_file() else _of_directory(path)
 
 
-def _of_directory(path: pathlib.Path) -> Chat:
+def _of_directory(path: pathlib.Path) -> Speech:
   source = path / 'tokenizer.json'
   if not source.is_file():
     raise FileNotFoundError(
@@ -82,7 +82,7 @@ def _of_directory(path: pathlib.Path) -> Chat:
   return _make(path, tokenizer, template, where, special, ends)
 
 
-def _of_file(path: pathlib.Path) -> Chat:
+def _of_file(path: pathlib.Path) -> Speech:
   roles = gguf.roles(path)
   template = roles.pop('chat_template')
   special = {f'{role}_token': name for role, name in roles.items() if name}
@@ -101,7 +101,7 @@ def _make(
   where: str,
   special: Mapping[str, str],
   ends: Sequence[int | None],
-) -> Chat:
+) -> Speech:
   if not template:
     raise ValueError(
       f'{path} has no chat template ({where}): it was not tuned to answer '
@@ -117,7 +117,7 @@ def _make(
   tokenizer.no_truncation()
   tokenizer.no_padding()
   template = ChatTemplate(template, special, str(path))
-  return Chat(path.name, tokenizer, template, known)
+  return Speech(path.name, tokenizer, template, known)
 
 
 def _json(path: pathlib.Path) -> Mapping:

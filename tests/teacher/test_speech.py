@@ -7,7 +7,7 @@ import made
 import pytest
 
 from gr2_jax import files
-from gr2_jax.teacher import chat, chat_template
+from gr2_jax.teacher import chat_template, speech
 
 TOLD = [
   {'role': 'system', 'content': 'Be brief.'},
@@ -129,7 +129,7 @@ def directory(tmp_path):
 
 
 def test_a_directory_is_read(directory):
-  found = chat.read(directory)
+  found = speech.read(directory)
   end = found.tokenizer.token_to_id('<|im_end|>')
   assert found.name == directory.name
   assert found.ends == (end, 3, 7)
@@ -154,27 +154,27 @@ def test_a_prompt_is_never_cut_by_the_file(directory):
     'stride': 0,
   }
   path.write_text(json.dumps(spec))
-  assert len(chat.read(directory).encode(TOLD)) > 10
+  assert len(speech.read(directory).encode(TOLD)) > 10
 
 
 def test_a_template_file_goes_before_the_config(directory):
   (directory / 'chat_template.jinja').write_text(QWEN3)
-  assert chat.read(directory).template.render(TOLD) == CASES[QWEN3]
+  assert speech.read(directory).template.render(TOLD) == CASES[QWEN3]
 
 
 def test_a_model_without_a_template_or_an_end_is_named(directory):
   files.write_json(directory / 'tokenizer_config.json', {})
   with pytest.raises(ValueError, match='has no chat template .*instruct'):
-    chat.read(directory)
+    speech.read(directory)
   (directory / 'chat_template.jinja').write_text(CHATML)
-  assert chat.read(directory).ends == (3, 7)
+  assert speech.read(directory).ends == (3, 7)
   for name in ('config.json', 'generation_config.json'):
     (directory / name).unlink()
   with pytest.raises(ValueError, match='does not say which token ends'):
-    chat.read(directory)
+    speech.read(directory)
   (directory / 'tokenizer.json').unlink()
   with pytest.raises(FileNotFoundError, match='tokenizer.json is missing'):
-    chat.read(directory)
+    speech.read(directory)
 
 
 def test_a_gguf_file_is_read(tmp_path):
@@ -202,6 +202,6 @@ def test_a_gguf_file_is_read(tmp_path):
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()
   writer.close()
-  found = chat.read(path)
+  found = speech.read(path)
   assert found.name == 'model.gguf' and found.ends == (258, 3)
   assert found.encode(TOLD).count(258) == 2
