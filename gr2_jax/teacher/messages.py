@@ -189,6 +189,10 @@ class Writer:
     del request
     return reading.read(text, self._catalogue.index)
 
+  def sid(self, item: int) -> str:
+    """Returns the wrapped semantic ID of an item."""
+    return self._catalogue.sid(item)
+
   def schema(self, request: base.Request) -> dict:
     """Returns the JSON schema of an answer, for servers that hold to one.
 
