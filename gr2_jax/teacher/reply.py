@@ -44,7 +44,8 @@ def read(body: bytes) -> Reply:
     The first of its choices.
 
   Raises:
-    faults.Fault: it is not UTF-8, not JSON, or no chat completion.
+    faults.Fault: it is not UTF-8, not JSON, or no chat completion. Its message
+      may hold the server's words.
   """
   try:
     value = json.loads(body.decode('utf-8'))
@@ -56,6 +57,8 @@ def read(body: bytes) -> Reply:
     raise faults.Fault(
       f'the answer of {len(body)} bytes is not whole JSON'
     ) from None
+  if isinstance(value, dict) and value.get('error'):
+    raise faults.Fault(f'an error in place of an answer: {value["error"]}')
   model = _get(value, 'model', str)
   choices = _get(value, 'choices', list)
   if not choices:

@@ -69,7 +69,10 @@ class Wire:
       raise faults.Fault(
         f'no connection ({type(cause).__name__}: {self._key.quote(cause)})'
       ) from None
-    found = reply.read(self._key.hide(body))
+    try:
+      found = reply.read(self._key.hide(body))
+    except faults.Fault as fault:
+      raise faults.Fault(self._key.quote(fault)) from None
     if not reply.is_from(found, self._model, self._cfg.replies_as):
       raise faults.EndpointError(
         f'{self._cfg.url} was asked for the model {self._model!r} and answered '

@@ -188,6 +188,7 @@ def _completion(**changes):
     (_completion(choices=[7]), "'message'"),
     (_completion(choices=[{'message': {'content': [1]}}]), "'content'"),
     (_completion(usage=[1]), "'usage'"),
+    ({'error': {'message': 'overloaded'}}, 'an error in place .*overloaded'),
   ],
 )
 def test_what_is_no_completion_is_a_fault(value, words):
@@ -217,3 +218,75 @@ def test_deep_json_is_a_fault():
 def test_a_huge_number_is_a_fault():
   with pytest.raises(faults.Fault, match='not whole JSON'):
     reply.read(b'{"created": ' + b'9' * 5000 + b'}')
+
+
+class _Raw(fake_server.Handler):
+  """Sends the server's bytes, whatever they are, and hangs up."""
+
+  def do_POST(self):
+    self.receive()
+    self.close_connection = True
+    self.wfile.write(self.server.bytes)
+
+
+_BODY = json.dumps(_completion()).encode()
+_WHOLE = (
+  b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n'
+  b'Content-Length: %d\r\n\r\n' % len(_BODY)
+) + _BODY
+_ODD = (
+  b'',
+  b'HTTP/1.1 200 OK\r\n\r\n',
+  b'HTTP/1.1 204 No Content\r\n\r\n',
+  b'HTTP/1.1 999 \xff\r\nContent-Length: 1\r\n\r\n\xff',
+  b'HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n\xff',
+  b'HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\n\xff\xfe',
+  b'HTTP/1.1 400 X\r\nContent-Length: 2\r\n\r\n\xff\xfe',
+  b'HTTP/1.1 400 X\r\nContent-Length: 1\r\n\r\n3',
+  b'HTTP/1.1 302 X\r\nLocation: http://[::1\r\n\r\n',
+  b'HTTP/1.1 307 X\r\nLocation: /v1/chat/completions\r\n\r\n',
+  b'HTTP/1.1 429 X\r\nRetry-After: \xff\r\n\r\n',
+  b'HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxx',
+  b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
+  b'HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n',
+  b'\x16\x03\x01\x02\x00',
+)
+
+
+def _ends_well(server, sent):
+  server.bytes = sent
+  teacher = questions.teacher(
+    server.url, retries=1, concurrency=1, structured='none', timeout=2.0
+  )
+  try:
+    return len(questions.answers(teacher, 1))
+  except faults.EndpointError:
+    return 0
+
+
+@pytest.fixture(scope='module')
+def raw():
+  with fake_server.Server(_Raw) as running:
+    yield running
+
+
+@pytest.mark.parametrize('sent', _ODD)
+def test_odd_answers_are_faults(sent, raw):
+  assert _ends_well(raw, sent) == 0
+
+
+def test_a_whole_answer_is_none(raw):
+  assert _ends_well(raw, _WHOLE) == 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+  place=st.integers(0, len(_WHOLE) - 1),
+  number=st.integers(0, 40),
+  other=st.binary(max_size=12),
+)
+def test_answers_broken_anywhere_are_faults_or_answers(
+  place, number, other, raw
+):
+  """Nothing but an answer or the one error that ends a run."""
+  _ends_well(raw, _WHOLE[:place] + other + _WHOLE[place + number :])
