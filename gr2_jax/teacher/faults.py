@@ -113,7 +113,8 @@ def remedy(refused: Refused, model: str) -> str:
       'traces.prompt.history_items or traces.sampling.max_tokens, or serve the '
       'model with a longer context.'
     )
-  if refused.status == 404 or 'model' in message or model.lower() in message:
+  named = re.search(rf'[\'"`]{re.escape(model.lower())}\\?[\'"`]', message)
+  if refused.status == 404 or 'model' in message or named:
     return (
       'Correct traces.model (GET endpoint.url + "/models" lists what is served)'
       ' or endpoint.url (it mostly ends in /v1).'

@@ -162,6 +162,7 @@ def test_the_limit_may_have_its_new_name():
     (403, 'No', 'into the environment variable GR2_TEACHER_API_KEY'),
     (404, 'The model `m` does not exist', r'Correct traces\.model'),
     (400, "Server is pinned to model 'x'", r'Correct traces\.model'),
+    (400, "Server is pinned to 'x'; requested 'm'.", r'Correct traces\.model'),
     (413, 'Prompt too long', r'lower traces\.prompt\.history_items'),
     (422, 'top_p must be 1', 'Correct what it names'),
   ],
