@@ -103,8 +103,7 @@ def sample(
     prompts: int32 [Q, P], padded on the right. A prompt without any token pads
       the batch: its rollouts are empty.
     valid: bool [Q, P], the tokens of each prompt.
-    key: a key for this call; fold the step into it outside. Or [Q], a key for
-      each prompt, whose draws then depend on no other prompt.
+    key: for this call, the step folded in outside; or [Q], one a prompt.
     num_samples: G.
     max_new_tokens: S.
     temperature: a traced scalar; 0 is greedy, where the first of equal logits

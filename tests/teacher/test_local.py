@@ -30,6 +30,7 @@ CFG = local.LocalConfig(
 )
 TEMPLATE = (
   "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+  '{% if add_generation_prompt %}<|im_start|>{% endif %}'
 )
 SHAPE = LMConfig(
   vocab_size=352,
@@ -74,7 +75,7 @@ def writer(tmp_path_factory):
 
 
 def _load(directory, mesh, writer, **sampling):
-  sampling = messages.SamplingConfig(**{'max_tokens': 24, **sampling})
+  sampling = messages.SamplingConfig(**{'max_tokens': 12, **sampling})
   return local.load(str(directory), mesh, writer, sampling, CFG)
 
 
@@ -101,10 +102,10 @@ def test_it_writes_what_the_model_writes(directory, writer, mesh1):
   config, params = hf.load(directory, mesh1)
   forward = jax.jit(decoder.Decoder(config).apply)
   read = speech.read(directory)
-  for row, request in enumerate(REQUESTS):
-    tokens = read.encode(writer.messages(request))
+  for row in (0, 2):
+    tokens = read.encode(writer.messages(REQUESTS[row]))
     start = len(tokens)
-    while len(tokens) < start + 24 and tokens[-1] != read.ends[0]:
+    while len(tokens) < start + 12 and tokens[-1] != read.ends[0]:
       padded = jnp.asarray([tokens + [0] * (320 - len(tokens))])
       logits = forward({'params': params}, padded)
       tokens.append(int(logits[0, len(tokens) - 1].argmax()))
@@ -130,24 +131,25 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch(teacher):
 
 def test_devices_do_not_change_an_answer(teacher, directory, writer, mesh8):
   many = _load(directory, mesh8, writer)
-  assert {r: a.text for r, a in _ask(many)[0].items()} == {
-    r: a.text for r, a in _ask(teacher)[0].items()
+  one, eight = (_ask(asked, [0, 1, 3])[0] for asked in (teacher, many))
+  assert {r: a.text for r, a in eight.items()} == {
+    r: a.text for r, a in one.items()
   }
 
 
 def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   text = _ask(teacher, [0])[0][0]
-  assert text.completion_tokens == 24 and text.problem == 'cut_off'
+  assert text.completion_tokens == 12 and text.problem == 'cut_off'
   drawn = teacher._decode(
     [teacher._speech.encode(teacher._writer.messages(REQUESTS[0]))],
-    320,
+    192,
     0,
     SEEDS[:1],
   )[0]
   # A second end token, as Llama 3 and Qwen have: the fourth that is written.
   ends = (*teacher._speech.ends, drawn[3])
   config, params = hf.load(directory, mesh1)
-  sampling = messages.SamplingConfig(max_tokens=24)
+  sampling = messages.SamplingConfig(max_tokens=12)
   parrot = dataclasses.replace(
     Parrot(**vars(teacher._speech)),
     ends=ends,

@@ -102,7 +102,7 @@ def test_the_budget_is_told_in_words():
 def test_history_titles_and_paths_have_limits():
   assert 'Rose Shampoo' in _user(history_items=1)
   assert '<s_a_3>' not in _user(history_items=1)
-  short = _user(title_characters=8, category_characters=16)
+  short = _user(title_characters=8, category_characters=15)
   assert 'Rose Sha... | Hair/Shampoo\n' in short
   assert 'Rose Con... | Conditioner\n' in short
   nothing = _user(base.Request(np.zeros(0, int), np.array([1, 2])))
@@ -206,7 +206,7 @@ SPELLED = [
 TEXTS = st.lists(st.one_of(st.sampled_from(SPELLED), st.text(max_size=4))).map(
   ''.join
 )
-search = hypothesis.settings(deadline=None, max_examples=100)
+search = hypothesis.settings(deadline=None, max_examples=60)
 
 
 def _hostile(texts):
@@ -227,7 +227,7 @@ def test_no_title_forges_a_line_an_item_or_a_marker(texts):
   named = re.compile(r'<\|sid_begin\|>(?:<s_[a-z]_\d+>)*<\|sid_end\|>')
   assert named.findall(hostile) == named.findall(harmless)
   assert not set('<>[]') & set(named.sub('', hostile))
-  assert hostile.count('This is what the user chose next:\n') == 1
+  assert hostile.count('\nThis is what the user chose next:\n') == 1
   hostile.encode()
 
 
