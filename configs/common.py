@@ -84,16 +84,7 @@ def base() -> ml_collections.ConfigDict:
         'exclude_seen': True,
       },
       'traces': _traces(),
-      # How a server is asked, not what: no stage is done anew where it changes.
-      'endpoint': {
-        'url': '',
-        'concurrency': 8,
-        'timeout': 120.0,
-        'retries': 5,
-        'max_requests': 0,
-        'max_tokens': 0,
-        'structured': 'auto',
-      },
+      'endpoint': _endpoint(),
       'sft': _sft(),
       'rl': _rl(),
       'direct': {'steps': 0, 'max_new_tokens': 56},
@@ -187,6 +178,19 @@ def _traces() -> dict:
       'max_tokens': 512,
     },
     'rules': {'noise': 0.2},
+  }
+
+
+def _endpoint() -> dict:
+  """How a server is asked, not what: no stage is done anew for it."""
+  return {
+    'url': '',
+    'concurrency': 8,
+    'timeout': 120.0,
+    'retries': 5,
+    'max_requests': 0,
+    'max_tokens': 0,
+    'structured': 'auto',
   }
 
 

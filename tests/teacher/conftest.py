@@ -1,16 +1,20 @@
 """A small catalogue with a rules teacher over it."""
 
 import itertools
+import pathlib
+import sys
 
 import numpy as np
 import pytest
-from scripted import SIDS
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.teacher import rationale, rules
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
+
+# `scripted`, a teacher for tests.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 THEMES = ('Drama', 'Comedy', 'Horror', 'Space')
 ITEMS = [
@@ -22,6 +26,7 @@ ITEMS = [
   )
   for i in range(24)
 ]
+SIDS = np.stack([np.arange(24) // 5, np.arange(24) % 5], axis=1)
 
 
 class World:
