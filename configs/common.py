@@ -196,6 +196,19 @@ def _traces() -> dict:
   }
 
 
+def _endpoint() -> dict:
+  """How a server is asked, not what: no stage is done anew for it."""
+  return {
+    'url': '',
+    'concurrency': 8,
+    'timeout': 120.0,
+    'retries': 5,
+    'max_requests': 0,
+    'max_tokens': 0,
+    'structured': 'auto',
+  }
+
+
 def _sft() -> dict:
   return {
     'train': {

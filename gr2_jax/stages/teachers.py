@@ -70,7 +70,7 @@ class TracesConfig:
 
 def history_items(cfg: TracesConfig, store: artifacts.Artifacts) -> int:
   """Returns how many of a user's last items a teacher is shown."""
-  return cfg.prompt.get('history_items') or store.prompter.cfg.history_items
+  return cfg.prompt.get('history_items') or store.prompt.history_items
 
 
 def make(

@@ -3,8 +3,6 @@
 from scripted import SIDS, cite
 
 from gr2_jax.teacher import citations
-from gr2_jax.text import vocab as vocab_lib
-from gr2_jax.text import wording
 
 
 def test_items_are_found_in_their_order():
@@ -18,10 +16,8 @@ def test_items_are_found_in_their_order():
   assert find(f'<|sid_begin|><s_a_1> {cite(2)}') == [2]
 
 
-def test_they_are_what_the_vocabulary_writes():
-  lines = wording.corpus([])
-  vocab = vocab_lib.Vocab.train([*lines, 'abc'], 280, levels=2, codes=5)
-  written = ' '.join(vocab.sid_text(sid, wrapped=True) for sid in SIDS)
+def test_they_are_what_the_vocabulary_writes(world):
+  written = ' '.join(world.vocab.sid_text(sid, wrapped=True) for sid in SIDS)
   assert citations.Citations(SIDS).find(written) == list(range(24))
 
 

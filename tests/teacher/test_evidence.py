@@ -100,7 +100,8 @@ def test_rows_are_standardised_without_their_padding():
   row = rng.random((1, 9), np.float32)
   wide = np.pad(row, ((0, 0), (0, 30)), constant_values=-1)
   short, long = (
-    evidence.standardise(x, np.arange(x.shape[1]) < 9) for x in (row, wide)
+    evidence.standardise(x, np.arange(x.shape[1])[None] < 9)
+    for x in (row, wide)
   )
   np.testing.assert_array_equal(short, long[:, :9])
 
