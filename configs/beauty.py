@@ -10,7 +10,12 @@ and `meta_Beauty.json.gz`.
 Switches: `seed=0`; `literature` (no re-rank training targets: the retriever
 trains on everything before validation, as published retrieval numbers do; run
 it with `--stages=data,sid,midtrain,candidates`: Recall@10 .073 in 43 minutes on
-two cores); `source=lm` or `sasrec`, who makes the candidate lists.
+two cores); `source=lm` or `sasrec`, who makes the candidate lists;
+`teacher=rules`, `endpoint` or `local`, who writes the traces (README.md,
+"Teachers"): see what it would be asked by
+
+    python -m launch.traces --config=configs/beauty.py:teacher=endpoint \
+        --config.data.dir=DIR --workdir=runs/beauty --dry_run
 """
 
 from configs import common
@@ -18,7 +23,9 @@ from configs import common
 
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
-  switches = common.parse_switches(arg, seed=0, literature=False, source='lm')
+  switches = common.parse_switches(
+    arg, seed=0, literature=False, source='lm', teacher='rules'
+  )
   config = common.base()
   config.seed = switches.seed
   config.data.name = 'beauty'
@@ -53,4 +60,25 @@ def get_config(arg: str = ''):
   config.sft.train.steps = 900
   config.sft.train.lr = 1.5e-3
   config.rl.steps = 100
+  if switches.teacher != 'rules':
+    _ask_a_model(config, switches.teacher)
   return config
+
+
+def _ask_a_model(config, teacher: str) -> None:
+  """Lets a language model write the traces.
+
+  Its three steps take more words than those of the rules: about 130 tokens [N].
+  Practice lists are for a teacher that costs nothing; set both numbers to have
+  them all the same.
+  """
+  if teacher not in ('endpoint', 'local'):
+    raise ValueError(
+      f'Switch teacher={teacher!r}: choose rules, endpoint or local.'
+    )
+  config.traces.teacher = teacher
+  config.traces.practice = 0
+  config.sft.practice = 0.0
+  config.rl.explanation_tokens = 128
+  config.rl.max_new_tokens = 192
+  config.sft.train.length = 704

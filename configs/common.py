@@ -83,12 +83,8 @@ def base() -> ml_collections.ConfigDict:
         'chunk': 4096,
         'exclude_seen': True,
       },
-      'traces': {
-        'mode': 'rejection',
-        'attempts': 8,
-        'practice': 20000,
-        'rules': {'noise': 0.2},
-      },
+      'traces': _traces(),
+      'endpoint': _endpoint(),
       'sft': _sft(),
       'rl': _rl(),
       'direct': {'steps': 0, 'max_new_tokens': 56},
@@ -100,6 +96,21 @@ def base() -> ml_collections.ConfigDict:
   config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
   config.direct.lr = config.rl.get_ref('lr')
   return config
+
+
+def _endpoint() -> dict:
+  # How a server is asked, not what: no stage is done anew where it changes.
+  return {
+    'url': '',
+    'concurrency': 8,
+    'timeout': 120.0,
+    'retries': 5,
+    'backoff': 1.0,
+    'max_requests': 0,
+    'max_tokens': 0,
+    'structured': 'auto',
+    'replies_as': '',
+  }
 
 
 def _sid() -> dict:
@@ -161,6 +172,40 @@ def _midtrain() -> dict:
       'workers': 0,
     },
     'tasks': {'stride': 5, 'persona_items': 6},
+  }
+
+
+def _traces() -> dict:
+  return {
+    'teacher': 'rules',
+    'model': '',
+    'mode': 'rejection',
+    'attempts': 8,
+    'lists': 0,
+    'practice': 20000,
+    'near_duplicate': 0.0,
+    'prompt': {'version': 'v1', 'priming': True, 'history_items': 0},
+    'sampling': {
+      'temperature': 0.7,
+      'temperature_step': 0.1,
+      'top_temperature': 1.2,
+      'top_p': 0.95,
+      'max_tokens': 512,
+    },
+    'rules': {'noise': 0.2},
+  }
+
+
+def _endpoint() -> dict:
+  """How a server is asked, not what: no stage is done anew for it."""
+  return {
+    'url': '',
+    'concurrency': 8,
+    'timeout': 120.0,
+    'retries': 5,
+    'max_requests': 0,
+    'max_tokens': 0,
+    'structured': 'auto',
   }
 
 

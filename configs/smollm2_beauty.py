@@ -7,7 +7,8 @@ DIR as for `configs/beauty.py`. The model comes inside a wheel (README.md,
 "Pretrained models"); `--config.lm.pretrained=PATH` takes another one. Made for
 one accelerator: on two cores a step of mid-training takes seconds.
 
-Switches: `seed=0`; `lora=0`, rank of LoRA, 0 for all parameters.
+Switches: `seed=0`; `lora=0`, rank of LoRA, 0 for all parameters;
+`teacher=rules`, `endpoint` or `local`, as in `configs/beauty.py`.
 """
 
 from configs import beauty, common
@@ -15,8 +16,8 @@ from configs import beauty, common
 
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
-  switches = common.parse_switches(arg, seed=0, lora=0)
-  config = beauty.get_config(f'seed={switches.seed}')
+  switches = common.parse_switches(arg, seed=0, lora=0, teacher='rules')
+  config = beauty.get_config(f'seed={switches.seed},teacher={switches.teacher}')
   config.lm = {
     'pretrained': 'smollm2',
     'lora_rank': switches.lora,

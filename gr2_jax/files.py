@@ -58,10 +58,29 @@ def write_jsonl(path: pathlib.Path, values: Iterable[Any]) -> None:
 
 def append_jsonl(path: pathlib.Path, value: Any) -> None:
   """Appends one line and waits until it is on disk."""
+  extend_jsonl(path, [value])
+
+
+def extend_jsonl(path: pathlib.Path, values: Iterable[Any]) -> None:
+  """Appends lines and waits, once, until they are on disk."""
+  text = ''.join(json.dumps(value) + '\n' for value in values)
   with path.open('a') as stream:
-    stream.write(json.dumps(value) + '\n')
+    stream.write(text)
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def drop_cut_line(path: pathlib.Path) -> None:
+  """Removes a last line that a crash cut off: one without newline at its end.
+
+  Whoever goes on appending would otherwise write on in that line.
+  """
+  with path.open('rb+') as stream:
+    content = stream.read()
+    whole = content.rfind(b'\n') + 1
+    if whole < len(content):
+      stream.truncate(whole)
+      os.fsync(stream.fileno())
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[Any]:

@@ -21,7 +21,9 @@ find_python() {
 }
 
 files=(requirements.txt)
-if [ "${1:-}" = test ]; then files+=(tests/requirements.txt); fi
+if [ "${1:-}" = test ]; then
+  files+=(launch/teacher_requirements.txt tests/requirements.txt)
+fi
 
 if [ ! -x .venv/bin/python ]; then
   "$(find_python)" -m venv .venv

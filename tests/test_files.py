@@ -33,3 +33,19 @@ def test_a_cut_last_line_is_left_out_and_a_bad_line_is_named(tmp_path):
   path.write_text('{"n": 1}\nnonsense\n')
   with pytest.raises(ValueError, match='a.jsonl:2'):
     list(files.read_jsonl(path))
+
+
+def test_a_cut_line_is_dropped_before_more_are_appended(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  files.extend_jsonl(path, [{'n': 1}, {'n': 2}])
+  whole = path.read_bytes()
+  files.drop_cut_line(path)
+  assert path.read_bytes() == whole
+  for cut in range(len(whole) // 2, len(whole)):
+    path.write_bytes(whole[:cut])
+    files.drop_cut_line(path)
+    files.extend_jsonl(path, [{'n': 3}])
+    assert list(files.read_jsonl(path)) == [{'n': 1}, {'n': 3}]
+  path.write_bytes(b'{')
+  files.drop_cut_line(path)
+  assert path.read_bytes() == b''

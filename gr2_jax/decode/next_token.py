@@ -8,6 +8,25 @@ from gr2_jax.decode import filters as filters_lib
 from gr2_jax.lm import logps
 
 
+def uniform(
+  key: jax.Array, step: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+  """Draws the numbers of a step.
+
+  Args:
+    key: one for all prompts, or [Q], one for each.
+    step: int32 scalar.
+    shape: (Q, G).
+
+  Returns:
+    float32 [Q, G], in [0, 1).
+  """
+  if not key.ndim:
+    return jax.random.uniform(jax.random.fold_in(key, step), shape)
+  own = lambda k: jax.random.uniform(jax.random.fold_in(k, step), shape[1:])
+  return jax.vmap(own)(key)
+
+
 def draw(
   uniform: jax.Array,
   logits: jax.Array,

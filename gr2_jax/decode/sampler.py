@@ -103,7 +103,7 @@ def sample(
     prompts: int32 [Q, P], padded on the right. A prompt without any token pads
       the batch: its rollouts are empty.
     valid: bool [Q, P], the tokens of each prompt.
-    key: a key for this call; fold the step into it outside.
+    key: for this call, the step folded in outside; or [Q], one a prompt.
     num_samples: G.
     max_new_tokens: S.
     temperature: a traced scalar; 0 is greedy, where the first of equal logits
@@ -171,7 +171,7 @@ class Run:
     model: `Decoder.apply` with the parameters.
     prompts: that were read.
     shape: (Q, G, S).
-    key: of this call.
+    key: of this call, or of each prompt.
     temperature: float32 scalar.
     fmt: the answer format.
     candidates: codes [Q, K, L] and mask [Q, K].
@@ -253,7 +253,7 @@ class Run:
         self.explanation_tokens,
       )
     logits = jnp.broadcast_to(logits, (*shape, logits.shape[-1]))
-    uniform = jax.random.uniform(jax.random.fold_in(self.key, loop.step), shape)
+    uniform = next_token.uniform(self.key, loop.step, shape)
     drawn = next_token.draw(
       uniform, logits, self.temperature, allowed, self.constrain, self.filters
     )
@@ -285,7 +285,7 @@ class Run:
       machine = constraints.advance(machine, tokens, *self.candidates, self.fmt)
     return Loop(
       step=loop.step + 1,
-      done=loop.done | (tokens == self.fmt.eos),
+      done=loop.done | self.fmt.ends(tokens),
       tail=loop.tail,
       machine=machine,
       samples=jax.tree.map(put, loop.samples, new),

@@ -111,6 +111,12 @@ def read_config(path: str | os.PathLike[str], **settings: Any) -> LMConfig:
   return _config(File(path), settings)
 
 
+def read_tokenizer(path: str | os.PathLike[str]) -> tokenizers.Tokenizer:
+  """Makes the tokenizer of a model and reads none of its tensors."""
+  file = File(path)
+  return gguf_tokenizer.build(file, _config(file, {}).vocab_size)
+
+
 def roles(path: str | os.PathLike[str]) -> dict[str, str | None]:
   """Returns the names of the tokens with a role: `gguf_tokenizer.roles`."""
   return gguf_tokenizer.roles(File(path))

@@ -14,6 +14,16 @@ from gr2_jax.report import charts, intervals, lists, terminal
 _STYLE = (pathlib.Path(__file__).parent / 'page.css').read_text()
 _RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
+_EXPLANATIONS = {
+  'citing': 'cite',
+  'cited_exist': 'exist',
+  'cited_history': 'of the history',
+  'cited_candidates': 'of the candidates',
+  'last_is_top': 'last is top',
+  'distinct_1': 'distinct 1',
+  'distinct_2': 'distinct 2',
+  'distinct_3': 'distinct 3',
+}
 _TITLES = {
   'valid_rate': 'valid',
   'identity_rate': 'identity',
@@ -170,6 +180,27 @@ def _retrieval(report: Mapping[str, Any]) -> str:
   )
 
 
+def _explanations(report: Mapping[str, Any]) -> str:
+  found = {}
+  if 'quality' in report['traces']:
+    found['teacher'] = report['traces']['quality']
+  found |= report.get('explanations', {})
+  if not found:
+    return ''
+  rows = [
+    [name, f'{v["explanations"]:,}', *(f'{v[k]:.3f}' for k in _EXPLANATIONS)]
+    for name, v in found.items()
+  ]
+  return (
+    '<h2>Explanations</h2><p>The share that <em>cite</em> semantic IDs; of the '
+    'cited ones the shares that exist, are of the history, are of the '
+    'candidates; how often the last one is the first of the list; and the '
+    'share of different runs of one, two and three words. Accepted traces of '
+    'the teacher, and test answers of the models.</p>'
+    + table(['', 'n', *_EXPLANATIONS.values()], rows)
+  )
+
+
 def _learning(sections: Sequence[tuple[str, Sequence[str]]]) -> str:
   return '<h2>Learning curves</h2>' + ''.join(
     f'<h3>{html.escape(title)}</h3><div class="charts">{"".join(drawn)}</div>'
@@ -205,14 +236,15 @@ def build(
       'seconds': sum(seconds.values()),
     }
   )
+  traces = {k: v for k, v in report['traces'].items() if k != 'quality'}
   stages = table(list(seconds), [[f'{v:.0f} s' for v in seconds.values()]])
   return frame(
     title,
     facts,
     f'{_rerank(report)}{_retrieval(report)}'
     f'<h2>Semantic IDs</h2>{_facts(report["sid"])}'
-    f'<h2>Reasoning traces</h2>{_facts(report["traces"])}'
-    f'{_learning(sections)}{lists.section(examples)}'
+    f'<h2>Reasoning traces</h2>{_facts(traces)}'
+    f'{_explanations(report)}{_learning(sections)}{lists.section(examples)}'
     f'<h2>Run</h2>{stages}{configuration(report["config"])}',
   )
 

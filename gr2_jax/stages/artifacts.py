@@ -86,10 +86,16 @@ class Artifacts:
     return vocab_lib.Vocab.load(self.workdir / 'midtrain' / 'vocab')
 
   @functools.cached_property
+  def prompt(self) -> prompts.PromptConfig:
+    """What a re-ranking prompt shows."""
+    return config_lib.build(prompts.PromptConfig, self.config.text.prompt)
+
+  @functools.cached_property
   def prompter(self) -> prompts.Prompter:
     """Writes the prompts."""
-    cfg = config_lib.build(prompts.PromptConfig, self.config.text.prompt)
-    return prompts.Prompter(self.vocab, self.dataset.items, self.sids, cfg)
+    return prompts.Prompter(
+      self.vocab, self.dataset.items, self.sids, self.prompt
+    )
 
   def lists(self, split: str) -> Lists:
     """Returns the candidate lists of 'train', 'valid' or 'test'."""

@@ -163,6 +163,9 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   def finish() -> dict:
     report = reporting.build(config, context, test, systems)
+    report['explanations'] = reporting.measure_explanations(
+      test, {stage: found[stage] for stage in MODELS}
+    )
     if bias:
       report['rerank']['shuffled'] = bias
     report['seconds']['evaluate'] = round(time.monotonic() - started, 1)

@@ -6,16 +6,15 @@ it is run (`layout.RUNTIME`) and whether it is trained by LoRA.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from typing import Any
 
 import jax
 import ml_collections
 
-from gr2_jax import assets, sharding
 from gr2_jax import config as config_lib
-from gr2_jax.lm import gguf, grow, hf, layout, lora
+from gr2_jax import sharding
+from gr2_jax.lm import foreign, gguf, grow, hf, layout, lora
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import pretrained
 from gr2_jax.text.vocab import Vocab
@@ -30,17 +29,9 @@ def source(config: ml_collections.ConfigDict) -> str:
 
 
 def fingerprint(config: ml_collections.ConfigDict) -> str:
-  """Identifies the checkpoint: names and sizes of its files, and its JSON."""
+  """Identifies the checkpoint, see `foreign.fingerprint`; '' where none is."""
   name = source(config)
-  if not name:
-    return ''
-  path = _path(name)
-  found = hashlib.sha256()
-  for file in [path] if path.is_file() else sorted(path.iterdir()):
-    found.update(f'{file.name} {file.stat().st_size}\n'.encode())
-    if file.suffix == '.json':
-      found.update(file.read_bytes())
-  return found.hexdigest()
+  return foreign.fingerprint(_path(name)) if name else ''
 
 
 def load(
@@ -130,20 +121,7 @@ def trainable(shape: LMConfig, vocab: Vocab) -> optimiser.Trainable | None:
 
 
 def _path(name: str) -> pathlib.Path:
-  if name in assets.ASSETS:
-    folder = assets.fetch(name)
-    files = sorted(folder.glob('*.gguf'))
-    if len(files) != 1:
-      raise ValueError(f'The asset {name!r} holds no language model.')
-    return files[0]
-  path = pathlib.Path(name).expanduser()
-  if not path.exists():
-    raise FileNotFoundError(
-      f'lm.pretrained = {name!r} is no directory, file or asset '
-      f'({sorted(assets.ASSETS)}): give the directory of a Hugging Face model '
-      'or a GGUF file.'
-    )
-  return path
+  return foreign.find(name, 'lm.pretrained')
 
 
 def _roles(path: pathlib.Path) -> dict:

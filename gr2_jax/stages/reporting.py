@@ -11,6 +11,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, version
 from gr2_jax.report import lists, results
 from gr2_jax.stages import artifacts, runner
+from gr2_jax.teacher import citations, quality
 
 # The stages whose summaries the report holds.
 EARLIER = (
@@ -85,6 +86,32 @@ def draw_examples(
       )
     )
   return examples
+
+
+def measure_explanations(
+  test: Test, answers: Mapping[str, Sequence[Mapping]]
+) -> dict[str, dict]:
+  """Measures what models wrote before their lists.
+
+  Args:
+    test: the lists under test.
+    answers: by model, the answer to each list: `order`, `explanation`.
+
+  Returns:
+    `quality.measure` of each model's explanations.
+  """
+  shown = test.store.prompt.history_items
+  histories = [history[-shown:] for history in test.histories]
+  cited = citations.Citations(test.store.sids)
+  return {
+    name: quality.measure(
+      [answer['explanation'] for answer in found],
+      histories,
+      [answer['order'] for answer in found],
+      cited,
+    )
+    for name, found in answers.items()
+  }
 
 
 def read_summaries(

@@ -86,7 +86,13 @@ def _input_fingerprints(
   return found
 
 
-def _prepare(directory: pathlib.Path, name: str, key: dict, force: bool) -> str:
+def _prepare(
+  directory: pathlib.Path,
+  name: str,
+  key: dict,
+  force: bool,
+  keep: Sequence[str],
+) -> str:
   """Returns 'skip', 'resume' or 'start', clearing what no longer holds."""
   fingerprint = config_lib.fingerprint(key)
   done = _read_done(directory)
@@ -112,8 +118,21 @@ def _prepare(directory: pathlib.Path, name: str, key: dict, force: bool) -> str:
   logging.warning(
     'Stage %s: its config or inputs changed (%s); doing it anew.', name, listed
   )
-  shutil.rmtree(directory)
+  _clear(directory, keep)
   return 'start'
+
+
+def _clear(directory: pathlib.Path, keep: Sequence[str]) -> None:
+  """Empties a stage's directory, but for the names in `keep`."""
+  # First: half a stage must never pass for a finished one.
+  (directory / 'DONE').unlink(missing_ok=True)
+  for path in directory.iterdir():
+    if path.name in keep:
+      continue
+    if path.is_dir() and not path.is_symlink():
+      shutil.rmtree(path)
+    else:
+      path.unlink()
 
 
 def _begin(
@@ -121,10 +140,11 @@ def _begin(
   name: str,
   make_key: Callable[[], dict],
   force: bool,
+  keep: Sequence[str],
 ) -> tuple[str, dict]:
   """Returns what is to be done and the key; of a finished stage its summary."""
   key = make_key()
-  state = _prepare(directory, name, key, force)
+  state = _prepare(directory, name, key, force, keep)
   if state == 'skip':
     logging.info('Stage %s: finished before, skipped.', name)
     return state, files.read_json(directory / 'summary.json')
@@ -153,6 +173,7 @@ def stage(
   inputs: Sequence[str]
   | Callable[[ml_collections.ConfigDict], Sequence[str]] = (),
   external: Callable[[ml_collections.ConfigDict], str] | None = None,
+  keep: Sequence[str] = (),
 ) -> Callable:
   """Decorates the body of a stage.
 
@@ -161,6 +182,8 @@ def stage(
     sections: keys of the config that the stage reads, beside seed and mesh.
     inputs: stages whose artifacts it reads, or what gives them.
     external: gives a hash of what the stage reads from outside the workdir.
+    keep: files and folders in the stage's directory that stay when it is done
+      anew, because they say themselves what they hold for.
 
   Returns:
     A decorator: `body(config, context) -> summary dict` becomes
@@ -185,7 +208,9 @@ def stage(
           'config': {s: config_lib.to_dict(config[s]) for s in sections},
         }
 
-      state, found = processes.on_first(_begin, directory, name, key, force)
+      state, found = processes.on_first(
+        _begin, directory, name, key, force, keep
+      )
       if state == 'skip':
         return found
       mesh, seed = meshes.make(config), stage_seed(config.seed, name)

@@ -6,55 +6,44 @@ item's index in the catalogue; of a graded list the best graded), `ranking` (the
 list that is trained on), `explanation`, its length in `tokens`, `mode`,
 `attempt`; `practice.jsonl`, the same for lists without their target (`target`
 null); and the acceptance report as summary.
+
+`answers/` holds every answer that a teacher ever gave here, whatever became of
+it (`teacher/journal.py`). All else is made from it, so a run that was cut off
+asks for what is missing and ends in the same bytes. The folder stays when a
+changed config does the stage anew: a language model's answers cost money, and
+with more lists, more attempts or another acceptance they are still good.
 """
 
-import dataclasses
-import pathlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, processes, progress
-from gr2_jax.stages import artifacts, runner
-from gr2_jax.teacher import base, rules, sampling
+from gr2_jax import files, processes
+from gr2_jax.stages import artifacts, runner, teachers
+from gr2_jax.teacher import (
+  acceptance,
+  asking,
+  base,
+  citations,
+  journal,
+  quality,
+  report,
+  sampling,
+)
 from gr2_jax.text import answer
-
-
-@dataclasses.dataclass(frozen=True)
-class TracesConfig:
-  """How traces are sampled.
-
-  Attributes:
-    mode: 'rejection' (better on Beauty [P]) or 'targeted'.
-    attempts: how often a list is asked at most [G].
-    practice: how many lists without their target the teacher answers too,
-      unchecked, for `sft.practice` [G]; 0 for a pretrained model.
-    explanation_tokens: budget of an explanation; should be the one of decoding.
-    chunk: lists that are asked and written together.
-    rules: fields of `rules.RulesConfig`.
-  """
-
-  mode: str = sampling.REJECTION
-  attempts: int = 8
-  practice: int = 0
-  explanation_tokens: int = 40
-  chunk: int = 2048
-  rules: Mapping = dataclasses.field(default_factory=dict)
 
 
 @runner.stage(
   'traces',
   sections=('text', 'traces'),
   inputs=('data', 'sid', 'midtrain', 'candidates'),
+  keep=('answers',),
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Asks the teacher about every training list that holds its target.
 
-  Chunks are written as they are finished, so that an interrupted run goes on
-  behind the last of them; the noise of a chunk depends on its number alone.
   Of several processes the first one asks.
 
   Raises:
@@ -64,145 +53,139 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
 
 def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  cfg = config_lib.build(TracesConfig, config.traces)
+  cfg = config_lib.build(teachers.TracesConfig, config.traces)
   store = artifacts.Artifacts(config, context.workdir)
-  lists = store.lists('train').hits()
-  if not len(lists):
+  train = store.lists('train')
+  hits = train.hits()
+  if not len(hits):
     raise ValueError(
       'No training list holds its target, so there is nothing to explain: '
       'train the retriever longer, or raise candidates.k or data.split.n_train.'
     )
-  teacher = _teacher(store, cfg)
-  parts = context.directory / 'parts'
-  parts.mkdir(exist_ok=True)
-  fits = lambda text: _length(store, text) <= cfg.explanation_tokens
-
-  def ask(requests, targets, begin):
-    seed = (context.seed, begin)
-    return sampling.collect(
-      teacher, requests, targets, cfg.mode, cfg.attempts, fits, seed
-    )
-
-  def practise(requests, targets, begin):
-    del targets  # Not among the candidates.
-    seed = (context.seed, begin, cfg.attempts)
-    return sampling.practise(teacher, requests, fits, seed)
-
-  traces, tally = _by_chunk(store, lists, cfg, parts, cfg.mode, ask)
+  sampler = _Sampler(cfg, store, context, teachers.make(config, store, context))
+  lists = _draw(hits, cfg.lists or len(hits), (context.seed, 0))
+  traces, summary = sampler.sample(lists, cfg.mode, cfg.attempts)
   if not traces:
     raise ValueError(
-      f'None of {tally.requested} lists got a trace (turned down: '
-      f'{tally.rejected}): raise traces.attempts or use the targeted mode.'
+      f'None of {len(lists)} lists got a trace (turned down: '
+      f'{summary["rejected"]}): raise traces.attempts or use the targeted mode.'
     )
-  others = _without_target(store, cfg.practice, context.seed)
-  practice, _ = _by_chunk(
-    store, others, cfg, parts, sampling.PRACTICE, practise
-  )
+  others = train.take(train.target < 0)
+  others = _draw(others, cfg.practice, (context.seed, 1))
+  practice, practised = sampler.sample(others, acceptance.PRACTICE, 1)
   files.write_jsonl(context.directory / 'traces.jsonl', traces)
   files.write_jsonl(context.directory / 'practice.jsonl', practice)
-  shutil.rmtree(parts)
-  lengths = [trace['tokens'] for trace in traces]
   return {
-    'teacher': teacher.name,
+    'teacher': sampler.teacher.name,
     'mode': cfg.mode,
-    **dataclasses.asdict(tally),
+    **summary,
+    'quality': sampler.quality(traces),
     'practice': len(practice),
-    'explanation_tokens': {
-      'mean': round(float(np.mean(lengths)), 1),
-      'max': int(np.max(lengths)),
+    'practised': {
+      name: practised[name] for name in ('requested', 'rejected', 'tokens')
     },
   }
 
 
-def _teacher(
-  store: artifacts.Artifacts, cfg: TracesConfig
-) -> rules.RulesTeacher:
-  return rules.RulesTeacher(
-    store.dataset,
-    store.splits,
-    store.sids,
-    store.vocab,
-    store.prompter.cfg.history_items,
-    cfg.explanation_tokens,
-    config_lib.build(rules.RulesConfig, cfg.rules),
-  )
+class _Sampler:
+  """Samples traces of lists, in any mode."""
 
+  def __init__(
+    self,
+    cfg: teachers.TracesConfig,
+    store: artifacts.Artifacts,
+    context: runner.Context,
+    teacher: base.Teacher,
+  ):
+    self.teacher = teacher
+    self._store, self._context = store, context
+    self._shown = teachers.history_items(cfg, store)
+    self._acceptance = acceptance.Acceptance(
+      fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
+      citations=citations.Citations(store.sids),
+      near_duplicate=cfg.near_duplicate,
+    )
 
-def _without_target(
-  store: artifacts.Artifacts, number: int, seed: int
-) -> artifacts.Lists:
-  """Draws training lists that do not hold their target, in their order."""
-  lists = store.lists('train')
-  rows = np.flatnonzero(lists.target < 0)
-  drawn = np.random.default_rng([seed, 1]).permutation(rows)[:number]
-  return lists.take(np.sort(drawn))
+  def sample(
+    self, lists: artifacts.Lists, mode: str, attempts: int
+  ) -> tuple[list[dict], dict]:
+    """Returns lines of `traces.jsonl` and the acceptance report."""
+    tasks = self._tasks(lists)
+    traces, tally = sampling.collect(
+      self.teacher,
+      tasks,
+      mode,
+      attempts,
+      self._acceptance,
+      self._context.seed,
+      self._journal(mode),
+    )
+    lines = [
+      {
+        'user': tasks[trace.row].user,
+        'position': tasks[trace.row].position,
+        'candidates': tasks[trace.row].request.candidates.tolist(),
+        'target': tasks[trace.row].target,
+        'ranking': trace.ranking,
+        'explanation': trace.explanation,
+        'mode': mode,
+        'attempt': trace.attempt,
+        'tokens': _length(self._store, trace.explanation),
+      }
+      for trace in traces
+    ]
+    lengths = [line['tokens'] for line in lines]
+    return lines, report.summarise(tally, traces, lists.target, lengths)
 
+  def quality(self, lines: Sequence[dict]) -> dict:
+    """Measures the explanations of `sample`."""
+    return quality.measure(
+      [line['explanation'] for line in lines],
+      [self._history(line['user'], line['position']) for line in lines],
+      [line['ranking'] for line in lines],
+      self._acceptance.citations,
+    )
 
-def _by_chunk(
-  store: artifacts.Artifacts,
-  lists: artifacts.Lists,
-  cfg: TracesConfig,
-  parts: pathlib.Path,
-  mode: str,
-  ask: Callable[
-    [Sequence[base.Request], Sequence[int], int],
-    tuple[list[sampling.Trace], sampling.Tally],
-  ],
-) -> tuple[list[dict], sampling.Tally]:
-  """Asks chunk by chunk; a chunk on disk is kept."""
-  traces, tally = [], None
-  with progress.bar(total=len(lists), desc=mode, unit='list') as bar:
-    for begin in range(0, len(lists), cfg.chunk):
-      chunk = lists.take(np.arange(begin, min(begin + cfg.chunk, len(lists))))
-      path = parts / f'{mode}_{begin:09d}.json'
-      if not path.exists():
-        files.write_json(path, _ask(store, chunk, mode, begin, ask))
-      part = files.read_json(path)
-      traces += part['traces']
-      new = sampling.Tally(**part['tally'])
-      tally = new if tally is None else tally.plus(new)
-      bar.update(len(chunk))
-  return traces, tally
+  def _journal(self, mode: str) -> journal.Journal:
+    """Opens the answers of all that shapes them beside the lists."""
+    inputs = self._context.key['inputs']
+    identity = {
+      'teacher': self.teacher.name,
+      'identity': self.teacher.identity,
+      'mode': mode,
+      'seed': self._context.seed,
+      # The catalogue, and its names.
+      'data': inputs['data'],
+      'sid': inputs['sid'],
+    }
+    return journal.Journal(self._context.directory / 'answers', identity)
 
-
-def _ask(
-  store: artifacts.Artifacts,
-  lists: artifacts.Lists,
-  mode: str,
-  begin: int,
-  ask: Callable[..., tuple[list[sampling.Trace], sampling.Tally]],
-) -> dict:
-  """Returns the traces of some lists and their tally, as JSON."""
-  requests = [
-    # A list shorter than K is filled up with -1.
-    base.Request(store.history(user, position), candidates[candidates >= 0])
-    for user, position, candidates in zip(
+  def _tasks(self, lists: artifacts.Lists) -> list[asking.Task]:
+    tasks = []
+    for user, position, candidates, place in zip(
       lists.user.tolist(),
       lists.position.tolist(),
       lists.candidates,
+      lists.target.tolist(),
       strict=True,
-    )
-  ]
-  targets = [
-    int(row[place]) if place >= 0 else None
-    for row, place in zip(lists.candidates, lists.target, strict=True)
-  ]
-  accepted, tally = ask(requests, targets, begin)
-  traces = [
-    {
-      'user': int(lists.user[trace.row]),
-      'position': int(lists.position[trace.row]),
-      'candidates': requests[trace.row].candidates.tolist(),
-      'target': targets[trace.row],
-      'ranking': trace.ranking,
-      'explanation': trace.explanation,
-      'mode': mode,
-      'attempt': trace.attempt,
-      'tokens': _length(store, trace.explanation),
-    }
-    for trace in accepted
-  ]
-  return {'traces': traces, 'tally': dataclasses.asdict(tally)}
+    ):
+      history = self._history(user, position)
+      # A list shorter than K is filled up with -1.
+      request = base.Request(history, candidates[candidates >= 0])
+      target = int(candidates[place]) if place >= 0 else None
+      tasks.append(asking.Task(user, position, request, target))
+    return tasks
+
+  def _history(self, user: int, position: int) -> np.ndarray:
+    return self._store.history(user, position)[-self._shown :]
+
+
+def _draw(
+  lists: artifacts.Lists, number: int, seed: tuple[int, int]
+) -> artifacts.Lists:
+  """Draws lists, in their order; a larger number adds to those of a smaller."""
+  rows = np.random.default_rng(seed).permutation(len(lists))[:number]
+  return lists.take(np.sort(rows))
 
 
 def _length(store: artifacts.Artifacts, explanation: str) -> int:

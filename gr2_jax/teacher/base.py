@@ -1,7 +1,7 @@
 """What a teacher is asked and what it answers."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,12 +28,21 @@ class Answer:
   """What a teacher says about a list.
 
   Attributes:
-    ranking: item indices, best first.
+    ranking: item indices, best first; empty where the text cannot be read.
     explanation: why, in three short steps, citing wrapped semantic IDs.
+    problem: why the text cannot be read, one of `sampling.REASONS`; None where
+      it can.
+    text: what a language model wrote, whole; empty for the rules.
+    prompt_tokens: that a language model read.
+    completion_tokens: that it wrote.
   """
 
   ranking: list[int]
   explanation: str
+  problem: str | None = None
+  text: str = ''
+  prompt_tokens: int = 0
+  completion_tokens: int = 0
 
 
 class Teacher(Protocol):
@@ -41,22 +50,27 @@ class Teacher(Protocol):
 
   Attributes:
     name: how reports call it: 'rules', or a model's name.
+    identity: all that shapes its answers beside requests and seeds (model,
+      version and hash of the prompts, temperatures), as JSON holds it: answers
+      of another identity are never taken for its own.
   """
 
   name: str
+  identity: dict
 
   def answer(
-    self, requests: Sequence[Request], attempt: int, rng: np.random.Generator
-  ) -> list[Answer]:
+    self, requests: Sequence[Request], attempt: int, seeds: Sequence[int]
+  ) -> Iterator[list[tuple[int, Answer]]]:
     """Answers all requests.
 
     Args:
       requests: the lists.
       attempt: 0 for the first time that these are asked, then 1, ...; a later
         attempt is sampled more boldly.
-      rng: the only source of chance.
+      seeds: the only source of chance of each request, in [0, 2^31).
 
-    Returns:
-      One answer a request, in their order. An answer may be unusable; what is
-      done then is the caller's (`sampling.collect`).
+    Yields:
+      Groups of (index of a request, its answer), as they come, in any order;
+      each request once. An answer may be unusable; what is done then is the
+      caller's (`sampling.collect`).
     """

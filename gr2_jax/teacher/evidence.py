@@ -186,3 +186,33 @@ def gather(
   repeated = profiles[np.repeat(np.arange(count), width)]
   products = np.asarray(rows.multiply(repeated).sum(axis=1))
   return products.reshape(count, width).astype(np.float32)
+
+
+def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
+  """Stacks N lists of items into int64 [N, longest], filled up with -1."""
+  longest = max(len(row) for row in rows)
+  padded = np.full((len(rows), max(longest, 1)), -1, np.int64)
+  for target, row in zip(padded, rows, strict=True):
+    target[: len(row)] = row
+  return padded
+
+
+def standardise(scores: np.ndarray, real: np.ndarray) -> np.ndarray:
+  """Brings each row's real entries to mean 0 and deviation 1.
+
+  Args:
+    scores: float [N, K].
+    real: bool [N, K], which are no padding; padding is at the end.
+
+  Returns:
+    float [N, K]; 0 in padding and in rows of equal scores.
+  """
+  count = np.maximum(real.sum(axis=1, keepdims=True), 1)
+  centred = np.where(real, scores - _sum(scores, real) / count, 0.0)
+  deviation = np.sqrt(_sum(centred**2, real) / count)
+  return centred / np.maximum(deviation, 1e-6)
+
+
+def _sum(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+  """Adds up rows from left to right: padding does not change the last bit."""
+  return np.cumsum(np.where(real, values, 0.0), axis=1)[:, -1:]

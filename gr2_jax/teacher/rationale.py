@@ -141,6 +141,6 @@ def corpus(repeats: int = 30) -> list[str]:
   return lines * repeats
 
 
-def draw_styles(rng: np.random.Generator, count: int) -> np.ndarray:
-  """Draws numbers for `count` rationales: wordings and relation, [count, 4]."""
-  return rng.integers(0, 1 << 16, (count, 4))
+def draw_style(rng: np.random.Generator) -> np.ndarray:
+  """Draws the numbers of one rationale: wordings and relation, int [4]."""
+  return rng.integers(0, 1 << 16, 4)

@@ -7,11 +7,12 @@ and what a retriever may train on, never a target that it was not told.
 
 import dataclasses
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse
 
+from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.teacher import base, evidence, rationale
@@ -94,31 +95,47 @@ class RulesTeacher:
     )
     self._fit = [self._fits(name) for name in self._features.names]
     self._check_budget(explanation_tokens)
+    # What the vocabulary decides is which names are short enough.
+    self.identity = {
+      **dataclasses.asdict(cfg),
+      'history_items': history_items,
+      'names': config_lib.fingerprint(self._fit),
+      'wordings': config_lib.fingerprint(rationale.templates()),
+    }
 
   def answer(
     self,
     requests: Sequence[base.Request],
     attempt: int,
-    rng: np.random.Generator,
-  ) -> list[base.Answer]:
+    seeds: Sequence[int],
+  ) -> Iterator[list[tuple[int, base.Answer]]]:
     """Ranks and explains; see `base.Teacher.answer`.
 
     Without a hint the ranking is by score. With one the hint comes first and is
     what the explanation is about.
     """
-    answers = []
     for start in range(0, len(requests), _CHUNK):
       chunk = requests[start : start + _CHUNK]
-      orders = self._rank(chunk, attempt, rng)
-      styles = rationale.draw_styles(rng, len(chunk))
-      for request, order, style in zip(chunk, orders, styles, strict=True):
-        ranking = [int(i) for i in np.asarray(request.candidates)[order]]
-        if request.hint is not None:
-          ranking.remove(request.hint)
-          ranking.insert(0, request.hint)
-        facts = self._facts(request, ranking[0], int(style[3]))
-        answers.append(base.Answer(ranking, rationale.write(facts, style[:3])))
-    return answers
+      draws = map(np.random.default_rng, seeds[start : start + _CHUNK])
+      noise, styles = [], []
+      for request, rng in zip(chunk, draws, strict=True):
+        noise.append(rng.standard_normal(len(request.candidates)))
+        styles.append(rationale.draw_style(rng))
+      orders = self._rank(chunk, attempt, noise)
+      rows = zip(chunk, orders, styles, strict=True)
+      yield [
+        (start + index, self._explain(*row)) for index, row in enumerate(rows)
+      ]
+
+  def _explain(
+    self, request: base.Request, order: np.ndarray, style: np.ndarray
+  ) -> base.Answer:
+    ranking = [int(i) for i in np.asarray(request.candidates)[order]]
+    if request.hint is not None:
+      ranking.remove(request.hint)
+      ranking.insert(0, request.hint)
+    facts = self._facts(request, ranking[0], int(style[3]))
+    return base.Answer(ranking, rationale.write(facts, style[:3]))
 
   def scores(self, requests: Sequence[base.Request]) -> np.ndarray:
     """Scores candidates without noise.
@@ -129,8 +146,10 @@ class RulesTeacher:
     Returns:
       float32 [N, K]; -inf beyond the end of a shorter list.
     """
-    history = _pad([r.history[-self._history_items :] for r in requests])
-    candidates = _pad([r.candidates for r in requests])
+    history = evidence.pad(
+      [r.history[-self._history_items :] for r in requests]
+    )
+    candidates = evidence.pad([r.candidates for r in requests])
     real = candidates >= 0
     profile = self._profile(history)
     shared = evidence.gather(
@@ -143,10 +162,13 @@ class RulesTeacher:
     follow = np.asarray(after[rows, np.maximum(candidates, 0).ravel()])
     prior = -np.log(1 + np.arange(candidates.shape[1], dtype=np.float32))
     cfg = self._cfg
-    total = (
-      cfg.content * _standardise(shared, real)
-      + cfg.follow * _standardise(follow.reshape(candidates.shape), real)
-      + cfg.prior * _standardise(np.broadcast_to(prior, real.shape), real)
+    parts = (
+      (cfg.content, shared),
+      (cfg.follow, follow.reshape(candidates.shape)),
+      (cfg.prior, np.broadcast_to(prior, real.shape)),
+    )
+    total = sum(
+      weight * evidence.standardise(part, real) for weight, part in parts
     )
     return np.where(real, total, -np.inf).astype(np.float32)
 
@@ -154,15 +176,16 @@ class RulesTeacher:
     self,
     requests: Sequence[base.Request],
     attempt: int,
-    rng: np.random.Generator,
+    noise: Sequence[np.ndarray],
   ) -> list[np.ndarray]:
     """Places of the candidates in each list, best first."""
-    scores = self.scores(requests)
-    noise = rng.standard_normal(scores.shape) * self._cfg.noise * attempt
-    orders = np.argsort(-(scores + noise), axis=1, kind='stable')
+    noise = [each * self._cfg.noise * attempt for each in noise]
+    scores = [
+      row[: len(each)] + each
+      for row, each in zip(self.scores(requests), noise, strict=True)
+    ]
     return [
-      _first(order[: len(request.candidates)], self._cfg.top)
-      for order, request in zip(orders, requests, strict=True)
+      _first(np.argsort(-row, kind='stable'), self._cfg.top) for row in scores
     ]
 
   def _profile(self, history: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -270,22 +293,3 @@ class RulesTeacher:
 def _first(order: np.ndarray, top: int) -> np.ndarray:
   """Keeps the first `top` places of an order; the rest as they came."""
   return np.concatenate([order[:top], np.sort(order[top:])])
-
-
-def _pad(rows: Sequence[np.ndarray]) -> np.ndarray:
-  """Stacks lists of items into int64 [N, longest], filled up with -1."""
-  longest = max(len(row) for row in rows)
-  padded = np.full((len(rows), max(longest, 1)), -1, np.int64)
-  for target, row in zip(padded, rows, strict=True):
-    target[: len(row)] = row
-  return padded
-
-
-def _standardise(scores: np.ndarray, real: np.ndarray) -> np.ndarray:
-  """Brings each row's real entries to mean 0 and deviation 1; else 0."""
-  count = np.maximum(real.sum(axis=1, keepdims=True), 1)
-  scores = np.where(real, scores, 0.0)
-  centred = scores - scores.sum(axis=1, keepdims=True) / count
-  centred = np.where(real, centred, 0.0)
-  deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-  return centred / np.maximum(deviation, 1e-6)

@@ -51,6 +51,7 @@ class AnswerFormat:
       quote, a backslash or a control byte, which would break its JSON string,
       and the control ids, which are no text (begin, the special tokens of a
       pretrained tokenizer).
+    other_ends: further ids that end what a foreign model writes.
   """
 
   open: int
@@ -63,6 +64,14 @@ class AnswerFormat:
   levels: int
   codes: int
   unsafe: tuple[int, ...] = ()
+  other_ends: tuple[int, ...] = ()
+
+  def ends(self, tokens):
+    """Says which tokens, an array of either kind, are the last of an answer."""
+    ended = tokens == self.eos
+    for other in self.other_ends:
+      ended |= tokens == other
+    return ended
 
 
 def clean_explanation(text: str) -> str:

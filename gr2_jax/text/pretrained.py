@@ -220,15 +220,12 @@ def read(
   config = files.read_json(path) if path.exists() else {}
   given = {'eos': eos, 'bos': bos, 'pad': pad}
   roles = {
-    role: name or _content(config.get(f'{role}_token'))
+    role: name or token_name(config.get(f'{role}_token'))
     for role, name in given.items()
   }
   if not roles['eos']:
     raise ValueError(f'{path} names no eos_token: add it, or pass eos=.')
-  template = config.get('chat_template')
-  jinja = directory / 'chat_template.jinja'
-  if jinja.exists():
-    template = jinja.read_text(encoding='utf-8')
+  template = chat_template(directory, config)
   raw = files.read_json(directory / 'tokenizer.json')
   tokenizer = _tokenizer(raw)
   for entry in raw.get('added_tokens', []):
@@ -243,7 +240,25 @@ def read(
   return Pretrained(tokenizer, **roles, chat_template=template)
 
 
-def _content(token: str | Mapping | None) -> str | None:
+def chat_template(
+  directory: pathlib.Path, config: Mapping
+) -> str | list | None:
+  """Returns what `chat_template.jinja` or else `tokenizer_config.json` holds.
+
+  Args:
+    directory: of a checkpoint.
+    config: content of its `tokenizer_config.json`.
+
+  Returns:
+    The template, or a list of several with their names; None without one.
+  """
+  jinja = directory / 'chat_template.jinja'
+  if jinja.exists():
+    return jinja.read_text(encoding='utf-8')
+  return config.get('chat_template')
+
+
+def token_name(token: str | Mapping | None) -> str | None:
   """Reads a token of a config: its name, or a dict that holds it."""
   return token['content'] if isinstance(token, Mapping) else token
 

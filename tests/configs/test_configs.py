@@ -19,7 +19,7 @@ from gr2_jax.stages.midtrain import MidtrainConfig
 from gr2_jax.stages.phase import TrainConfig
 from gr2_jax.stages.ranker import AnswerConfig
 from gr2_jax.stages.sft import SFTConfig
-from gr2_jax.stages.traces import TracesConfig
+from gr2_jax.stages.teachers import TracesConfig
 from gr2_jax.teacher.rules import RulesConfig
 from gr2_jax.text.prompts import PromptConfig
 from gr2_jax.text.tasks import TaskConfig

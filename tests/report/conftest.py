@@ -103,6 +103,17 @@ def report():
     'intervals': triples,
     'deltas': {'lm-popularity': triples, 'lm-sasrec': triples},
   }
+  said = {
+    'explanations': 1200,
+    'citing': 0.987,
+    'cited_exist': 0.876,
+    'cited_history': 0.765,
+    'cited_candidates': 0.654,
+    'last_is_top': 0.543,
+    'distinct_1': 0.432,
+    'distinct_2': 0.321,
+    'distinct_3': 0.21,
+  }
   return {
     'config': {'seed': 0, 'rl': {'alpha': 0.2}, 'note': '<script>'},
     'seed': 0,
@@ -118,7 +129,13 @@ def report():
     'source': 'lm',
     'retrieval': own,
     'baselines': {'popularity': full, 'sasrec': full},
-    'traces': {'teacher': 'rules', 'accepted': 1200, 'by_attempt': [800, 400]},
+    'traces': {
+      'teacher': 'rules',
+      'accepted': 1200,
+      'by_attempt': [800, 400],
+      'quality': said,
+    },
+    'explanations': {'rl': said | {'citing': 0.123}},
     'rerank': {
       'n': 700,
       'k': 10,

@@ -79,6 +79,12 @@ def test_tables_show_the_numbers(document, report):
   assert '500 of the lists, with their candidates shuffled' in text
 
 
+def test_explanations_of_teacher_and_models(document):
+  after = ' '.join(_parse(document).text).split('Explanations')[1]
+  for number in ('1,200', '0.987', '0.543', '0.210', '0.123'):
+    assert number in after
+
+
 def test_ten_lists_with_their_targets(document, examples):
   assert document.count('class="example"') == 10
   # In the incoming and in the re-ranked column.

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 _TESTS = pathlib.Path(__file__).parents[1]
-# `small`, the made-up run, and `made`, the made-up tokenizers.
-sys.path[:0] = [str(_TESTS / 'integration'), str(_TESTS / 'text')]
+# `small`, the made-up run, `made`, the made-up tokenizers, and `scripted`, the
+# teacher.
+sys.path[:0] = [
+  str(_TESTS / name) for name in ('integration', 'text', 'teacher')
+]
 
 
 @pytest.fixture

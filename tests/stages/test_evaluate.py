@@ -185,6 +185,11 @@ def test_the_report_has_the_fixed_names_and_the_right_numbers(run):
   assert {'random', 'popularity'} <= set(systems)
   assert set(rerank['deltas']) >= {'rl-prerank', 'rl-sft'}
   assert len(rerank['deltas']['rl-sft']['ndcg@3']) == 3
+  said = report['explanations']
+  assert set(said) == {'sft', 'rl'}
+  assert said['rl']['explanations'] == 10 and said['rl']['citing'] == 0
+  # because of b rl b, ten times.
+  assert said['rl']['distinct_1'] == 4 / 50
   page = (workdir / 'report.html').read_text()
   assert page.count('class="example"') == 3
   assert 'data-chart="rl/Reward"' in page

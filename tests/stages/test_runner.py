@@ -137,3 +137,22 @@ def test_the_policy_of_a_stage_holds_what_it_is_made_of(tmp_path):
   assert policy.best == '-nll' and policy.force
   assert policy.config['config'] == {'a': {'x': 1}}
   assert policy.config['seed'] == 0 and policy.config['stage_seed']
+
+
+def test_what_a_stage_keeps_survives_that_it_is_done_anew(tmp_path):
+  @runner.stage('one', sections=('a',), keep=('paid', 'list'))
+  def body(config, context):
+    seen = sorted(p.name for p in context.directory.iterdir())
+    (context.directory / 'paid').mkdir(exist_ok=True)
+    (context.directory / 'paid' / str(config.a.x)).write_text('dear')
+    (context.directory / 'list').write_text('')
+    (context.directory / 'cheap').mkdir()
+    return {'seen': seen}
+
+  body(_config(a={'x': 1}), tmp_path)
+  again = body(_config(a={'x': 2}), tmp_path)
+  assert again['seen'] == ['config.json', 'list', 'paid']
+  paid = sorted(p.name for p in (tmp_path / 'one' / 'paid').iterdir())
+  assert paid == ['1', '2']
+  # Back to the first config: what it had made is no longer there.
+  assert body(_config(a={'x': 1}), tmp_path)['seen'] == again['seen']

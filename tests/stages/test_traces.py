@@ -5,11 +5,12 @@ import itertools
 import ml_collections
 import numpy as np
 import pytest
+import scripted
 
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import traces
-from gr2_jax.teacher import rationale, sampling
+from gr2_jax.stages import teachers, traces
+from gr2_jax.teacher import base, citations, rationale
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -17,6 +18,8 @@ ITEMS = [
   dataset_lib.Item(f'i{i}', f'Film {i}', (('Drama', 'Comedy')[i % 2],))
   for i in range(20)
 ]
+
+SIDS = np.stack([np.arange(20) // 5, np.arange(20) % 5], axis=1)
 
 
 @pytest.fixture
@@ -28,7 +31,6 @@ def world(tmp_path, monkeypatch):
   monkeypatch.setattr(dataset_lib, 'load', lambda directory: made)
   lines = itertools.chain(wording.corpus(ITEMS), rationale.corpus())
   vocab = vocab_lib.Vocab.train(lines, 400, levels=2, codes=5)
-  sids = np.stack([np.arange(20) // 5, np.arange(20) % 5], axis=1)
   candidates = np.stack([rng.permutation(20)[:4] for _ in range(30)])
   user, position = np.arange(30), np.full(30, 5)
   goal = made.flat[made.offsets[:-1] + 5]
@@ -43,7 +45,7 @@ def world(tmp_path, monkeypatch):
     for stage in ('data', 'sid', 'midtrain', 'candidates'):
       (root / stage).mkdir(parents=True)
       files.write_json(root / stage / 'DONE', {'fingerprint': stage})
-    files.atomic_savez(root / 'sid' / 'sids.npz', sids=sids)
+    files.atomic_savez(root / 'sid' / 'sids.npz', sids=SIDS)
     vocab.save(root / 'midtrain' / 'vocab')
     files.atomic_savez(
       root / 'candidates' / 'train.npz',
@@ -59,19 +61,26 @@ def world(tmp_path, monkeypatch):
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'split': {}},
       'text': {'prompt': {'max_candidates': 4}},
-      'traces': {'attempts': 3, 'explanation_tokens': 60, 'chunk': 6},
+      'traces': {'attempts': 3, 'explanation_tokens': 60},
     }
   )
   return tmp_path, config, np.array(place), goal
 
 
-def test_lines_report_and_resume(world, monkeypatch):
+def read(path, name='traces'):
+  return list(files.read_jsonl(path / 'traces' / f'{name}.jsonl'))
+
+
+def test_lines_and_report(world):
   path, config, place, goal = world
   summary = traces.run(config, path / 'one')
-  lines = list(files.read_jsonl(path / 'one' / 'traces' / 'traces.jsonl'))
+  lines = read(path / 'one')
   assert summary['teacher'] == 'rules' and summary['mode'] == 'rejection'
   assert summary['requested'] == (place >= 0).sum()
   assert summary['accepted'] == len(lines) == sum(summary['by_attempt'])
+  turned_down = sum(summary['rejected'].values())
+  assert sum(summary['asked']) == len(lines) + turned_down
+  assert turned_down == summary['rejected']['wrong_top'] > 0
   assert 0 < len(lines)
   for line in lines:
     assert set(line) == {
@@ -88,32 +97,156 @@ def test_lines_report_and_resume(world, monkeypatch):
     assert line['target'] == goal[line['user']] == line['ranking'][0]
     assert sorted(line['ranking']) == sorted(line['candidates'])
   assert summary['explanation_tokens']['max'] <= 60
-  assert not (path / 'one' / 'traces' / 'parts').exists()
+  counts = np.bincount(place[place >= 0], minlength=4).tolist()
+  assert summary['by_position']['lists'] == counts
+  assert sum(summary['by_position']['traces']) == len(lines)
+  quality = summary['quality']
+  assert quality['citing'] == quality['last_is_top'] == 1
+  # The rules cite one of the history, then the first candidate.
+  assert quality['cited_history'] == quality['cited_candidates'] == 0.5
+  assert quality['cited_exist'] == 1 and 0 < quality['distinct_2'] < 1
+  tokens = summary['tokens']
+  assert tokens['prompt'] == tokens['completion'] == 0, 'rules are no model'
 
-  whole, left = sampling.collect, 2
 
-  def crash(*args):
-    nonlocal left
-    left -= 1
-    if left < 0:
-      raise KeyboardInterrupt
-    return whole(*args)
+def test_the_explanations_cite_what_the_student_is_shown(world):
+  path, config, *_ = world
+  config.text.prompt.history_items = 2
+  traces.run(config, path / 'one')
+  config.text.prompt.history_items = 1
+  config.traces.prompt = {'history_items': 2}
+  traces.run(config, path / 'two')
+  assert read(path / 'one') == read(path / 'two')
+  find = citations.Citations(np.load(path / 'one/sid/sids.npz')['sids']).find
+  sequences = dataset_lib.load(None)
+  for line in read(path / 'one'):
+    history = sequences.sequence(line['user'])[: line['position']][-2:]
+    assert find(line['explanation'])[0] in history
 
-  monkeypatch.setattr(sampling, 'collect', crash)
-  with pytest.raises(KeyboardInterrupt):
-    traces.run(config, path / 'two')
-  assert len(list((path / 'two' / 'traces' / 'parts').iterdir())) == 2
-  left = 100
-  again = traces.run(config, path / 'two')
-  assert left < 100, 'the rest was asked'
-  text = [
-    (path / name / 'traces' / 'traces.jsonl').read_text()
-    for name in ('one', 'two')
-  ]
-  assert text[0] == text[1]
-  again.pop('seconds')
+
+def _answer(request, attempt, seed):
+  """An answer by chance, most often sound."""
+  rng = np.random.default_rng([seed, attempt])
+  ranking = rng.permutation(request.candidates).tolist()
+  words = ('a', 'one', 'the')[rng.integers(3)]
+  cited = SIDS[[request.history[-1], ranking[0]]].tolist()
+  text = f'{words} '.join(
+    f'<|sid_begin|><s_a_{a}><s_b_{b}><|sid_end|>' for a, b in cited
+  )
+  if rng.integers(5) == 0:
+    return base.Answer([], '', 'not_json', 'text', 20, 7)
+  return base.Answer(ranking, text, None, text, 20, 7)
+
+
+@pytest.fixture
+def teach(world, monkeypatch):
+  """`teach(*arguments)` makes the next teacher, a scripted one."""
+  world[1].traces.teacher = 'scripted'
+
+  def make(*arguments):
+    teacher = scripted.Scripted(_answer, *arguments)
+    make = lambda config, cfg, store, context: teacher
+    monkeypatch.setitem(teachers.MAKERS, 'scripted', make)
+    return teacher
+
+  return make
+
+
+def content(path):
+  """All bytes that a finished run must have, whatever happened to it."""
+  summary = files.read_json(path / 'traces' / 'summary.json')
   summary.pop('seconds')
-  assert again == summary
+  names = ('traces.jsonl', 'practice.jsonl')
+  return [(path / 'traces' / name).read_bytes() for name in names], summary
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_killed_anywhere_it_ends_in_the_same_bytes(world, teach, seed):
+  path, config, place, _ = world
+  config.traces.practice = 5
+  config.traces.near_duplicate = 1.0
+  whole = teach()
+  summary = traces.run(config, path / 'one')
+  assert summary['near_duplicates'] > 0 and summary['practice'] > 0
+  assert summary['practised']['requested'] == min(5, (place < 0).sum())
+  # Each answer read 20 tokens and wrote 7.
+  assert summary['tokens']['prompt'] == 20 * sum(summary['asked'])
+  assert summary['tokens']['completion'] == 7 * sum(summary['asked'])
+
+  rng = np.random.default_rng(seed)
+  answered, kills = [], 0
+  while True:
+    teacher = teach(rng, int(rng.integers(4, 20)))
+    try:
+      traces.run(config, path / 'two')
+      break
+    except scripted.Killed:
+      kills += 1
+      # What was being written, and comes again.
+      for kept in (path / 'two' / 'traces' / 'answers').iterdir():
+        with kept.open('a') as stream:
+          stream.write('{"user": 1, "posi')
+    finally:
+      answered += teacher.answered
+  assert kills > 1
+  assert sorted(answered) == sorted(whole.answered), 'none was asked twice'
+  assert content(path / 'one') == content(path / 'two')
+
+
+def test_what_was_paid_for_is_used_again(world, teach):
+  path, config, place, _ = world
+  config.traces.lists = 7
+  first = teach()
+  assert traces.run(config, path / 'one')['requested'] == 7
+  few = {(line['user'], line['attempt']) for line in read(path / 'one')}
+  # More lists: those of before are among them, and only others are asked.
+  config.traces.lists = 12
+  second = teach()
+  assert traces.run(config, path / 'one')['requested'] == 12
+  assert few <= {(line['user'], line['attempt']) for line in read(path / 'one')}
+  assert {lists for _, lists, _ in first.asked}.isdisjoint(
+    lists for _, lists, _ in second.asked
+  )
+  # A stricter acceptance asks again where it turns down, no more.
+  config.traces.explanation_tokens = 11
+  third = teach()
+  traces.run(config, path / 'one')
+  assert not set(third.asked) & {*first.asked, *second.asked}
+  # Another prompt is asked everything, and its answers stand apart.
+  config.traces.explanation_tokens = 60
+  other = teach()
+  other.identity = {'prompt': 'v2'}
+  config.traces.prompt = {'version': 'v2'}
+  assert traces.run(config, path / 'one')['requested'] == 12
+  assert {*first.asked, *second.asked} <= {*other.asked}
+  kept = list((path / 'one' / 'traces' / 'answers').iterdir())
+  # Of each prompt those of rejection and of practice.
+  assert len(kept) == 4
+  # Back to the first one: all is there.
+  config.traces.prompt = {}
+  last = teach()
+  traces.run(config, path / 'one')
+  assert last.asked == []
+
+
+def test_other_candidates_are_asked_anew(world, teach):
+  path, config, place, _ = world
+  teach()
+  traces.run(config, path / 'one')
+  stored = path / 'one' / 'candidates' / 'train.npz'
+  arrays = dict(np.load(stored))
+  row = int(np.flatnonzero(place >= 0)[0])
+  arrays['candidates'][row] = arrays['candidates'][row][::-1]
+  arrays['target'][row] = 3 - arrays['target'][row]
+  files.atomic_savez(stored, **arrays)
+  files.write_json(
+    path / 'one' / 'candidates' / 'DONE', {'fingerprint': 'another'}
+  )
+  again = teach()
+  traces.run(config, path / 'one')
+  assert {lists for _, lists, _ in again.asked} == {
+    tuple(arrays['candidates'][row].tolist())
+  }
 
 
 def test_targeted_mode_keeps_every_list(world):
@@ -131,12 +264,9 @@ def test_practice_is_what_lacks_its_target_and_stands_apart(world):
   summary = traces.run(config, path / 'two')
   assert (without['practice'], summary['practice']) == (0, (place < 0).sum())
   assert summary['accepted'] == without['accepted']
-  read = lambda run, name: list(
-    files.read_jsonl(path / run / 'traces' / f'{name}.jsonl')
-  )
-  assert read('one', 'traces') == read('two', 'traces')
-  assert read('one', 'practice') == []
-  practice = read('two', 'practice')
+  assert read(path / 'one') == read(path / 'two')
+  assert read(path / 'one', 'practice') == []
+  practice = read(path / 'two', 'practice')
   assert {line['user'] for line in practice} == set(np.flatnonzero(place < 0))
   for line in practice:
     assert (line['target'], line['mode']) == (None, 'practice')

@@ -84,3 +84,28 @@ def test_gather_is_the_dense_product():
   )
   expected = np.einsum('nf,nkf->nk', profiles, items[candidates])
   np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_rows_are_standardised_without_their_padding():
+  scores = np.array([[1, 2, 6, 9], [4, 4, 9, 9]], np.float32)
+  real = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
+  found = evidence.standardise(scores, real)
+  # Mean 3, variance (4 + 1 + 9) / 3.
+  expected = np.array([-2, -1, 3, 0]) / np.sqrt(14 / 3)
+  # float32 sums of three squares: a few units in the last place.
+  np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+  np.testing.assert_array_equal(found[1], 0)
+  # To the bit: a list's scores do not depend on the longest one beside it.
+  rng = np.random.default_rng(0)
+  row = rng.random((1, 9), np.float32)
+  wide = np.pad(row, ((0, 0), (0, 30)), constant_values=-1)
+  short, long = (
+    evidence.standardise(x, np.arange(x.shape[1])[None] < 9)
+    for x in (row, wide)
+  )
+  np.testing.assert_array_equal(short, long[:, :9])
+
+
+def test_pad():
+  padded = evidence.pad([np.array([3, 4]), np.array([], int)])
+  np.testing.assert_array_equal(padded, [[3, 4], [-1, -1]])

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import itertools
+import json
 import re
 
 import hypothesis
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gr2_jax.teacher import base, rationale
+from gr2_jax.teacher import base, rationale, rules
 from gr2_jax.text import answer
+from gr2_jax.text import vocab as vocab_lib
 
 LISTS = st.tuples(
   st.lists(st.integers(0, 23), max_size=7),
@@ -22,6 +25,15 @@ def request(history, candidates, hint=None):
   return base.Request(
     np.array(history, np.int32), np.array(candidates, np.int32), hint
   )
+
+
+def ask(teacher, requests, attempt, seed=0):
+  """All answers in the order of the requests."""
+  seeds = range(seed, seed + len(requests))
+  groups = list(teacher.answer(requests, attempt, seeds))
+  rows, answers = zip(*itertools.chain.from_iterable(groups), strict=True)
+  assert list(rows) == list(range(len(requests)))
+  return list(answers)
 
 
 def same(left, right):
@@ -41,7 +53,7 @@ def test_every_answer_is_a_permutation_that_cites_and_fits(world, lists):
   requests = [request(*each) for each in lists]
   teacher = world.teacher()
   for attempt in (0, 2):
-    answers = teacher.answer(requests, attempt, np.random.default_rng(1))
+    answers = ask(teacher, requests, attempt, 1)
     for (history, candidates), got in zip(lists, answers, strict=True):
       assert sorted(got.ranking) == sorted(candidates)
       assert answer.clean_explanation(got.explanation) == got.explanation
@@ -60,31 +72,56 @@ def test_without_a_hint_the_held_out_items_change_nothing(
   world, other_world, each, seed, attempt
 ):
   answers = [
-    w.teacher().answer(
-      [request(*each)], attempt, np.random.default_rng([seed])
-    )[0]
+    ask(w.teacher(), [request(*each)], attempt, seed)[0]
     for w in (world, other_world)
   ]
   assert same(*answers)
 
 
-def test_answers_are_a_function_of_requests_attempt_and_seed(world):
-  requests = [request([1, 2, 3], [4, 5, 6]), request([], [7, 8])]
-  teacher = world.teacher()
-  first = teacher.answer(requests, 1, np.random.default_rng(5))
-  again = world.teacher().answer(requests, 1, np.random.default_rng(5))
-  assert all(map(same, first, again))
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(
+  lists=st.lists(LISTS, min_size=2, max_size=6), attempt=st.integers(0, 2)
+)
+def test_each_answer_is_a_function_of_its_request_and_seed(
+  world, lists, attempt
+):
+  requests = [request(*each) for each in lists]
+  whole = ask(world.teacher(), requests, attempt, 5)
+  other = world.teacher()
+  for row, expected in enumerate(whole):
+    alone = ask(other, requests[row : row + 1], attempt, 5 + row)
+    assert same(alone[0], expected)
+
+
+def test_many_requests_come_in_groups(world, monkeypatch):
+  monkeypatch.setattr(rules, '_CHUNK', 2)
+  requests = [request([1, 2, 3], [4, 5, 6])] * 5
+  groups = list(world.teacher().answer(requests, 1, range(5)))
+  rows = [[row for row, _ in group] for group in groups]
+  assert rows == [[0, 1], [2, 3], [4]]
+  monkeypatch.undo()
+  answers = [answer for group in groups for _, answer in group]
+  assert all(map(same, answers, ask(world.teacher(), requests, 1)))
+  assert list(world.teacher().answer([], 0, [])) == []
+
+
+def test_what_shapes_the_answers_is_the_identity(world):
+  identity = lambda world, **cfg: world.teacher(300, **cfg).identity
+  plain = identity(world)
+  assert plain == world.teacher(60).identity
+  assert json.loads(json.dumps(plain)) == plain
+  assert plain != identity(world, top=2)
+  # A vocabulary decides by its own lengths what may be named.
+  other = copy.copy(world)
+  other.vocab = vocab_lib.Vocab.train(['xyz'] * 9, 266, levels=2, codes=5)
+  assert plain != identity(other)
 
 
 def test_a_hint_comes_first_and_is_explained(world):
   teacher = world.teacher()
-  plain = teacher.answer(
-    [request([1, 2], [4, 5, 6, 7])], 0, np.random.default_rng(0)
-  )[0]
+  plain = ask(teacher, [request([1, 2], [4, 5, 6, 7])], 0)[0]
   hint = plain.ranking[-1]
-  told = teacher.answer(
-    [request([1, 2], [4, 5, 6, 7], hint)], 0, np.random.default_rng(0)
-  )[0]
+  told = ask(teacher, [request([1, 2], [4, 5, 6, 7], hint)], 0)[0]
   assert told.ranking == [hint, *plain.ranking[:-1]]
   assert cited(told.explanation)[1] == hint
 
@@ -113,10 +150,7 @@ def test_only_the_top_is_ranked_and_the_rest_keeps_the_incoming_order(world):
   ]
   # A negative prior likes the last one best.
   asked = [request([1], [9, 3, 4, 8])]
-  rankings = [
-    teacher.answer(asked, 0, np.random.default_rng(0))[0].ranking
-    for teacher in teachers
-  ]
+  rankings = [ask(teacher, asked, 0)[0].ranking for teacher in teachers]
   assert rankings == [[9, 3, 4, 8], [8, 9, 3, 4], [8, 4, 9, 3], [8, 4, 3, 9]]
 
 
@@ -135,16 +169,16 @@ def test_noise_grows_with_the_attempt(world):
   teacher = world.teacher(top=6)
   requests = [request([1, 2, 3], [4, 5, 6, 7, 8, 9])] * 300
   moved = []
-  base_order = teacher.answer(requests[:1], 0, np.random.default_rng(0))
+  base_order = ask(teacher, requests[:1], 0)
   for attempt in (0, 1, 4):
-    answers = teacher.answer(requests, attempt, np.random.default_rng(3))
+    answers = ask(teacher, requests, attempt, 3)
     moved.append(np.mean([a.ranking != base_order[0].ranking for a in answers]))
   assert moved[0] == 0 < moved[1] < moved[2]
 
 
 def test_wording_varies(world):
   requests = [request([1, 5, 2], [9, 13, 6])] * 200
-  answers = world.teacher().answer(requests, 0, np.random.default_rng(0))
+  answers = ask(world.teacher(), requests, 0)
   assert len({a.explanation for a in answers}) > 20
   assert len({tuple(a.ranking) for a in answers}) == 1
 
@@ -187,7 +221,7 @@ def test_a_name_that_spells_a_token_is_not_named(world):
   teacher = hostile.teacher(name_tokens=40, explanation_tokens=300)
   asked = [request([1, 2, 3, i], [i + 1, i + 2, i + 3]) for i in range(4, 16)]
   for attempt in range(3):
-    answers = teacher.answer(asked, attempt, np.random.default_rng(attempt))
+    answers = ask(teacher, asked, attempt, attempt)
     for each, got in zip(asked, answers, strict=True):
       tokens = world.vocab.encode(got.explanation, added='sids')
       added = [t for t in tokens if t >= world.vocab.text_size]

@@ -1,4 +1,4 @@
-"""Both sampling modes: what is asked, kept, dropped and counted."""
+"""All sampling modes: what is asked, kept, dropped and counted."""
 
 import dataclasses
 
@@ -6,185 +6,283 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from scripted import Killed, Scripted, accept, request, sound
 
-from gr2_jax.teacher import base, sampling
+from gr2_jax.teacher import asking, base, journal, sampling
 
-ALL_FIT = lambda text: True
-
-
-@dataclasses.dataclass
-class Scripted:
-  """Answers what `script(request, attempt)` says and keeps what was asked."""
-
-  script: object
-  name: str = 'scripted'
-
-  def __post_init__(self):
-    self.asked = []
-
-  def answer(self, requests, attempt, rng):
-    self.asked.append(list(requests))
-    return [self.script(request, attempt) for request in requests]
+REJECTION, TARGETED = sampling.REJECTION, sampling.TARGETED
 
 
-def request(*candidates):
-  return base.Request(np.array([0]), np.array(candidates))
+def tasks_of(requests, targets):
+  pairs = zip(requests, targets, strict=True)
+  return [
+    asking.Task(row, 5, asked, target)
+    for row, (asked, target) in enumerate(pairs)
+  ]
 
 
-def test_rejection_asks_again_only_what_was_wrong():
+def collect(path, teacher, tasks, mode, attempts=3, seed=0, **accepted):
+  kept = journal.Journal(path / mode, teacher.identity | {'seed': seed})
+  return sampling.collect(
+    teacher, tasks, mode, attempts, accept(**accepted), seed, kept
+  )
+
+
+def facts(traces):
+  return [(t.row, t.ranking, t.explanation, t.attempt) for t in traces]
+
+
+def test_rejection_asks_again_only_what_was_wrong(tmp_path):
   # The list that begins with 1 is right at once, that with 4 at the third
   # attempt, that with 7 never.
-  def script(asked, attempt):
+  def script(asked, attempt, seed):
     items = asked.candidates.tolist()
     if items[0] == 4 and attempt == 2:
       items = [5, 4, 6]
-    return base.Answer(items, f'because {attempt}')
+    return sound(items, f'attempt {attempt}')
 
   teacher = Scripted(script)
-  requests = [request(1, 2, 3), request(4, 5, 6), request(7, 8, 9)]
-  traces, tally = sampling.collect(
-    teacher, requests, [1, 5, 9], sampling.REJECTION, 4, ALL_FIT, [0]
+  requests = [request([1, 2, 3]), request([4, 5, 6]), request([7, 8, 9])]
+  traces, tally = collect(
+    tmp_path, teacher, tasks_of(requests, [1, 5, 9]), REJECTION, 4
   )
-  assert [(t.row, t.ranking, t.explanation, t.attempt) for t in traces] == [
-    (0, [1, 2, 3], 'because 0', 0),
-    (1, [5, 4, 6], 'because 2', 2),
+  assert [fact[:2] + fact[3:] for fact in facts(traces)] == [
+    (0, [1, 2, 3], 0),
+    (1, [5, 4, 6], 2),
   ]
-  assert [len(asked) for asked in teacher.asked] == [3, 2, 2, 1]
+  assert [attempt for attempt, *_ in teacher.asked] == [0, 0, 0, 1, 1, 2, 2, 3]
+  assert {candidates[0] for a, candidates, _ in teacher.asked if a == 3} == {7}
   assert (tally.requested, tally.accepted) == (3, 2)
-  assert tally.by_attempt == [1, 0, 1, 0]
-  assert tally.rejected == {
-    **dict.fromkeys(sampling.REASONS, 0),
-    sampling.WRONG_TOP: 6,
-  }
+  assert tally.asked == [3, 2, 2, 1] and tally.by_attempt == [1, 0, 1, 0]
+  assert tally.rejected == dict.fromkeys(sampling.REASONS, 0) | {'wrong_top': 6}
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(
+  deadline=None,
+  max_examples=20,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
 @hypothesis.given(
   targets=st.tuples(st.integers(1, 3), st.integers(4, 6)),
   other=st.tuples(st.integers(1, 3), st.integers(4, 6)),
 )
-def test_rejection_never_shows_the_target(world, targets, other):
-  requests = [request(1, 2, 3), request(4, 5, 6)]
-  first_asked = []
+def test_rejection_never_shows_the_target(
+  world, targets, other, tmp_path_factory
+):
+  requests = [request([1, 2, 3]), request([4, 5, 6])]
+  first = []
   for each in (targets, other):
-    teacher = Scripted(world.teacher().answer)
-    teacher.answer = _spy(teacher, world.teacher())
-    sampling.collect(
-      teacher, requests, each, sampling.REJECTION, 3, ALL_FIT, [0]
-    )
-    assert all(r.hint is None for asked in teacher.asked for r in asked)
-    first_asked.append(teacher.answers[0])
+    answers = []
+    rules = world.teacher()
+
+    def script(asked, attempt, seed, rules=rules, answers=answers):
+      ((_, answer),) = next(rules.answer([asked], attempt, [seed]))
+      answers.append((answer.ranking, answer.explanation))
+      return answer
+
+    teacher = Scripted(script)
+    path = tmp_path_factory.mktemp('run')
+    collect(path, teacher, tasks_of(requests, each), REJECTION)
+    assert all(hint is None for *_, hint in teacher.asked)
+    first.append(answers[:2])
   # The first answers are the same whatever the targets are.
-  for left, right in zip(*first_asked, strict=True):
-    assert left.ranking == right.ranking
-    assert left.explanation == right.explanation
+  assert first[0] == first[1]
 
 
-def _spy(record, teacher):
-  record.answers = []
-
-  def answer(requests, attempt, rng):
-    record.asked.append(list(requests))
-    record.answers.append(teacher.answer(requests, attempt, rng))
-    return record.answers[-1]
-
-  return answer
-
-
-def test_rejection_keeps_only_what_ranks_the_target_first(world):
+def test_rejection_keeps_only_what_ranks_the_target_first(world, tmp_path):
   rng = np.random.default_rng(0)
   requests, targets = [], []
   for _ in range(100):
     candidates = rng.permutation(24)[:5]
     requests.append(base.Request(rng.permutation(24)[:4], candidates))
     targets.append(int(rng.choice(candidates)))
-  traces, tally = sampling.collect(
-    world.teacher(), requests, targets, sampling.REJECTION, 3, ALL_FIT, [7]
+  traces, tally = collect(
+    tmp_path, world.teacher(), tasks_of(requests, targets), REJECTION
   )
   assert 0 < tally.accepted == len(traces) < 100
   for trace in traces:
     assert trace.ranking[0] == targets[trace.row]
     expected = requests[trace.row].candidates
     assert sorted(trace.ranking) == sorted(expected.tolist())
-  dropped = 3 * (100 - tally.accepted) + tally.by_attempt[1]
-  assert tally.rejected[sampling.WRONG_TOP] == dropped + 2 * tally.by_attempt[2]
+  assert sum(tally.asked) == tally.accepted + tally.rejected['wrong_top']
+  assert tally.by_attempt[1] > 0, 'noise finds more'
 
 
-def test_targeted_tells_and_keeps_all(world):
-  requests = [request(1, 2, 3), request(4, 5, 6)]
-  teacher = Scripted(None)
-  teacher.answer = _spy(teacher, world.teacher())
-  traces, tally = sampling.collect(
-    teacher, requests, [3, 4], sampling.TARGETED, 2, ALL_FIT, [0]
+def test_targeted_tells_and_keeps_all(world, tmp_path):
+  requests = [request([1, 2, 3]), request([4, 5, 6])]
+  rules = world.teacher()
+
+  def script(asked, attempt, seed):
+    return next(rules.answer([asked], attempt, [seed]))[0][1]
+
+  teacher = Scripted(script)
+  traces, tally = collect(
+    tmp_path, teacher, tasks_of(requests, [3, 4]), TARGETED
   )
-  assert [r.hint for r in teacher.asked[0]] == [3, 4]
+  assert teacher.asked == [(0, (1, 2, 3), 3), (0, (4, 5, 6), 4)]
   assert [t.ranking[0] for t in traces] == [3, 4]
-  assert tally.accepted == 2 and len(teacher.asked) == 1
+  assert tally.accepted == 2 and tally.asked == [2, 0, 0]
   assert all(r.hint is None for r in requests), 'requests stay as they were'
 
 
-def test_practice_asks_once_and_keeps_all_that_is_well_formed():
-  def script(asked, attempt):
-    items = asked.candidates.tolist()
-    text = '' if items[0] == 4 else f'because {attempt}'
-    return base.Answer(items[::-1][:2], text)
+def test_practice_keeps_all_that_is_sound(tmp_path):
+  def script(asked, attempt, seed):
+    items = asked.candidates.tolist()[::-1]
+    return sound(items) if items[0] == 3 else base.Answer(items, '')
 
   teacher = Scripted(script)
-  requests = [request(1, 2, 3), request(4, 5, 6)]
-  traces, tally = sampling.practise(teacher, requests, ALL_FIT, [0])
-  assert [(t.row, t.ranking, t.explanation) for t in traces] == [
-    (0, [3, 2, 1], 'because 0')
-  ]
-  assert len(teacher.asked) == 1
-  assert all(r.hint is None for r in teacher.asked[0])
+  requests = [request([1, 2, 3]), request([4, 5, 6])]
+  tasks = tasks_of(requests, [None, None])
+  traces, tally = collect(tmp_path, teacher, tasks, sampling.PRACTICE, 1)
+  assert [(t.row, t.ranking) for t in traces] == [(0, [3, 2, 1])]
+  assert teacher.asked == [(0, (1, 2, 3), None), (0, (4, 5, 6), None)]
   assert (tally.requested, tally.accepted, tally.by_attempt) == (2, 1, [1])
-  assert tally.rejected[sampling.EMPTY] == 1
+  assert tally.rejected['empty_explanation'] == 1
 
 
-def test_reasons_by_hand():
-  judge = lambda ranking, text='why', mode=sampling.REJECTION: sampling.judge(
-    base.Answer(ranking, text), [1, 2, 3], 2, mode, lambda t: len(t) < 9
+def test_near_duplicates_are_dropped_in_the_order_of_the_lists(tmp_path):
+  # All say the same; the third list is accepted first, the first one last.
+  def script(asked, attempt, seed):
+    items = asked.candidates.tolist()
+    return sound(items if attempt + items[0] // 3 >= 2 else items[::-1])
+
+  requests = [request([i, i + 1, i + 2]) for i in (1, 4, 7)]
+  tasks = tasks_of(requests, [1, 4, 7])
+  traces, tally = collect(
+    tmp_path, Scripted(script), tasks, REJECTION, near_duplicate=1.0
   )
-  assert judge([2, 1, 3]) is None
-  assert judge([2]) is None, 'missing items are added, not turned down'
-  assert judge([2, 9]) == sampling.UNKNOWN_ITEM
-  assert judge([2, 2]) == sampling.REPEATED_ITEM
-  assert judge([2, 1], ' \n') == sampling.EMPTY
-  assert judge([2, 1], 'much too long') == sampling.TOO_LONG
-  assert judge([1, 2]) == judge([]) == sampling.WRONG_TOP
-  assert judge([1, 2], mode=sampling.TARGETED) is None
-  assert judge([1, 2], mode=sampling.PRACTICE) is None
+  assert [(t.row, t.attempt) for t in traces] == [(0, 2)]
+  assert tally.by_attempt == [0, 0, 1] and tally.rejected['near_duplicate'] == 2
+  assert sum(tally.asked) == 6 == tally.accepted + sum(tally.rejected.values())
 
 
-def test_the_list_that_is_trained_on():
-  assert sampling.complete([3, 1], [1, 2, 3, 4], 4) == [4, 3, 1, 2]
-  assert sampling.complete([4, 3], [1, 2, 3, 4], 4) == [4, 3, 1, 2]
-  assert sampling.complete([], [1, 2], 2) == [2, 1]
-  assert sampling.complete([3], [1, 2, 3]) == [3, 1, 2]
+def test_tokens_of_all_answers_are_counted(tmp_path):
+  def script(asked, attempt, seed):
+    kept = sound(asked.candidates.tolist())
+    problem = 'cut_off' if attempt == 0 else None
+    return dataclasses.replace(
+      kept, problem=problem, prompt_tokens=100, completion_tokens=attempt + 1
+    )
+
+  tasks = tasks_of([request([1, 2])], [1])
+  _, tally = collect(tmp_path, Scripted(script), tasks, REJECTION)
+  assert (tally.prompt_tokens, tally.completion_tokens) == (200, 3)
+  assert tally.asked == [1, 1, 0] and tally.rejected['cut_off'] == 1
 
 
-def test_tallies_add_up():
-  total = sampling.empty_tally(2)
-  one = dataclasses.replace(sampling.empty_tally(2), requested=3, accepted=1)
-  one.by_attempt, one.rejected[sampling.EMPTY] = [0, 1], 2
-  total = total.plus(one).plus(one)
-  assert one.requested == 3, 'the parts stay as they were'
-  assert (total.requested, total.accepted) == (6, 2)
-  assert total.by_attempt == [0, 2] and total.rejected[sampling.EMPTY] == 4
+def _random_script(asked, attempt, seed):
+  """All kinds of answers, drawn from what a teacher may draw from."""
+  rng = np.random.default_rng([seed, attempt])
+  ranking = rng.permutation(asked.candidates).tolist()
+  answer = sound(ranking, f'word{rng.integers(2)} for all')
+  kind = rng.integers(8)
+  if kind == 0:
+    return base.Answer([], '', 'not_json', 'text', 10, 1)
+  if kind == 1:
+    return dataclasses.replace(answer, explanation='no citation')
+  if kind == 2:
+    return dataclasses.replace(answer, ranking=ranking[1:])
+  return dataclasses.replace(answer, prompt_tokens=10, completion_tokens=5)
 
 
-def test_wrong_arguments_are_named():
+@pytest.mark.parametrize('seed', range(4))
+def test_killed_at_random_moments_nothing_is_asked_twice(tmp_path, seed):
+  rng = np.random.default_rng(seed)
+  requests = [request(rng.permutation(24)[:4]) for _ in range(40)]
+  tasks = tasks_of(requests, [int(r.candidates[1]) for r in requests])
+  run = lambda path, teacher: collect(
+    path, teacher, tasks, REJECTION, 4, near_duplicate=1.0
+  )
+  whole = Scripted(_random_script)
+  traces, tally = run(tmp_path / 'whole', whole)
+  assert sum(tally.asked) == tally.accepted + sum(tally.rejected.values())
+  assert tally.rejected['near_duplicate'] and tally.rejected['wrong_top']
+
+  answered, kills = [], 0
+  while True:
+    teacher = Scripted(_random_script, rng, int(rng.integers(5, 50)))
+    try:
+      again, counts = run(tmp_path / 'killed', teacher)
+      break
+    except Killed:
+      kills += 1
+    finally:
+      answered += teacher.answered
+  assert kills > 1
+  assert sorted(answered) == sorted(whole.answered)
+  assert facts(again) == facts(traces) and counts == tally
+  lines = [
+    sorted(next((tmp_path / name).glob('*/*')).read_text().splitlines())
+    for name in ('whole', 'killed')
+  ]
+  assert lines[0] == lines[1]
+
+  # More attempts go on with what is there.
+  more = Scripted(_random_script)
+  collect(tmp_path / 'whole', more, tasks, REJECTION, 5)
+  assert more.asked and {attempt for attempt, *_ in more.asked} == {4}
+  # Another prompt is asked everything.
+  other = Scripted(_random_script)
+  other.identity = {'script': 'second'}
+  collect(tmp_path / 'whole', other, tasks, REJECTION, 4, near_duplicate=1.0)
+  assert other.asked == whole.asked
+
+
+def test_seeds_follow_from_the_list_alone(tmp_path):
+  def seeds_of(requests, users):
+    found = {}
+
+    def script(asked, attempt, seed):
+      found[asked.candidates[0], attempt] = seed
+      return base.Answer([], '')
+
+    tasks = [
+      asking.Task(user, 5, each, int(each.candidates[0]))
+      for user, each in zip(users, requests, strict=True)
+    ]
+    path = tmp_path / str(len(requests))
+    collect(path, Scripted(script), tasks, REJECTION, 2)
+    return found
+
+  requests = [request([i, i + 1]) for i in (1, 4, 7)]
+  whole = seeds_of(requests, [0, 1, 2])
+  assert len(set(whole.values())) == 6
+  assert all(0 <= seed < 2**31 for seed in whole.values())
+  part = seeds_of(requests[:0:-1], [2, 1])
+  assert part == {key: whole[key] for key in part} and len(part) == 4
+  assert asking.request_seed(1, 2, 5, 0) != asking.request_seed(0, 2, 5, 0)
+
+
+def test_a_teacher_that_miscounts_is_named(tmp_path):
+  tasks = tasks_of([request([1, 2]), request([3, 4])], [1, 3])
+
+  def answer(groups):
+    teacher = Scripted(None)
+    teacher.answer = lambda requests, attempt, seeds: iter(groups)
+    collect(tmp_path, teacher, tasks, REJECTION)
+
+  good = sound([1, 2])
+  with pytest.raises(RuntimeError, match="'scripted' left 1 of 2"):
+    answer([[(0, good)]])
+  with pytest.raises(RuntimeError, match='request 0 of 1 twice'):
+    answer([[(0, good)], [(0, good)]])
+  with pytest.raises(RuntimeError, match='request 7'):
+    answer([[(7, good)]])
+
+
+def test_wrong_arguments_are_named(tmp_path):
   teacher = Scripted(None)
-  run = lambda requests, targets, mode='rejection', attempts=1: (
-    sampling.collect(teacher, requests, targets, mode, attempts, ALL_FIT, [0])
+  run = lambda requests, targets, mode='rejection', attempts=1: collect(
+    tmp_path, teacher, tasks_of(requests, targets), mode, attempts
   )
   with pytest.raises(ValueError, match="'both'"):
     run([], [], mode='both')
   with pytest.raises(ValueError, match='attempts is 0'):
     run([], [], attempts=0)
   with pytest.raises(ValueError, match='target 9 of request 0'):
-    run([request(1, 2)], [9])
-  told = dataclasses.replace(request(1, 2), hint=1)
+    run([request([1, 2])], [9])
+  with pytest.raises(ValueError, match='has a target'):
+    run([request([1, 2])], [1], mode='practice')
   with pytest.raises(ValueError, match='holds a hint'):
-    run([told], [1])
+    run([request([1, 2], hint=1)], [1])
   assert teacher.asked == []

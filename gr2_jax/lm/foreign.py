@@ -1,0 +1,50 @@
+"""Checkpoints of others: where they lie, and what tells them apart.
+
+A setting names a Hugging Face directory, a GGUF file, or an asset that holds
+one.
+"""
+
+import hashlib
+import pathlib
+
+from gr2_jax import assets
+
+
+def find(name: str, setting: str) -> pathlib.Path:
+  """Returns the path of a checkpoint.
+
+  Args:
+    name: a directory, a file or an asset, which is fetched if need be.
+    setting: what the user calls it, for the error.
+
+  Returns:
+    A directory, or a file.
+
+  Raises:
+    ValueError: an asset without a language model.
+    FileNotFoundError: no such file or directory.
+  """
+  if name in assets.ASSETS:
+    folder = assets.fetch(name)
+    files = sorted(folder.glob('*.gguf'))
+    if len(files) != 1:
+      raise ValueError(f'The asset {name!r} holds no language model.')
+    return files[0]
+  path = pathlib.Path(name).expanduser()
+  if not name or not path.exists():
+    raise FileNotFoundError(
+      f'{setting} = {name!r} is no directory, file or asset '
+      f'({sorted(assets.ASSETS)}): give the directory of a Hugging Face model '
+      'or a GGUF file.'
+    )
+  return path
+
+
+def fingerprint(path: pathlib.Path) -> str:
+  """Identifies a checkpoint: names and sizes of its files, and its JSON."""
+  found = hashlib.sha256()
+  for file in [path] if path.is_file() else sorted(path.iterdir()):
+    found.update(f'{file.name} {file.stat().st_size}\n'.encode())
+    if file.suffix == '.json':
+      found.update(file.read_bytes())
+  return found.hexdigest()

@@ -1,0 +1,110 @@
+"""Traces of a finished run, graded by a language model behind an address."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import files, progress
+from gr2_jax.stages import artifacts, dry_run
+from gr2_jax.teacher import base, judge, messages
+
+
+def run(
+  workdir: pathlib.Path | str,
+  make: Callable[[messages.Writer], judge.Judge],
+  sample: int,
+  seed: int = 0,
+) -> dict:
+  """Grades some traces and writes `workdir/judge/summary.json`.
+
+  Every score is kept as it comes, in `workdir/judge/scores.jsonl`; started
+  again, it asks for what is missing.
+
+  Args:
+    workdir: of a run whose traces stage is finished.
+    make: makes the judge, given what writes the lists.
+    sample: how many traces, drawn by the seed; more go on with those of fewer.
+    seed: of the draw.
+
+  Returns:
+    The summary: judge, version and hash of its rubrics, number of traces, and
+    by aspect `n`, `mean` and `unreadable`.
+
+  Raises:
+    FileNotFoundError: the traces stage is not finished.
+    ValueError: nothing to grade.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / 'traces' / 'DONE').exists():
+    raise FileNotFoundError(
+      f'{workdir / "traces"} is not finished (no DONE in it): run '
+      'launch.pipeline with --stages=traces first.'
+    )
+  config = config_lib.load(workdir / 'config.json')
+  store = artifacts.Artifacts(config, workdir)
+  traces = list(files.read_jsonl(workdir / 'traces' / 'traces.jsonl'))
+  drawn = np.random.default_rng(seed).permutation(len(traces))[:sample]
+  if not len(drawn):
+    raise ValueError(f'--sample={sample} of {len(traces)} traces is nothing.')
+  grader = make(dry_run.make_writer(store))
+  asked = [
+    (trace, aspect)
+    for trace in [traces[row] for row in sorted(drawn.tolist())]
+    for aspect in judge.ASPECTS
+  ]
+  (workdir / 'judge').mkdir(exist_ok=True)
+  scores = _scores(workdir / 'judge' / 'scores.jsonl', store, grader, asked)
+  summary = {
+    **grader.identity,
+    'traces': len(drawn),
+    'seed': seed,
+    **judge.summary(
+      (aspect, score) for (_, aspect), score in zip(asked, scores, strict=True)
+    ),
+  }
+  files.write_json(workdir / 'judge' / 'summary.json', summary)
+  return summary
+
+
+def _scores(
+  path: pathlib.Path,
+  store: artifacts.Artifacts,
+  grader: judge.Judge,
+  asked: Sequence[tuple[dict, str]],
+) -> list[int | None]:
+  """Returns a score for each (trace, aspect); those on disk are kept."""
+  names = [
+    config_lib.fingerprint([grader.identity, trace, aspect])
+    for trace, aspect in asked
+  ]
+  known = {}
+  if path.exists():
+    files.drop_cut_line(path)
+    known = {line['name']: line['score'] for line in files.read_jsonl(path)}
+  missing = [row for row, name in enumerate(names) if name not in known]
+  graded = [(_graded(store, asked[row][0]), asked[row][1]) for row in missing]
+  with progress.bar(
+    total=len(asked),
+    desc='judge',
+    unit='score',
+    initial=len(asked) - len(missing),
+  ) as bar:
+    for index, score in grader.grade(graded):
+      row = missing[index]
+      trace, aspect = asked[row]
+      line = {'name': names[row], 'aspect': aspect, 'score': score}
+      place = {name: trace[name] for name in ('user', 'position')}
+      files.append_jsonl(path, line | place)
+      known[names[row]] = score
+      bar.update()
+  return [known[name] for name in names]
+
+
+def _graded(store: artifacts.Artifacts, trace: dict) -> judge.Graded:
+  history = store.history(trace['user'], trace['position'])
+  candidates = np.array(trace['candidates'])
+  return judge.Graded(
+    base.Request(history, candidates), trace['ranking'], trace['explanation']
+  )

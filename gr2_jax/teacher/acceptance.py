@@ -1,0 +1,131 @@
+"""Which answers become traces: one strict rule for every teacher.
+
+A trace teaches by its words and by its list, so both must be sound: the list a
+permutation of the candidates, and words that cite what was shown and what was
+chosen. What is checked is GR2's [P] where it says so, else our choice.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from gr2_jax.teacher import base, citations
+
+TARGETED, REJECTION = 'targeted', 'rejection'
+PRACTICE = 'practice'
+
+# What a reader of texts finds (`Answer.problem`).
+NOT_JSON = 'not_json'
+WRONG_KEYS = 'wrong_keys'
+CUT_OFF = 'cut_off'
+REFUSED = 'refused'
+# What is found here.
+UNKNOWN_ITEM = 'unknown_item'
+REPEATED_ITEM = 'repeated_item'
+MISSING_ITEM = 'missing_item'
+EMPTY = 'empty_explanation'
+TOO_LONG = 'too_long'
+NO_HISTORY = 'cites_no_history'
+NOT_TOP = 'cites_not_top'
+WRONG_TOP = 'wrong_top'
+NEAR_DUPLICATE = 'near_duplicate'
+REASONS = (
+  NOT_JSON,
+  WRONG_KEYS,
+  CUT_OFF,
+  REFUSED,
+  UNKNOWN_ITEM,
+  REPEATED_ITEM,
+  MISSING_ITEM,
+  EMPTY,
+  TOO_LONG,
+  NO_HISTORY,
+  NOT_TOP,
+  WRONG_TOP,
+  NEAR_DUPLICATE,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Acceptance:
+  """What answers are measured by.
+
+  Attributes:
+    fits: whether an explanation is within its budget.
+    citations: finds what an explanation cites.
+    near_duplicate: similarity from which on an explanation repeats an earlier
+      one (`duplicates.find`); 0: none does.
+  """
+
+  fits: Callable[[str], bool]
+  citations: citations.Citations
+  near_duplicate: float = 0.0
+
+
+def judge(
+  answer: base.Answer,
+  request: base.Request,
+  target: int | None,
+  mode: str,
+  acceptance: Acceptance,
+) -> str | None:
+  """Returns why an answer is turned down, or None where it is kept.
+
+  In this order: the text could not be read; the ranking is no permutation of
+  the candidates; the explanation is empty or too long; it cites none of the
+  history that was shown (where there is one), or not the item that its trace
+  will have on top; in rejection mode, another item than the true one is first
+  [P]. In targeted mode the trace has the hint on top wherever the answer has
+  it, so the hint is what must be cited.
+
+  Args:
+    answer: a teacher's.
+    request: what it was asked.
+    target: the true item; None in practice.
+    mode: TARGETED, REJECTION or PRACTICE.
+    acceptance: what to measure by.
+
+  Returns:
+    One of `REASONS` (never NEAR_DUPLICATE, which no single answer is), or None.
+  """
+  if answer.problem is not None:
+    return answer.problem
+  candidates = {int(item) for item in request.candidates}
+  if set(answer.ranking) - candidates:
+    return UNKNOWN_ITEM
+  if len(set(answer.ranking)) < len(answer.ranking):
+    return REPEATED_ITEM
+  if len(answer.ranking) < len(candidates):
+    return MISSING_ITEM
+  if not answer.explanation.strip():
+    return EMPTY
+  if not _is_unicode(answer.explanation):
+    return NOT_JSON
+  if not acceptance.fits(answer.explanation):
+    return TOO_LONG
+  cited = set(acceptance.citations.find(answer.explanation))
+  if len(request.history) and cited.isdisjoint(map(int, request.history)):
+    return NO_HISTORY
+  top = target if mode == TARGETED else answer.ranking[0]
+  if top not in cited:
+    return NOT_TOP
+  if mode == REJECTION and top != target:
+    return WRONG_TOP
+  return None
+
+
+def order(ranking: Sequence[int], target: int | None = None) -> list[int]:
+  """Returns the list that is trained on [G].
+
+  The true item first (where it is known), then the teacher's order.
+  """
+  first = [] if target is None else [target]
+  return list(dict.fromkeys([*first, *ranking]))
+
+
+def _is_unicode(text: str) -> bool:
+  """Says whether a text can be written: JSON can spell half a character."""
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True

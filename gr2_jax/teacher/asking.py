@@ -1,0 +1,165 @@
+"""One round of questions: what the journal lacks is asked, kept and judged."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from gr2_jax import progress
+from gr2_jax.teacher import acceptance as acceptance_lib
+from gr2_jax.teacher import base
+from gr2_jax.teacher import journal as journal_lib
+
+# An answer and why it is turned down; None: it is kept.
+Judged = tuple[base.Answer, str | None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+  """A list that is to be explained.
+
+  Attributes:
+    user: whose; with `position` it gives the seeds of its requests.
+    position: place of the true item in the user's sequence.
+    request: the list, without a hint.
+    target: the true item, one of the candidates; None in practice.
+  """
+
+  user: int
+  position: int
+  request: base.Request
+  target: int | None
+
+
+def request_seed(seed: int, user: int, position: int, attempt: int) -> int:
+  """Returns the seed of one request, in [0, 2^31).
+
+  It follows from the list alone: neither from what else is asked nor from when.
+  """
+  text = f'{seed}:{user}:{position}:{attempt}'
+  digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+  return int.from_bytes(digest, 'big') >> 1
+
+
+class Asker:
+  """Asks about lists, and keeps and judges what comes."""
+
+  def __init__(
+    self,
+    teacher: base.Teacher,
+    tasks: Sequence[Task],
+    mode: str,
+    acceptance: acceptance_lib.Acceptance,
+    seed: int,
+    journal: journal_lib.Journal,
+  ):
+    """Makes the requests; see `sampling.collect`."""
+    self._teacher, self._tasks, self._mode = teacher, tasks, mode
+    self._acceptance, self._seed = acceptance, seed
+    self._journal = journal
+    self._requests = [_request(task, mode) for task in tasks]
+    places = [(task.user, task.position) for task in tasks]
+    self._keys = journal_lib.keys(places, self._requests)
+
+  def ask(
+    self, rows: Sequence[int], attempt: int, title: str
+  ) -> dict[int, Judged]:
+    """Returns each row's answer, judged.
+
+    Args:
+      rows: indices of tasks.
+      attempt: from 0.
+      title: of the progress bar.
+
+    Raises:
+      RuntimeError: the teacher left requests out, or answered one twice.
+    """
+    stored = {row: self._journal.get(self._keys[row], attempt) for row in rows}
+    missing = [row for row in rows if stored[row] is None]
+    judged = {
+      row: self._judge(row, answer)
+      for row, answer in stored.items()
+      if answer is not None
+    }
+    with progress.bar(
+      total=len(rows), desc=title, unit='answer', initial=len(judged)
+    ) as bar:
+      meter = _Meter(bar)
+      for group in self._answers(missing, attempt):
+        self._journal.append(
+          [(self._keys[row], attempt, answer) for row, answer in group]
+        )
+        # As the journal has them: then a resumed run sees the same.
+        new = {
+          row: self._judge(row, self._journal.get(self._keys[row], attempt))
+          for row, _ in group
+        }
+        judged |= new
+        meter.show(new.values())
+    return judged
+
+  def _answers(
+    self, rows: Sequence[int], attempt: int
+  ) -> Iterator[list[tuple[int, base.Answer]]]:
+    """Yields groups of (row, answer); each row once."""
+    if not rows:
+      return
+    requests = [self._requests[row] for row in rows]
+    seeds = [
+      request_seed(
+        self._seed, self._tasks[row].user, self._tasks[row].position, attempt
+      )
+      for row in rows
+    ]
+    left = set(range(len(rows)))
+    for group in self._teacher.answer(requests, attempt, seeds):
+      for index, _ in group:
+        if index not in left:
+          raise RuntimeError(
+            f'The teacher {self._teacher.name!r} answered request {index} of '
+            f'{len(rows)} twice, or there is none of that number: this is an '
+            'error in its code.'
+          )
+        left.remove(index)
+      yield [(rows[index], answer) for index, answer in group]
+    if left:
+      raise RuntimeError(
+        f'The teacher {self._teacher.name!r} left {len(left)} of {len(rows)} '
+        'requests without an answer: this is an error in its code.'
+      )
+
+  def _judge(self, row: int, answer: base.Answer) -> Judged:
+    return answer, acceptance_lib.judge(
+      answer,
+      self._requests[row],
+      self._tasks[row].target,
+      self._mode,
+      self._acceptance,
+    )
+
+
+class _Meter:
+  """Shows the acceptance and the speed of new answers on a progress bar."""
+
+  def __init__(self, bar: Any):
+    self._bar, self._started = bar, time.monotonic()
+    self._answers = self._kept = self._tokens = 0
+
+  def show(self, group: Collection[Judged]) -> None:
+    """Counts a new group of answers."""
+    self._answers += len(group)
+    self._kept += sum(reason is None for _, reason in group)
+    self._tokens += sum(answer.completion_tokens for answer, _ in group)
+    facts = {'accepted': f'{self._kept / max(self._answers, 1):.1%}'}
+    if self._tokens:
+      seconds = max(time.monotonic() - self._started, 1e-3)
+      facts['tokens/s'] = f'{self._tokens / seconds:.0f}'
+    self._bar.set_postfix(facts, refresh=False)
+    self._bar.update(len(group))
+
+
+def _request(task: Task, mode: str) -> base.Request:
+  """Returns what the teacher is asked: with a hint in targeted mode alone."""
+  hint = task.target if mode == acceptance_lib.TARGETED else None
+  return dataclasses.replace(task.request, hint=hint)

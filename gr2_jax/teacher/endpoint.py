@@ -1,0 +1,98 @@
+"""A teacher behind an address: any server of OpenAI's chat completions."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from gr2_jax.teacher import address, base, dialect, reply
+
+if TYPE_CHECKING:
+  from gr2_jax.teacher import messages
+
+# `sampling.REASONS` of answers that are not read.
+_CUT_OFF, _REFUSED = 'cut_off', 'refused'
+_PROBLEMS = {reply.LENGTH: _CUT_OFF, reply.REFUSED: _REFUSED}
+
+
+class EndpointTeacher:
+  """A language model that a server runs; see `base.Teacher`."""
+
+  def __init__(
+    self,
+    writer: 'messages.Writer',
+    sampling: 'messages.SamplingConfig',
+    cfg: address.EndpointConfig,
+    model: str,
+    spent: tuple[int, int] = (0, 0),
+  ):
+    """Checks the address and the key; nothing is asked yet.
+
+    Args:
+      writer: writes prompts and reads answers.
+      sampling: how boldly answers are sampled, and how long they may be.
+      cfg: the server and how it is asked.
+      model: the name by which it knows the model.
+      spent: requests and tokens of earlier runs, which count for the budget.
+
+    Raises:
+      ModuleNotFoundError: the client library is not installed.
+      ValueError: an address, a key or a name that cannot be used.
+    """
+    self._writer = writer
+    self._sampling = sampling
+    self._client = address.library().Client(cfg, model, spent)
+    self.name = model
+    self.identity = {
+      'teacher': 'endpoint',
+      'model': model,
+      'prompt': writer.identity,
+      'sampling': dataclasses.asdict(sampling),
+    }
+
+  def answer(
+    self,
+    requests: Sequence[base.Request],
+    attempt: int,
+    seeds: Sequence[int],
+  ) -> Iterator[list[tuple[int, base.Answer]]]:
+    """Asks the server; see `base.Teacher.answer`.
+
+    Raises:
+      budget.BudgetError: the budget is spent; all answers that were under way
+        have been yielded.
+      faults.EndpointError: the server does not do what is needed.
+    """
+    prompts = (
+      self._prompt(request, attempt, seed)
+      for request, seed in zip(requests, seeds, strict=True)
+    )
+    with contextlib.closing(self._client.ask(prompts)) as groups:
+      for group in groups:
+        yield [
+          (index, self._read(found, requests[index])) for index, found in group
+        ]
+
+  def _prompt(
+    self, request: base.Request, attempt: int, seed: int
+  ) -> dialect.Prompt:
+    return dialect.Prompt(
+      messages=self._writer.messages(request),
+      temperature=self._sampling.at(attempt),
+      top_p=self._sampling.top_p,
+      max_tokens=self._sampling.max_tokens,
+      seed=int(seed),
+      schema=self._writer.schema(request),
+    )
+
+  def _read(self, found: reply.Reply, request: base.Request) -> base.Answer:
+    if found.end == reply.STOP:
+      answer = self._writer.read(found.text, request)
+    else:
+      answer = base.Answer([], '', problem=_PROBLEMS[found.end])
+    return dataclasses.replace(
+      answer,
+      text=found.text,
+      prompt_tokens=found.prompt_tokens or 0,
+      completion_tokens=found.completion_tokens or 0,
+    )

@@ -1,0 +1,124 @@
+"""What stands between messages and the tokens of a model of one's own."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import tokenizers
+
+from gr2_jax import files
+from gr2_jax.lm import gguf
+from gr2_jax.lm.gguf_file import File
+from gr2_jax.teacher.chat_template import ChatTemplate
+from gr2_jax.text import pretrained
+
+_SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Speech:
+  """Tokenizer and chat template of a model.
+
+  Attributes:
+    name: of the model's directory or file.
+    tokenizer: of the model, as its makers use it: unlike a `Vocab` it finds
+      special tokens where a text spells them, which a template does on purpose,
+      and no title can (`catalogue.clean`).
+    template: the chat template.
+    ends: ids that end an answer.
+  """
+
+  name: str
+  tokenizer: tokenizers.Tokenizer
+  template: ChatTemplate
+  ends: tuple[int, ...]
+
+  def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Returns the tokens of messages, up to where the answer begins."""
+    text = self.template.render(messages)
+    return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of an answer, without special tokens."""
+    return self.tokenizer.decode(list(ids))
+
+
+def read(path: pathlib.Path) -> Speech:
+  """Reads tokenizer and template of a checkpoint, and no tensor of it.
+
+  Args:
+    path: a Hugging Face directory, or a GGUF file.
+
+  Returns:
+    Both, and the end tokens.
+
+  Raises:
+    FileNotFoundError: a directory without `tokenizer.json`.
+    ValueError: the model has no chat template, or no end token is known.
+  """
+  return _of_file(path) if path.is_file() else _of_directory(path)
+
+
+def _of_directory(path: pathlib.Path) -> Speech:
+  source = path / 'tokenizer.json'
+  if not source.is_file():
+    raise FileNotFoundError(
+      f'{source} is missing: give the directory of a Hugging Face model with '
+      'its tokenizer.'
+    )
+  tokenizer = tokenizers.Tokenizer.from_file(str(source))
+  config = _json(path / 'tokenizer_config.json')
+  special = {
+    key: pretrained.token_name(config[key])
+    for key in _SPECIAL
+    if config.get(key)
+  }
+  ends = [tokenizer.token_to_id(special.get('eos_token', ''))]
+  for name in ('config.json', 'generation_config.json'):
+    found = _json(path / name).get('eos_token_id')
+    ends += found if isinstance(found, list) else [found]
+  template = pretrained.chat_template(path, config)
+  where = 'chat_template in tokenizer_config.json, or chat_template.jinja'
+  return _make(path, tokenizer, template, where, special, ends)
+
+
+def _of_file(path: pathlib.Path) -> Speech:
+  roles = gguf.roles(path)
+  template = roles.pop('chat_template')
+  special = {f'{role}_token': name for role, name in roles.items() if name}
+  file = File(path)
+  keys = ('eos', 'eot', 'eom')
+  ends = [file.get(f'tokenizer.ggml.{key}_token_id') for key in keys]
+  where = 'the metadata key tokenizer.chat_template'
+  tokenizer = gguf.read_tokenizer(path)
+  return _make(path, tokenizer, template, where, special, ends)
+
+
+def _make(
+  path: pathlib.Path,
+  tokenizer: tokenizers.Tokenizer,
+  template: str | list | None,
+  where: str,
+  special: Mapping[str, str],
+  ends: Sequence[int | None],
+) -> Speech:
+  if not template:
+    raise ValueError(
+      f'{path} has no chat template ({where}): it was not tuned to answer '
+      'messages. Use its instruct variant, or add the template.'
+    )
+  known = tuple(dict.fromkeys(end for end in ends if end is not None))
+  if not known:
+    raise ValueError(
+      f'{path} does not say which token ends an answer: add eos_token_id to '
+      'generation_config.json, or convert the model anew.'
+    )
+  # Files of models may ask for both.
+  tokenizer.no_truncation()
+  tokenizer.no_padding()
+  template = ChatTemplate(template, special, str(path))
+  return Speech(path.name, tokenizer, template, known)
+
+
+def _json(path: pathlib.Path) -> Mapping:
+  return files.read_json(path) if path.exists() else {}

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Serves a model directory on this machine by transformers, as a teacher.
+# Usage: bash launch/serve.sh MODEL [--port=8000] [other flags of transformers serve]
+# Makes or reuses .venv-serve. For many lists take a faster server (README.md).
+set -euo pipefail
+model=${1:?Usage: bash launch/serve.sh MODEL [--port=8000]}
+shift
+# The name by which the server knows it, too.
+if [ -d "$model" ]; then model=$(realpath "$model"); fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+file=launch/serve_requirements.txt
+if ! cmp -s "$file" .venv-serve/installed; then
+  bash launch/setup.sh
+  .venv/bin/python -m venv .venv-serve
+  echo "Installing $file into .venv-serve"
+  .venv-serve/bin/python -m pip install --quiet --disable-pip-version-check \
+    -r "$file"
+  cp "$file" .venv-serve/installed
+fi
+echo "Serving --config.traces.model=$model"
+exec .venv-serve/bin/transformers serve "$model" "$@"

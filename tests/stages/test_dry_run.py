@@ -1,0 +1,168 @@
+"""What a dry run says: prompts as they are sent, and numbers to pay by."""
+
+import made
+import ml_collections
+import numpy as np
+import pytest
+import small
+
+from gr2_jax import files
+from gr2_jax.stages import dry_run
+from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import wording
+
+TEMPLATE = (
+  "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}"
+  '<|im_end|>{% endfor %}<|im_start|>assistant'
+)
+
+
+@pytest.fixture
+def run(workdir):
+  """A config and a run whose stages before traces are finished: 12 lists."""
+  vocab = vocab_lib.Vocab.train(wording.corpus(small.ITEMS), 400, 2, 5)
+  for stage in ('midtrain', 'candidates'):
+    (workdir / stage).mkdir()
+    files.write_json(workdir / stage / 'DONE', {'fingerprint': stage})
+  vocab.save(workdir / 'midtrain' / 'vocab')
+  made_up = small.dataset()
+  candidates = np.full((12, small.K), -1)
+  target = np.where(np.arange(12) % 3 == 0, -1, 1)
+  for user in range(12):
+    after = made_up.sequence(user)[5]
+    others = np.setdiff1d(np.arange(20), after)[: small.K - (user % 2)]
+    candidates[user, : len(others)] = others
+    if target[user] >= 0:
+      candidates[user, 1] = after
+  files.atomic_savez(
+    workdir / 'candidates' / 'train.npz',
+    user=np.arange(12),
+    position=np.full(12, 5),
+    candidates=candidates,
+    scores=np.zeros((12, small.K), np.float32),
+    target=target,
+  )
+  config = ml_collections.ConfigDict(
+    {
+      'data': {'kind': 'generic', 'split': {}},
+      'text': {'prompt': {'max_candidates': small.K, 'history_items': 3}},
+      'traces': {
+        'teacher': 'endpoint',
+        'model': 'qwen3-32b',
+        'mode': 'rejection',
+        'attempts': 4,
+        'practice': 3,
+        'explanation_tokens': 60,
+        'prompt': {'priming': False},
+        'sampling': {'max_tokens': 700},
+      },
+    }
+  )
+  return config, workdir
+
+
+def test_numbers_by_hand():
+  found = dry_run.Estimate(
+    lists=100,
+    practice=10,
+    attempts=8,
+    prompt=2000.5,
+    longest_prompt=2400,
+    answer=600,
+    max_tokens=1000,
+  )
+  assert found.requests == (110, 810)
+  assert found.tokens_in == (220_055, 1_620_405)
+  assert found.tokens_out == (66_000, 810_000)
+  fewest, most = found.cost(0.5, 2.0)
+  np.testing.assert_allclose(fewest, 0.1100275 + 0.132)
+  np.testing.assert_allclose(most, 0.8102025 + 1.62)
+
+
+def test_the_numbers_of_a_run(run):
+  config, workdir = run
+  dry = dry_run.DryRun(config, workdir)
+  found = dry.estimate()
+  # 8 of 12 lists hold their target; of the other four three are practised on.
+  assert (found.lists, found.practice, found.attempts) == (8, 3, 4)
+  assert found.requests == (11, 35)
+  examples = list(dry.examples())
+  assert [kind.split()[0] for kind, *_ in examples] == [
+    'rejection',
+    'targeted',
+    'practice',
+  ]
+  lengths = [tokens for *_, tokens in examples]
+  assert found.prompt <= found.longest_prompt
+  assert abs(found.prompt - lengths[0]) < 0.05 * lengths[0]
+  assert lengths[1] > lengths[0]
+  config.traces.lists, config.traces.practice = 5, 100
+  found = dry_run.DryRun(config, workdir).estimate()
+  assert (found.lists, found.practice) == (5, 4)
+
+
+def test_a_reader_sees_what_is_sent_and_what_it_costs(run):
+  config, workdir = run
+  text = dry_run.describe(config, workdir, 0.5, 2.0)
+  dry = dry_run.DryRun(config, workdir)
+  for kind, shown, tokens in dry.examples():
+    assert f'{kind}: {tokens:,} tokens =====\n{shown}' in text
+  assert "targeted (not asked: traces.mode is 'rejection')" in text
+  assert "teacher 'endpoint', model 'qwen3-32b'" in text
+  assert 'own vocabulary, an estimate' in text
+  fewest, most = dry.estimate().cost(0.5, 2.0)
+  line = next(t for t in text.splitlines() if t.startswith('cost'))
+  assert line.split() == ['cost', f'{fewest:.2f}', f'{most:.2f}']
+  assert 'What is known of how people choose' not in text
+  assert 'WARNING' not in text
+  free = dry_run.describe(config, workdir)
+  assert 'cost' not in free.replace('costs', '')
+  config.traces.sampling.max_tokens = 50
+  assert 'WARNING: an answer may take' in dry_run.describe(config, workdir)
+
+
+def test_a_teacher_sees_no_more_history_than_the_run_shows(run):
+  config, workdir = run
+  (_, shown, _), *_ = dry_run.DryRun(config, workdir).examples()
+  history = shown.split('oldest first:\n')[1].split('\n\n')[0].splitlines()
+  assert len(history) == 3
+  config.traces.prompt.history_items = 2
+  (_, shown, _), *_ = dry_run.DryRun(config, workdir).examples()
+  assert (
+    shown.split('oldest first:\n')[1].split('\n\n')[0].splitlines()
+    == (history[1:])
+  )
+
+
+def test_a_local_model_counts_and_writes_by_its_own_tokenizer(run, tmp_path):
+  config, workdir = run
+  model = tmp_path / 'mini'
+  model.mkdir()
+  made.qwen().save(str(model / 'tokenizer.json'))
+  files.write_json(
+    model / 'tokenizer_config.json',
+    {'eos_token': '<|im_end|>', 'chat_template': TEMPLATE},
+  )
+  config.traces.teacher, config.traces.model = 'local', str(model)
+  text = dry_run.describe(config, workdir)
+  assert 'counted by the tokenizer of mini' in text
+  assert '<|im_start|>system You are' in text
+  (_, shown, tokens), *_ = dry_run.DryRun(config, workdir).examples()
+  assert tokens == len(made.qwen().encode(shown).ids)
+
+
+def test_what_is_missing_is_named(run):
+  config, workdir = run
+  (workdir / 'candidates' / 'DONE').unlink()
+  with pytest.raises(FileNotFoundError, match='candidates, which is not fin'):
+    dry_run.describe(config, workdir)
+  files.write_json(workdir / 'candidates' / 'DONE', {})
+  path = workdir / 'candidates' / 'train.npz'
+  arrays = dict(np.load(path))
+  arrays['target'][:] = -1
+  files.atomic_savez(path, **arrays)
+  with pytest.raises(ValueError, match='No training list holds its target'):
+    dry_run.describe(config, workdir)
+  config.data.kind = 'synthetic'
+  with pytest.raises(ValueError, match='synthetic world'):
+    dry_run.describe(config, workdir)

@@ -1,0 +1,27 @@
+"""The teacher that a config names."""
+
+import ml_collections
+import pytest
+
+from gr2_jax import config as config_lib
+from gr2_jax.stages import teachers
+
+
+def test_a_teacher_that_does_not_exist_is_named():
+  config = ml_collections.ConfigDict({'traces': {'teacher': 'parrot'}})
+  with pytest.raises(ValueError, match=r"'parrot'; use one of \[.*'rules'"):
+    teachers.make(config, None, None)
+
+
+@pytest.mark.parametrize(
+  'changed, words',
+  [
+    ({'mode': 'both'}, "mode is 'both'"),
+    ({'near_duplicate': 1.5}, 'near_duplicate = 1.5'),
+    ({'lists': -1}, 'lists is -1'),
+    ({'practice': -2}, 'practice is -2'),
+  ],
+)
+def test_wrong_settings_are_named(changed, words):
+  with pytest.raises(ValueError, match=words):
+    config_lib.build(teachers.TracesConfig, changed)

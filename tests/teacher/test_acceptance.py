@@ -1,0 +1,104 @@
+"""Each reason to turn an answer down, by hand."""
+
+import dataclasses
+
+import pytest
+from scripted import accept, cite, request, sound
+
+from gr2_jax.teacher import acceptance, base, sampling
+
+REJECTION, TARGETED, PRACTICE = (
+  acceptance.REJECTION,
+  acceptance.TARGETED,
+  acceptance.PRACTICE,
+)
+ASKED = request([1, 2, 3], history=[7, 8])
+GOOD = f'Like {cite(8)} it is blue, so {cite(2)}.'
+
+
+def judge(ranking, text=GOOD, mode=REJECTION, asked=ASKED, **fields):
+  answer = base.Answer(ranking, text, **fields)
+  rule = accept(lambda words: len(words) < 150)
+  target = None if mode == PRACTICE else 2
+  return acceptance.judge(answer, asked, target, mode, rule)
+
+
+def test_what_is_kept():
+  for mode in (REJECTION, TARGETED, PRACTICE):
+    assert judge([2, 3, 1], mode=mode) is None
+  # Each citation may stand anywhere, and others beside it.
+  text = f'{cite(2)} and {cite(20)}, after {cite(7)}'
+  assert judge([2, 1, 3], text) is None
+
+
+@pytest.mark.parametrize(
+  'reason, ranking, text',
+  [
+    ('unknown_item', [2, 1, 9], GOOD),
+    ('unknown_item', [2, 2, 9], GOOD),
+    ('repeated_item', [2, 1, 1], GOOD),
+    ('missing_item', [2, 1], GOOD),
+    ('missing_item', [], GOOD),
+    ('empty_explanation', [2, 1, 3], ' \n'),
+    ('too_long', [2, 1, 3], GOOD + ' very' * 50),
+    ('cites_no_history', [2, 1, 3], f'So {cite(2)}.'),
+    # Another user's item, and a level too few, are no history.
+    ('cites_no_history', [2, 1, 3], f'As {cite(6)} so {cite(2)}.'),
+    ('cites_no_history', [2, 1, 3], f'<|sid_begin|><s_a_1>{cite(2)}'),
+    ('cites_not_top', [2, 1, 3], f'As {cite(8)} so {cite(1)}.'),
+    ('wrong_top', [1, 2, 3], f'As {cite(8)} so {cite(1)}.'),
+  ],
+)
+def test_reasons_of_rejection_sampling(reason, ranking, text):
+  assert judge(ranking, text) == reason
+  practised = judge(ranking, text, mode=PRACTICE)
+  assert practised == (None if reason == 'wrong_top' else reason)
+
+
+def test_semantic_ids_must_be_copied_exactly():
+  bare = cite(8).removeprefix('<|sid_begin|>').removesuffix('<|sid_end|>')
+  for wrong in (
+    bare,
+    cite(8).replace('<s_a_1>', '<s_a_01>'),
+    cite(8).replace('<s_b_3>', ' <s_b_3>'),
+    cite(8).upper(),
+  ):
+    assert judge([2, 1, 3], f'{wrong} {cite(2)}') == 'cites_no_history'
+
+
+def test_the_reason_of_an_unreadable_text_comes_first():
+  for problem in ('not_json', 'wrong_keys', 'cut_off', 'refused'):
+    assert judge([], '', problem=problem) == problem
+    assert problem in sampling.REASONS
+
+
+def test_half_a_character_is_no_text():
+  assert judge([2, 1, 3], f'\ud800 {GOOD}') == 'not_json'
+
+
+def test_without_a_history_none_is_cited():
+  asked = request([1, 2, 3], history=[])
+  assert judge([2, 1, 3], f'So {cite(2)}.', asked=asked) is None
+  assert judge([2, 1, 3], 'So be it.', asked=asked) == 'cites_not_top'
+
+
+def test_targeted_the_hint_is_what_must_be_explained():
+  asked = dataclasses.replace(ASKED, hint=2)
+  both = lambda ranking, top: judge(
+    ranking, f'As {cite(8)} so {cite(top)}.', mode=TARGETED, asked=asked
+  )
+  assert both([2, 1, 3], 2) is None
+  # The trace's list will begin with the hint.
+  assert both([1, 2, 3], 2) is None
+  assert both([1, 2, 3], 1) == 'cites_not_top'
+
+
+def test_the_list_that_is_trained_on():
+  assert acceptance.order([3, 1, 4, 2], 4) == [4, 3, 1, 2]
+  assert acceptance.order([4, 3], 4) == [4, 3]
+  assert acceptance.order([3, 1]) == [3, 1]
+
+
+def test_what_the_other_tests_call_sound():
+  asked, answer = request([1, 2, 3]), sound([2, 1, 3])
+  assert acceptance.judge(answer, asked, 2, REJECTION, accept()) is None
