@@ -60,25 +60,5 @@ def get_config(arg: str = ''):
   config.sft.train.steps = 900
   config.sft.train.lr = 1.5e-3
   config.rl.steps = 100
-  if switches.teacher != 'rules':
-    _ask_a_model(config, switches.teacher)
+  common.choose_teacher(config, switches.teacher)
   return config
-
-
-def _ask_a_model(config, teacher: str) -> None:
-  """Lets a language model write the traces.
-
-  Its three steps take more words than those of the rules: about 130 tokens [N].
-  Practice lists are for a teacher that costs nothing; set both numbers to have
-  them all the same.
-  """
-  if teacher not in ('endpoint', 'local'):
-    raise ValueError(
-      f'Switch teacher={teacher!r}: choose rules, endpoint or local.'
-    )
-  config.traces.teacher = teacher
-  config.traces.practice = 0
-  config.sft.practice = 0.0
-  config.rl.explanation_tokens = 128
-  config.rl.max_new_tokens = 192
-  config.sft.train.length = 704

@@ -196,19 +196,6 @@ def _traces() -> dict:
   }
 
 
-def _endpoint() -> dict:
-  """How a server is asked, not what: no stage is done anew for it."""
-  return {
-    'url': '',
-    'concurrency': 8,
-    'timeout': 120.0,
-    'retries': 5,
-    'max_requests': 0,
-    'max_tokens': 0,
-    'structured': 'auto',
-  }
-
-
 def _sft() -> dict:
   return {
     'train': {
@@ -260,3 +247,31 @@ def _rl() -> dict:
     'valid_lists': 0,
     'checkpoint_every': 20,
   }
+
+
+def choose_teacher(config: ml_collections.ConfigDict, teacher: str) -> None:
+  """Says who writes a config's traces.
+
+  The three steps of a language model take more words than those of the rules:
+  about 130 tokens [N]. Practice lists are for a teacher that costs nothing; set
+  both numbers to have them all the same.
+
+  Args:
+    config: of a run, changed here.
+    teacher: 'rules', 'endpoint' or 'local'.
+
+  Raises:
+    ValueError: another teacher.
+  """
+  if teacher not in ('rules', 'endpoint', 'local'):
+    raise ValueError(
+      f'Switch teacher={teacher!r}: choose rules, endpoint or local.'
+    )
+  if teacher == 'rules':
+    return
+  config.traces.teacher = teacher
+  config.traces.practice = 0
+  config.sft.practice = 0.0
+  config.rl.explanation_tokens = 128
+  config.rl.max_new_tokens = 192
+  config.sft.train.length += 128

@@ -30,7 +30,7 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       (pairs of dotted keys and values); `seeds`; `stages` to run; `share`,
       pairs of a key of the config that takes a path and the artifact of the
       first run that all runs get there; `columns`, `stage.number` of what is
-      reported. And where wanted, `branch`, the last stage that all runs of a
+      reported (`evaluate.systems.rl.ndcg@5` in sections). And where wanted, `branch`, the last stage that all runs of a
       seed share, made once by the base; `curves`, `stage.metric` of what is
       kept step by step.
     workdir: gets `NAME/seed_N/`, `sweep.json` and, with curves, `sweep.html`.
@@ -194,12 +194,15 @@ def _get(config: ml_collections.ConfigDict, key: str) -> Any:
 
 
 def _read(workdir: pathlib.Path, column: str) -> Any:
-  """Reads `stage.number` from a stage's summary."""
-  stage, _, name = column.partition('.')
-  summary = files.read_json(workdir / stage / 'summary.json')
-  if name not in summary:
-    raise ValueError(
-      f'The column {column!r} is not in the summary of {stage!r}, which has '
-      f'{sorted(summary)}.'
-    )
-  return summary[name]
+  """Reads `stage.number` from a stage's summary, of a section by more dots."""
+  stage, *names = column.split('.')
+  found = files.read_json(workdir / stage / 'summary.json')
+  for name in names:
+    if not isinstance(found, dict) or name not in found:
+      has = sorted(found) if isinstance(found, dict) else found
+      raise ValueError(
+        f'The column {column!r} is not in the summary of {stage!r}: there is '
+        f'no {name!r} in {has}.'
+      )
+    found = found[name]
+  return found

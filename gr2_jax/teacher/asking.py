@@ -73,7 +73,8 @@ class Asker:
       title: of the progress bar.
 
     Raises:
-      RuntimeError: the teacher left requests out, or answered one twice.
+      RuntimeError: the teacher left requests out, answered one twice, or has a
+        problem that is none of `REASONS`.
     """
     stored = {row: self._journal.get(self._keys[row], attempt) for row in rows}
     missing = [row for row in rows if stored[row] is None]
@@ -114,7 +115,12 @@ class Asker:
     ]
     left = set(range(len(rows)))
     for group in self._teacher.answer(requests, attempt, seeds):
-      for index, _ in group:
+      for index, answer in group:
+        if answer.problem not in (None, *acceptance_lib.REASONS):
+          raise RuntimeError(
+            f'The teacher {self._teacher.name!r} gave {answer.problem!r} as '
+            f'the problem of an answer; use one of {acceptance_lib.REASONS}.'
+          )
         if index not in left:
           raise RuntimeError(
             f'The teacher {self._teacher.name!r} answered request {index} of '

@@ -13,9 +13,13 @@ anew, and those that stayed as they were are not.
 
 import collections
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
@@ -40,15 +44,13 @@ def keys(
   found, seen = [], collections.Counter()
   for (user, position), request in zip(places, requests, strict=True):
     shown = [
-      [int(item) for item in request.history],
-      [int(item) for item in request.candidates],
+      np.asarray(request.history).tolist(),
+      np.asarray(request.candidates).tolist(),
       request.hint,
     ]
-    bare = (user, position, config_lib.fingerprint(shown))
+    bare = (user, position, _hash(shown))
     again, seen[bare] = seen[bare], seen[bare] + 1
-    if again:
-      bare = (user, position, config_lib.fingerprint([*shown, again]))
-    found.append(bare)
+    found.append((user, position, _hash([*shown, again])) if again else bare)
   return found
 
 
@@ -120,6 +122,10 @@ def _line(key: Key, attempt: int, answer: base.Answer) -> dict:
     if field.name not in line and value != field.default:
       line[field.name] = value
   return line
+
+
+def _hash(shown: list) -> str:
+  return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
 
 def _sync(directory: pathlib.Path) -> None:

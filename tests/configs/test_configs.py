@@ -34,7 +34,7 @@ SIZES = {
   'width': 8, 'layers': 1, 'heads': 1, 'kv_heads': 1, 'head_dim': 8,
   'mlp_dim': 8,
 }  # fmt: skip
-SWEEPS = ['reward_world', 'sid_ablation']
+SWEEPS = ['reward_world', 'sid_ablation', 'traces_ablation']
 
 
 @pytest.mark.parametrize('name', sorted(set(NAMES) - set(SWEEPS)))
@@ -83,6 +83,8 @@ def test_every_run_of_a_sweep_builds(name):
     config = sweep.changed(swept.base, changes, 1)
     config_lib.build(SidConfig, config.sid)
     config_lib.build(RLConfig, config.rl)
+    if config.data.kind != 'synthetic':
+      config_lib.build(TracesConfig, config.traces)
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -266,6 +266,8 @@ def test_a_teacher_that_miscounts_is_named(tmp_path):
     answer([[(0, good)]])
   with pytest.raises(RuntimeError, match='request 0 of 1 twice'):
     answer([[(0, good)], [(0, good)]])
+  with pytest.raises(RuntimeError, match="'tired' as the problem"):
+    answer([[(0, dataclasses.replace(good, problem='tired'))]])
   with pytest.raises(RuntimeError, match='request 7'):
     answer([[(7, good)]])
 
