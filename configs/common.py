@@ -193,6 +193,7 @@ def _traces() -> dict:
       'max_tokens': 512,
     },
     'rules': {'noise': 0.2},
+    'local': {'batch_size': 8, 'bucket': 256, 'param_dtype': 'bfloat16'},
   }
 
 

@@ -30,9 +30,9 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       (pairs of dotted keys and values); `seeds`; `stages` to run; `share`,
       pairs of a key of the config that takes a path and the artifact of the
       first run that all runs get there; `columns`, `stage.number` of what is
-      reported (`evaluate.systems.rl.ndcg@5` in sections). And where wanted, `branch`, the last stage that all runs of a
-      seed share, made once by the base; `curves`, `stage.metric` of what is
-      kept step by step.
+      reported, in sections `evaluate.systems.rl.ndcg@5`. And where wanted,
+      `branch`, the last stage that all runs of a seed share, made once by the
+      base; `curves`, `stage.metric` of what is kept step by step.
     workdir: gets `NAME/seed_N/`, `sweep.json` and, with curves, `sweep.html`.
 
   Returns:

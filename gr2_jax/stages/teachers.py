@@ -13,6 +13,7 @@ from gr2_jax.teacher import (
   base,
   budget,
   endpoint,
+  local,
   rules,
 )
 
@@ -39,6 +40,7 @@ class TracesConfig:
       every teacher.
     sampling: how a language model samples.
     rules: fields of `rules.RulesConfig`.
+    local: fields of `local.LocalConfig`.
   """
 
   teacher: str = 'rules'
@@ -52,6 +54,7 @@ class TracesConfig:
   prompt: Mapping = dataclasses.field(default_factory=dict)
   sampling: Mapping = dataclasses.field(default_factory=dict)
   rules: Mapping = dataclasses.field(default_factory=dict)
+  local: Mapping = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     modes = (acceptance.REJECTION, acceptance.TARGETED)
@@ -120,8 +123,19 @@ def _endpoint(config, cfg, store, context) -> endpoint.EndpointTeacher:
   )
 
 
+def _local(config, cfg, store, context) -> local.LocalTeacher:
+  return local.load(
+    cfg.model,
+    context.mesh,
+    dry_run.make_writer(store),
+    dry_run.make_sampling(config.traces),
+    config_lib.build(local.LocalConfig, cfg.local),
+  )
+
+
 # Each makes a teacher of (run's config, its `traces`, artifacts, context).
 MAKERS: dict[str, Callable[..., base.Teacher]] = {
   'rules': _rules,
   'endpoint': _endpoint,
+  'local': _local,
 }

@@ -47,7 +47,7 @@ class LocalConfig:
     for name in ('batch_size', 'bucket'):
       if getattr(self, name) < 1:
         raise ValueError(
-          f'local.{name} is {getattr(self, name)}; give 1 or more.'
+          f'traces.local.{name} is {getattr(self, name)}; give 1 or more.'
         )
 
 
