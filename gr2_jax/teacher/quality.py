@@ -52,7 +52,7 @@ def measure(
     'cited_history': _share(_among(cited, histories)),
     'cited_candidates': _share(_among(cited, rankings)),
     'last_is_top': _share(last_is_top),
-    **{f'distinct_{n}': distinct(explanations, n) for n in ORDERS},
+    **{f'distinct_{n}': round(distinct(explanations, n), 4) for n in ORDERS},
   }
 
 
