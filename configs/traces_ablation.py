@@ -49,7 +49,6 @@ def get_config(arg: str = ''):
     change = {'traces.mode': mode}
     runs[mode] = change
     runs[f'{mode}-priming'] = {**change, **unprimed}
-  metrics = ('recall@1', 'recall@5', 'ndcg@5', 'identity_rate')
   return ml_collections.ConfigDict(
     {
       'base': base,
@@ -66,8 +65,9 @@ def get_config(arg: str = ''):
         *(
           f'evaluate.systems.{system}.{metric}'
           for system in ('prerank', 'sft', 'rl')
-          for metric in metrics[: 3 if system == 'prerank' else 4]
+          for metric in ('recall@1', 'ndcg@5')
         ),
+        'evaluate.systems.rl.identity_rate',
       ],
     }
   )

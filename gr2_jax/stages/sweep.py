@@ -122,11 +122,16 @@ def table(document: Mapping[str, Any]) -> str:
   for entry in document['runs']:
     by_name.setdefault(entry['name'], []).append(entry['results'])
   columns = list(document['runs'][0]['results'])
-  cells = [['run', 'seeds', *(c.partition('.')[2] for c in columns)]]
+  cells = [['run', 'seeds', *map(_title, columns)]]
   for name, results in by_name.items():
     values = [_cell([r[c] for r in results]) for c in columns]
     cells.append([name, str(len(results)), *values])
   return terminal.rows(cells)
+
+
+def _title(column: str) -> str:
+  """Names a column: of `evaluate.systems.rl.recall@1`, `rl.recall@1`."""
+  return column.partition('.')[2].removeprefix('systems.')
 
 
 def _cell(values: Sequence[Any]) -> str:
