@@ -10,7 +10,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
 from gr2_jax.stages import artifacts
-from gr2_jax.teacher import base, messages, sampling, speech
+from gr2_jax.teacher import base, messages, parts, sampling, speech
 from gr2_jax.text import prompts
 
 INPUTS = ('data', 'sid', 'midtrain', 'candidates')
@@ -195,7 +195,8 @@ def make_writer(store: artifacts.Artifacts) -> messages.Writer:
 
   A teacher sees as much history as the prompts of the run itself show, unless
   `traces.prompt.history_items` says otherwise: the model that learns from it
-  cannot cite what it does not see. An explanation has the run's own budget.
+  cannot cite what it does not see. An explanation has the run's own budget, and
+  what a word takes of it is measured on prose of the templates.
 
   Args:
     store: the run; its config has `traces.prompt`, fields of MessageConfig.
@@ -208,6 +209,11 @@ def make_writer(store: artifacts.Artifacts) -> messages.Writer:
   if 'explanation_tokens' in traces:
     given.setdefault('explanation_tokens', traces.explanation_tokens)
   cfg = config_lib.build(messages.MessageConfig, given)
+  if 'tokens_a_word' not in given:
+    prose = ' ' + ' '.join(parts.read(cfg.version)['priming'].split())
+    tokens = len(store.vocab.encode(prose, added='none'))
+    measured = max(round(tokens / len(prose.split()), 2), 1.0)
+    cfg = dataclasses.replace(cfg, tokens_a_word=measured)
   return messages.Writer(store.dataset.items, store.sids, cfg)
 
 

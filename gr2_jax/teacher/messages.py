@@ -15,12 +15,10 @@ import numpy as np
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.teacher import base, catalogue, parts, reading
 
-# How many semantic IDs an explanation may cite, and what a word takes of the
-# run's own vocabulary with the space or the mark beside it [our choice].
+# How many semantic IDs an explanation may cite, and how many words three steps
+# take at the least [our choice].
 CITATIONS = 3
-_TOKENS_A_WORD = 1.5
-# Three steps take a few words each.
-_FEWEST_WORDS = 9
+_FEWEST_WORDS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +31,8 @@ class MessageConfig:
     history_items: at most this many of the last items.
     explanation_tokens: budget of an explanation in tokens of the run's own
       vocabulary, as answers are accepted; the model is told it in words.
+    tokens_a_word: what a word takes of that vocabulary: 1.5 of a pretrained
+      one, more of a small one.
     title_characters: a longer title is cut.
     category_characters: a longer category path loses its root first.
   """
@@ -41,11 +41,17 @@ class MessageConfig:
   priming: bool = True
   history_items: int = 8
   explanation_tokens: int = 40
+  tokens_a_word: float = 1.5
   title_characters: int = 160
   category_characters: int = 120
 
   def __post_init__(self):
-    for name in ('history_items', 'title_characters', 'category_characters'):
+    for name in (
+      'history_items',
+      'tokens_a_word',
+      'title_characters',
+      'category_characters',
+    ):
       if getattr(self, name) < 1:
         raise ValueError(
           f'traces.prompt.{name} is {getattr(self, name)}; give 1 or more.'
@@ -136,7 +142,7 @@ class Writer:
     )
     texts = parts.read(cfg.version)
     self.digest = parts.digest(texts)
-    self.words = _words(cfg.explanation_tokens, sids.shape[1])
+    self.words = _words(cfg, sids.shape[1])
     self._parts = {name: string.Template(text) for name, text in texts.items()}
     priming = f'\n{texts["priming"]}\n' if cfg.priming else ''
     self._system = self._parts['system'].substitute(
@@ -238,15 +244,16 @@ class Writer:
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _words(tokens: int, levels: int) -> int:
+def _words(cfg: MessageConfig, levels: int) -> int:
   """Returns how many words fit a budget beside the citations."""
-  citations = CITATIONS * (levels + 2)
-  words = int((tokens - citations) / _TOKENS_A_WORD)
+  tokens, citations = cfg.explanation_tokens, CITATIONS * (levels + 2)
+  words = int((tokens - citations) / cfg.tokens_a_word)
   if words < _FEWEST_WORDS:
     raise ValueError(
-      f'An explanation of {tokens} tokens has room for {words} words beside '
-      f'{CITATIONS} semantic IDs ({citations} tokens), but three steps take '
-      f'{_FEWEST_WORDS}: raise rl.explanation_tokens (and with it '
-      'rl.max_new_tokens and sft.train.length).'
+      f'An explanation of {tokens} tokens has room for {words} words of '
+      f'{cfg.tokens_a_word} tokens beside {CITATIONS} semantic IDs '
+      f'({citations} tokens), but three steps take {_FEWEST_WORDS}: raise '
+      'rl.explanation_tokens (and with it rl.max_new_tokens and '
+      'sft.train.length).'
     )
   return words

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import artifacts, dry_run
 from gr2_jax.teacher import base, messages
+from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import wording
 
 search = hypothesis.settings(deadline=None, max_examples=60)
 # Titles and semantic IDs of which none is part of another.
@@ -20,6 +22,7 @@ ITEMS = [
 ]
 SIDS = np.stack([np.arange(40) // 8, np.arange(40) % 8], axis=1)
 WRITER = messages.Writer(ITEMS, SIDS, messages.MessageConfig())
+VOCAB = vocab_lib.Vocab.train(wording.corpus(ITEMS), 400, 5, 8)
 SID = re.compile(r'<\|sid_begin\|><s_a_(\d+)><s_b_(\d+)><\|sid_end\|>')
 
 
@@ -82,7 +85,7 @@ def _store(sequences, target, mode='rejection'):
     {
       'data': {'split': {}},
       'text': {'prompt': {'history_items': 4}},
-      'traces': {'mode': mode},
+      'traces': {'mode': mode, 'explanation_tokens': 100},
     }
   )
   store = artifacts.Artifacts(config, None)
@@ -90,6 +93,7 @@ def _store(sequences, target, mode='rejection'):
     'made-up', ITEMS, {f'u{u:02}': s for u, s in enumerate(sequences)}
   )
   store.__dict__['sids'] = SIDS
+  store.__dict__['vocab'] = VOCAB
   users = len(sequences)
   candidates = np.stack(
     [np.random.default_rng(u).permutation(40)[:6] for u in range(users)]

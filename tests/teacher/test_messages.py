@@ -95,7 +95,8 @@ def test_the_budget_is_told_in_words():
   assert writer.words == 18
   assert 'at most 18 words' in writer.messages(REQUEST)[0]['content']
   assert _writer(explanation_tokens=70).words == 38
-  with pytest.raises(ValueError, match='20 tokens .*raise rl.explanation_tok'):
+  assert _writer(explanation_tokens=70, tokens_a_word=2.9).words == 20
+  with pytest.raises(ValueError, match='20 tokens .* 5 words.*raise rl.expl'):
     _writer(explanation_tokens=20)
 
 
