@@ -140,3 +140,18 @@ def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
 def test_mistakes_are_named(made, tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
     sweep.run(_sweep(**changes), tmp_path)
+
+
+def test_a_column_of_a_section(tmp_path):
+  (tmp_path / 'evaluate').mkdir()
+  summary = {'n': 3, 'systems': {'rl': {'recall@1': 0.25}}}
+  files.write_json(tmp_path / 'evaluate' / 'summary.json', summary)
+  name = 'evaluate.systems.rl.recall@1'
+  assert sweep._read(tmp_path, name) == 0.25
+  entry = {'name': 'a', 'seed': 0, 'changes': {}, 'results': {name: 0.25}}
+  lines = sweep.table({'runs': [entry]}).splitlines()
+  assert lines[0].split() == ['run', 'seeds', 'rl.recall@1']
+  with pytest.raises(ValueError, match=r"no 'x' in \['rl'\]"):
+    sweep._read(tmp_path, 'evaluate.systems.x.recall@1')
+  with pytest.raises(ValueError, match="no 'rl' in 3"):
+    sweep._read(tmp_path, 'evaluate.n.rl')
