@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import ml_collections
 import numpy as np
 
-from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
 from gr2_jax.stages import artifacts
-from gr2_jax.teacher import base, messages, parts, sampling, speech
-from gr2_jax.text import prompts
+from gr2_jax.stages import requests as requests_lib
+from gr2_jax.teacher import sampling, speech
 
 INPUTS = ('data', 'sid', 'midtrain', 'candidates')
 # So many prompts are measured, spread from the first list to the last.
@@ -93,7 +92,7 @@ class DryRun:
     self.teacher = traces.get('teacher', 'rules')
     self.model = traces.get('model', '')
     self.mode = traces.get('mode', sampling.REJECTION)
-    self._writer = make_writer(self._store)
+    self._writer = requests_lib.make_writer(self._store)
     self._speech = None
     self.counted_by = (
       "the run's own vocabulary, an estimate: a large model has longer pieces"
@@ -113,12 +112,19 @@ class DryRun:
   def examples(self) -> Iterator[tuple[str, str, int]]:
     """Yields a prompt of each kind: (what it is, as it is sent, tokens)."""
     shown = [
-      (mode, request(self._store, self._hits, 0, mode == sampling.TARGETED))
+      (
+        mode,
+        requests_lib.request(
+          self._store, self._hits, 0, mode == sampling.TARGETED
+        ),
+      )
       for mode in (sampling.REJECTION, sampling.TARGETED)
     ]
     shown.sort(key=lambda pair: pair[0] != self.mode)
     if self._practice:
-      shown.append((sampling.PRACTICE, request(self._store, self._others, 0)))
+      shown.append(
+        (sampling.PRACTICE, requests_lib.request(self._store, self._others, 0))
+      )
     for kind, asked in shown:
       told = self._writer.messages(asked)
       used = kind in (self.mode, sampling.PRACTICE)
@@ -133,7 +139,7 @@ class DryRun:
     rows = np.linspace(0, len(self._hits) - 1, min(number, _MEASURED))
     hinted = self.mode == sampling.TARGETED
     requests = [
-      request(self._store, self._hits, row, hinted)
+      requests_lib.request(self._store, self._hits, row, hinted)
       for row in rows.astype(int).tolist()
     ]
     lengths = [self._count(self._writer.messages(r)) for r in requests]
@@ -145,7 +151,7 @@ class DryRun:
       prompt=float(np.mean(lengths)),
       longest_prompt=max(lengths),
       answer=self._length(self._writer.longest(longest)),
-      max_tokens=make_sampling(self._traces).max_tokens,
+      max_tokens=requests_lib.make_sampling(self._traces).max_tokens,
     )
 
   @property
@@ -167,61 +173,6 @@ class DryRun:
       return len(self._speech.tokenizer.encode(text).ids)
     # A foreign model has no tokens for semantic IDs: they are spelled.
     return len(self._store.vocab.encode(text, added='none'))
-
-
-def request(
-  store: artifacts.Artifacts,
-  lists: artifacts.Lists,
-  row: int,
-  hinted: bool = False,
-) -> base.Request:
-  """Returns what is asked about one of a run's lists.
-
-  Args:
-    store: the run.
-    lists: N lists.
-    row: which one.
-    hinted: whether the target is told; of the rest of a list it is not read.
-  """
-  items = lists.candidates[row]
-  hint = int(items[lists.target[row]]) if hinted else None
-  history = store.history(int(lists.user[row]), int(lists.position[row]))
-  # A list shorter than K is filled up with -1.
-  return base.Request(history, items[items >= 0], hint)
-
-
-def make_writer(store: artifacts.Artifacts) -> messages.Writer:
-  """Makes what writes the messages of a run.
-
-  A teacher sees as much history as the prompts of the run itself show, unless
-  `traces.prompt.history_items` says otherwise: the model that learns from it
-  cannot cite what it does not see. An explanation has the run's own budget, and
-  what a word takes of it is measured on prose of the templates.
-
-  Args:
-    store: the run; its config has `traces.prompt`, fields of MessageConfig.
-  """
-  traces = store.config.traces
-  given = config_lib.to_dict(traces.get('prompt', {}))
-  own = config_lib.build(prompts.PromptConfig, store.config.text.prompt)
-  if not given.get('history_items'):
-    given['history_items'] = own.history_items
-  if 'explanation_tokens' in traces:
-    given.setdefault('explanation_tokens', traces.explanation_tokens)
-  cfg = config_lib.build(messages.MessageConfig, given)
-  if 'tokens_a_word' not in given:
-    prose = ' ' + ' '.join(parts.read(cfg.version)['priming'].split())
-    tokens = len(store.vocab.encode(prose, added='none'))
-    measured = max(round(tokens / len(prose.split()), 2), 1.0)
-    cfg = dataclasses.replace(cfg, tokens_a_word=measured)
-  return messages.Writer(store.dataset.items, store.sids, cfg)
-
-
-def make_sampling(
-  traces: ml_collections.ConfigDict,
-) -> messages.SamplingConfig:
-  """Reads how a language model samples; `traces` is a section of a config."""
-  return config_lib.build(messages.SamplingConfig, traces.get('sampling', {}))
 
 
 def describe(

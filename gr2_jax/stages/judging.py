@@ -7,7 +7,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, progress
-from gr2_jax.stages import artifacts, dry_run
+from gr2_jax.stages import artifacts, requests
 from gr2_jax.teacher import base, judge, messages
 
 
@@ -48,7 +48,7 @@ def run(
   drawn = np.random.default_rng(seed).permutation(len(traces))[:sample]
   if not len(drawn):
     raise ValueError(f'--sample={sample} of {len(traces)} traces is nothing.')
-  grader = make(dry_run.make_writer(store))
+  grader = make(requests.make_writer(store))
   asked = [
     (trace, aspect)
     for trace in [traces[row] for row in sorted(drawn.tolist())]

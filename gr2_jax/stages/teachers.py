@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 from gr2_jax import config as config_lib
-from gr2_jax.stages import artifacts, dry_run, runner
+from gr2_jax.stages import artifacts, requests, runner
 from gr2_jax.teacher import (
   acceptance,
   address,
@@ -115,8 +115,8 @@ def _rules(config, cfg, store, context) -> rules.RulesTeacher:
 def _endpoint(config, cfg, store, context) -> endpoint.EndpointTeacher:
   answers = context.directory / 'answers'
   return endpoint.EndpointTeacher(
-    dry_run.make_writer(store),
-    dry_run.make_sampling(config.traces),
+    requests.make_writer(store),
+    requests.make_sampling(config.traces),
     config_lib.build(address.EndpointConfig, config.endpoint),
     cfg.model,
     budget.spent(answers, cfg.model),
@@ -127,8 +127,8 @@ def _local(config, cfg, store, context) -> local.LocalTeacher:
   return local.load(
     cfg.model,
     context.mesh,
-    dry_run.make_writer(store),
-    dry_run.make_sampling(config.traces),
+    requests.make_writer(store),
+    requests.make_sampling(config.traces),
     config_lib.build(local.LocalConfig, cfg.local),
   )
 

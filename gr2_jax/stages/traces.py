@@ -14,6 +14,7 @@ changed config does the stage anew: a language model's answers cost money, and
 with more lists, more attempts or another acceptance they are still good.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import ml_collections
@@ -21,7 +22,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
-from gr2_jax.stages import artifacts, runner, teachers
+from gr2_jax.stages import artifacts, requests, runner, teachers
 from gr2_jax.teacher import (
   acceptance,
   asking,
@@ -162,18 +163,13 @@ class _Sampler:
 
   def _tasks(self, lists: artifacts.Lists) -> list[asking.Task]:
     tasks = []
-    for user, position, candidates, place in zip(
-      lists.user.tolist(),
-      lists.position.tolist(),
-      lists.candidates,
-      lists.target.tolist(),
-      strict=True,
-    ):
-      history = self._history(user, position)
-      # A list shorter than K is filled up with -1.
-      request = base.Request(history, candidates[candidates >= 0])
-      target = int(candidates[place]) if place >= 0 else None
-      tasks.append(asking.Task(user, position, request, target))
+    for row, place in enumerate(lists.target.tolist()):
+      asked = requests.request(self._store, lists, row)
+      # What is not shown cannot be cited.
+      asked = dataclasses.replace(asked, history=asked.history[-self._shown :])
+      target = int(lists.candidates[row, place]) if place >= 0 else None
+      where = int(lists.user[row]), int(lists.position[row])
+      tasks.append(asking.Task(*where, asked, target))
     return tasks
 
   def _history(self, user: int, position: int) -> np.ndarray:

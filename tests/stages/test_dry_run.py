@@ -7,7 +7,7 @@ import pytest
 import small
 
 from gr2_jax import files
-from gr2_jax.stages import artifacts, dry_run
+from gr2_jax.stages import artifacts, dry_run, requests
 from gr2_jax.teacher import messages
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
@@ -138,7 +138,7 @@ def test_a_teacher_sees_no_more_history_than_the_run_shows(run):
 def test_the_words_that_are_asked_for_fit_the_budget(run):
   config, workdir = run
   store = artifacts.Artifacts(config, workdir)
-  writer = dry_run.make_writer(store)
+  writer = requests.make_writer(store)
   # A vocabulary of 400 pieces cuts words into letters.
   assert writer.cfg.tokens_a_word > 2.5
   words = 'the latest items lead to what is used together with them'.split()
@@ -147,7 +147,7 @@ def test_the_words_that_are_asked_for_fit_the_budget(run):
   used = len(store.vocab.encode(f' {text}', added='none')) + cited
   assert 60 < used <= 110
   config.traces.prompt.tokens_a_word = 2.0
-  assert dry_run.make_writer(store).words == (100 - cited) // 2
+  assert requests.make_writer(store).words == (100 - cited) // 2
 
 
 def test_a_local_model_counts_and_writes_by_its_own_tokenizer(run, tmp_path):

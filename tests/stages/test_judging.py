@@ -19,7 +19,8 @@ def graded(workdir):
   config = ml_collections.ConfigDict(
     {
       'text': {'prompt': {'max_candidates': 3}},
-      'traces': {'explanation_tokens': 80},
+      # Else it is measured in the vocabulary, which is not here.
+      'traces': {'explanation_tokens': 80, 'prompt': {'tokens_a_word': 2.0}},
     }
   )
   config_lib.save(config, workdir / 'config.json')

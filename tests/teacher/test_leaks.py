@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import artifacts, dry_run
+from gr2_jax.stages import artifacts, requests
 from gr2_jax.teacher import base, messages
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
@@ -111,9 +111,9 @@ def _store(sequences, target, mode='rejection'):
 
 def _prompts(sequences, target):
   store, lists = _store(sequences, target)
-  writer = dry_run.make_writer(store)
+  writer = requests.make_writer(store)
   return [
-    writer.messages(dry_run.request(store, lists, row))
+    writer.messages(requests.request(store, lists, row))
     for row in range(len(lists))
   ]
 
