@@ -5,9 +5,10 @@ import pathlib
 
 from absl import logging
 
-from launch import memory
+from launch import memory, tpu
 
 memory.keep()
+tpu.set_flags()
 # XLA's CPU backend reads its flags when JAX starts.
 os.environ.setdefault(
   'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'

@@ -1,10 +1,13 @@
 """What every command sets up: the cache of compiled programs is on."""
 
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from launch import tpu
 
 _PROGRAM = """
 import jax
@@ -29,3 +32,19 @@ def test_compiled_programs_are_kept_by_default(tmp_path, own):
   place, enabled = result.stdout.split()
   assert place == own if own else str(tmp_path / 'xla')
   assert enabled == 'True'
+
+
+@pytest.mark.parametrize(
+  'given, want',
+  [
+    (None, '--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000'),
+    ('--a=1', '--a=1 --xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000'),
+    *[('--xla_jf_spmd_threshold_for_windowed_einsum_mib=0 --b',) * 2],
+  ],
+)
+def test_the_tpu_compiler_gets_its_flags(monkeypatch, given, want):
+  monkeypatch.delenv('LIBTPU_INIT_ARGS', raising=False)
+  if given:
+    monkeypatch.setenv('LIBTPU_INIT_ARGS', given)
+  tpu.set_flags()
+  assert os.environ['LIBTPU_INIT_ARGS'] == want
