@@ -190,7 +190,7 @@ def _traces() -> dict:
       'temperature_step': 0.1,
       'top_temperature': 1.2,
       'top_p': 0.95,
-      'max_tokens': 512,
+      'max_tokens': 1024,
     },
     'rules': {'noise': 0.2},
     'local': {'batch_size': 8, 'bucket': 256, 'param_dtype': 'bfloat16'},

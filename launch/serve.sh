@@ -8,14 +8,6 @@ shift
 # The name by which the server knows it, too.
 if [ -d "$model" ]; then model=$(realpath "$model"); fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-file=launch/serve_requirements.txt
-if ! cmp -s "$file" .venv-serve/installed; then
-  bash launch/setup.sh
-  .venv/bin/python -m venv .venv-serve
-  echo "Installing $file into .venv-serve"
-  .venv-serve/bin/python -m pip install --quiet --disable-pip-version-check \
-    -r "$file"
-  cp "$file" .venv-serve/installed
-fi
+bash launch/environment.sh .venv-serve launch/serve_requirements.txt
 echo "Serving --config.traces.model=$model"
 exec .venv-serve/bin/transformers serve "$model" "$@"
