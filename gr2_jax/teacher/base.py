@@ -30,8 +30,8 @@ class Answer:
   Attributes:
     ranking: item indices, best first; empty where the text cannot be read.
     explanation: why, in three short steps, citing wrapped semantic IDs.
-    problem: why the text cannot be read, one of `sampling.REASONS`; None where
-      it can.
+    problem: why the text cannot be read, one of `acceptance.REASONS`; None
+      where it can.
     text: what a language model wrote, whole; empty for the rules.
     prompt_tokens: that a language model read.
     completion_tokens: that it wrote.

@@ -5,14 +5,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gr2_jax.teacher import address, base, dialect, reply
+from gr2_jax.teacher import acceptance, address, base, dialect, reply
 
 if TYPE_CHECKING:
   from gr2_jax.teacher import messages
 
-# `sampling.REASONS` of answers that are not read.
-_CUT_OFF, _REFUSED = 'cut_off', 'refused'
-_PROBLEMS = {reply.LENGTH: _CUT_OFF, reply.REFUSED: _REFUSED}
+# Of answers that are not read.
+_PROBLEMS = {
+  reply.LENGTH: acceptance.CUT_OFF,
+  reply.REFUSED: acceptance.REFUSED,
+}
 
 
 class EndpointTeacher:

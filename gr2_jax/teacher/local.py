@@ -12,12 +12,9 @@ from gr2_jax import sharding
 from gr2_jax.decode import filters, sampler
 from gr2_jax.lm import foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import base, messages
+from gr2_jax.teacher import acceptance, base, messages
 from gr2_jax.teacher import speech as speech_lib
 from gr2_jax.text import answer, prompts
-
-# `sampling.REASONS` has it.
-CUT_OFF = 'cut_off'
 
 _keys = jax.jit(jax.vmap(jax.random.key))
 
@@ -204,7 +201,7 @@ class LocalTeacher:
   ) -> base.Answer:
     ended = bool(tokens) and tokens[-1] in self._speech.ends
     text = self._speech.decode(tokens[:-1] if ended else tokens)
-    read = base.Answer([], '', CUT_OFF, text)
+    read = base.Answer([], '', acceptance.CUT_OFF, text)
     if ended:
       read = self._writer.read(text, request)
     return dataclasses.replace(

@@ -8,13 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gr2_jax.teacher import base
+from gr2_jax.teacher import acceptance, base
 from gr2_jax.text import vocab as vocab_lib
-
-# `sampling.REASONS` has them.
-NOT_JSON = 'not_json'
-WRONG_KEYS = 'wrong_keys'
-UNKNOWN_ITEM = 'unknown_item'
 
 _KEYS = ('explanation', 'recommendations')
 _THINK, _THOUGHT = '<think>', '</think>'
@@ -40,17 +35,17 @@ def read(text: str, index: Mapping[str, int]) -> base.Answer:
   try:
     value = _parse(unwrap(text))
   except (ValueError, RecursionError):
-    return problem(NOT_JSON)
+    return problem(acceptance.NOT_JSON)
   if not isinstance(value, dict) or set(value) != set(_KEYS):
-    return problem(WRONG_KEYS)
+    return problem(acceptance.WRONG_KEYS)
   explanation, named = (value[key] for key in _KEYS)
   if not isinstance(explanation, str) or not isinstance(named, list):
-    return problem(WRONG_KEYS)
+    return problem(acceptance.WRONG_KEYS)
   if not all(isinstance(name, str) for name in named):
-    return problem(WRONG_KEYS)
+    return problem(acceptance.WRONG_KEYS)
   ranking = [index.get(_bare(name)) for name in named]
   if None in ranking:
-    return problem(UNKNOWN_ITEM)
+    return problem(acceptance.UNKNOWN_ITEM)
   return base.Answer(ranking, explanation, text=text)
 
 
