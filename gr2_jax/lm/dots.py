@@ -1,12 +1,12 @@
 """The one matmul of the models: chooses operand order and operand type.
 
-On CPU only some layouts of a product reach the fast kernels, and autodiff
-writes the gradients in layouts that miss them; this helper writes forward and
-backward products itself, with the operand that owns the output's first free
-axis first.
+On CPU only some layouts of a product reach the fast kernels: XLA copies what
+does not lie so, on one core, and autodiff writes the gradients without a look
+at it. This helper writes forward and backward products itself.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,30 +18,66 @@ def _names(spec: str) -> tuple[str, str, str]:
   return x, y, out
 
 
+def _moved(xs: str, ys: str, out: str, sizes: dict[str, int]) -> int:
+  """Counts the elements that XLA copies for a product with `xs` first.
+
+  Its kernel reads [batch, free, summed] and [batch, summed, free] (or the
+  latter's last two changed), and writes [batch, free of x, free of y].
+
+  Args:
+    xs: letters of the first operand.
+    ys: letters of the second.
+    out: letters of the result.
+    sizes: of the axes.
+  """
+  batch, summed, x_free, y_free = _roles(xs, ys, out, sizes)
+  size = lambda names: _size(names, sizes)
+  return (
+    (xs != batch + x_free + summed) * size(xs)
+    + (ys not in (batch + summed + y_free, batch + y_free + summed)) * size(ys)
+    + (out != batch + x_free + y_free) * size(out)
+  )
+
+
+def _roles(
+  xs: str, ys: str, out: str, sizes: dict[str, int]
+) -> tuple[str, str, str, str]:
+  """Returns letters: batch, summed (as the larger has them), free of each."""
+  batch = ''.join(c for c in out if c in xs and c in ys)
+  free = [''.join(c for c in s if c in out and c not in batch) for s in (xs, ys)]
+  larger = max(xs, ys, key=lambda names: _size(names, sizes))
+  return batch, ''.join(c for c in larger if c not in out), *free
+
+
+def _size(names: str, sizes: dict[str, int]) -> int:
+  return math.prod(sizes[c] for c in names)
+
+
 def _dot(
   x: jax.Array, y: jax.Array, xs: str, ys: str, out: str, bf16: bool
 ) -> jax.Array:
-  batch = [c for c in out if c in xs and c in ys]
-  free = [c for c in out if c not in batch]
-  if free and free[0] in ys:
+  sizes = dict(zip(xs + ys, x.shape + y.shape, strict=True))
+  if bf16:
+    # The operand with the output's first free axis comes first. A result that
+    # is transposed afterwards XLA on CPU turns into a product that reads its
+    # first operand transposed, for which it has no bfloat16 kernel: an error.
+    swap = next((c in ys for c in out if not (c in xs and c in ys)), False)
+  else:
+    swap = _moved(ys, xs, out, sizes) < _moved(xs, ys, out, sizes)
+  if swap:
     x, y, xs, ys = y, x, ys, xs
-  summed = [c for c in xs if c in ys and c not in out]
+  batch, summed, x_free, y_free = _roles(xs, ys, out, sizes)
   kind = jnp.bfloat16 if bf16 else jnp.float32
-  x, y = x.astype(kind), y.astype(kind)
   product = jax.lax.dot_general(
-    x,
-    y,
+    x.astype(kind),
+    y.astype(kind),
     (
       ([xs.index(c) for c in summed], [ys.index(c) for c in summed]),
       ([xs.index(c) for c in batch], [ys.index(c) for c in batch]),
     ),
     preferred_element_type=jnp.float32,
   )
-  names = (
-    batch
-    + [c for c in xs if c not in batch and c not in summed]
-    + [c for c in ys if c not in batch and c not in summed]
-  )
+  names = batch + x_free + y_free
   return jnp.transpose(product, [names.index(c) for c in out])
 
 
