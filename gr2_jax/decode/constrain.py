@@ -47,6 +47,35 @@ def answer_length(
   return explanation_tokens + num_candidates * (fmt.levels + 1) + 3
 
 
+def check_length(
+  fmt: answer.AnswerFormat,
+  num_candidates: int,
+  max_new_tokens: int,
+  explanation_tokens: int,
+) -> None:
+  """Raises ValueError where a constrained answer does not fit.
+
+  Args:
+    fmt: the answer format.
+    num_candidates: K.
+    max_new_tokens: of the answer.
+    explanation_tokens: the explanation's budget.
+  """
+  if num_candidates < 1:
+    raise ValueError(
+      'Constrained decoding needs candidates, but candidate_sids has none: '
+      'give lists, or decode without the constraint.'
+    )
+  need = answer_length(fmt, num_candidates, explanation_tokens)
+  if max_new_tokens < need:
+    raise ValueError(
+      f'A constrained answer of {num_candidates} candidates with '
+      f'explanation_tokens={explanation_tokens} takes up to {need} tokens, '
+      f'more than max_new_tokens={max_new_tokens}: raise max_new_tokens or '
+      'lower explanation_tokens.'
+    )
+
+
 @functools.lru_cache(maxsize=8)
 def banned(fmt: answer.AnswerFormat, vocab_size: int) -> np.ndarray:
   """Returns which ids no explanation may hold.

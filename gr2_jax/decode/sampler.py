@@ -17,11 +17,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gr2_jax.decode import cache, next_token
+from gr2_jax.decode import cache, next_token, parts
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import filters as filters_lib
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder
+from gr2_jax.lm import decoder, tables
 from gr2_jax.text import answer
 
 
@@ -124,10 +124,15 @@ def sample(
   """
   if constrain:
     budget = max_new_tokens, explanation_tokens
-    _check_length(fmt, candidate_sids.shape[1], *budget)
+    constraints.check_length(fmt, candidate_sids.shape[1], *budget)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
+  served = [parts.Part(config, fmt, constrain)]
+  if constrain:
+    served.append(dataclasses.replace(served[0], listing=True))
+  table = tables.output(config, params)
   run = Run(
     model=model,
+    tables=tuple((part, part.rows(table)) for part in served),
     prompts=cache.read(model, prompts, valid),
     shape=(prompts.shape[0], num_samples, max_new_tokens),
     key=key,
@@ -141,34 +146,14 @@ def sample(
   return run.whole(cache.empty_tail(config, *run.shape))
 
 
-def _check_length(
-  fmt: answer.AnswerFormat,
-  num_candidates: int,
-  max_new_tokens: int,
-  explanation_tokens: int,
-) -> None:
-  """Raises where a constrained answer does not fit."""
-  if num_candidates < 1:
-    raise ValueError(
-      'Constrained decoding needs candidates, but candidate_sids has none: '
-      'give lists, or decode without the constraint.'
-    )
-  need = constraints.answer_length(fmt, num_candidates, explanation_tokens)
-  if max_new_tokens < need:
-    raise ValueError(
-      f'A constrained answer of {num_candidates} candidates with '
-      f'explanation_tokens={explanation_tokens} takes up to {need} tokens, '
-      f'more than max_new_tokens={max_new_tokens}: raise max_new_tokens or '
-      'lower explanation_tokens.'
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
   """What stays the same while the loop runs; see `sample`.
 
   Attributes:
     model: `Decoder.apply` with the parameters.
+    tables: the whole vocabulary, and with the constraint the list's part of
+      it, with their rows.
     prompts: that were read.
     shape: (Q, G, S).
     key: of this call, or of each prompt.
@@ -181,6 +166,7 @@ class Run:
   """
 
   model: Any
+  tables: tuple[tuple[parts.Part, jax.Array], ...]
   prompts: cache.Prompts
   shape: tuple[int, int, int]
   key: jax.Array
@@ -240,24 +226,51 @@ class Run:
 
   def write(self, loop: Loop, hidden: jax.Array) -> Loop:
     """Draws a token of each rollout from its state [Q, G or 1, D]."""
-    logits = self.model(hidden, method='unembed')
     shape = self.shape[:2]
-    allowed = jnp.full((*shape, loop.samples.allowed.shape[-1]), -1, jnp.int32)
-    if self.constrain:
-      logits = constraints.ban(logits, self.fmt)
-      allowed = constraints.allowed(
-        loop.machine,
-        loop.step,
-        *self.candidates,
-        self.fmt,
-        self.explanation_tokens,
-      )
-    logits = jnp.broadcast_to(logits, (*shape, logits.shape[-1]))
     uniform = next_token.uniform(self.key, loop.step, shape)
-    drawn = next_token.draw(
-      uniform, logits, self.temperature, allowed, self.constrain, self.filters
+    allowed = jnp.full((*shape, loop.samples.allowed.shape[-1]), -1, jnp.int32)
+    if not self.constrain:
+      drawn = self._draw(self.tables[0], uniform, hidden, allowed)
+      return self._record(loop, *drawn, allowed)
+    allowed = constraints.allowed(
+      loop.machine,
+      loop.step,
+      *self.candidates,
+      self.fmt,
+      self.explanation_tokens,
+    )
+    explaining, listing = (
+      functools.partial(self._draw, x) for x in self.tables
+    )
+    drawn = jax.lax.cond(
+      loop.step < parts.begin(self.explanation_tokens),
+      explaining,
+      listing,
+      uniform,
+      hidden,
+      allowed,
     )
     return self._record(loop, *drawn, allowed)
+
+  def _draw(
+    self,
+    table: tuple[parts.Part, jax.Array],
+    uniform: jax.Array,
+    hidden: jax.Array,
+    allowed: jax.Array,
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draws from a part of the vocabulary; see `next_token.draw`."""
+    part, rows = table
+    logits = part.logits(rows, hidden)
+    tokens, *scores = next_token.draw(
+      uniform,
+      jnp.broadcast_to(logits, (*self.shape[:2], logits.shape[-1])),
+      self.temperature,
+      part.inside(allowed),
+      self.constrain,
+      self.filters,
+    )
+    return part.outside(tokens), *scores
 
   def _record(
     self,

@@ -44,7 +44,9 @@ def _roles(
 ) -> tuple[str, str, str, str]:
   """Returns letters: batch, summed (as the larger has them), free of each."""
   batch = ''.join(c for c in out if c in xs and c in ys)
-  free = [''.join(c for c in s if c in out and c not in batch) for s in (xs, ys)]
+  free = [
+    ''.join(c for c in s if c in out and c not in batch) for s in (xs, ys)
+  ]
   larger = max(xs, ys, key=lambda names: _size(names, sizes))
   return batch, ''.join(c for c in larger if c not in out), *free
 

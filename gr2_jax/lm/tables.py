@@ -36,21 +36,34 @@ def output(config: LMConfig, params: Any) -> jax.Array:
   return params['embedding' if config.tie_embeddings else 'output']
 
 
-def unembed(config: LMConfig, table: jax.Array, hidden: jax.Array) -> jax.Array:
-  """Projects states to logits.
+def project(config: LMConfig, rows: jax.Array, hidden: jax.Array) -> jax.Array:
+  """Projects states to the logits of some tokens.
 
   Args:
     config: says the type of the operands.
-    table: float [V, D], or rows of it.
+    rows: float [N, D], of the table.
+    hidden: [..., D].
+
+  Returns:
+    float32 [..., N].
+  """
+  letters = 'abcxyz'[: hidden.ndim - 1]
+  spec = f'{letters}d,vd->{letters}v'
+  return dots.einsum(spec, hidden, rows, config.bf16_matmul)
+
+
+def unembed(config: LMConfig, table: jax.Array, hidden: jax.Array) -> jax.Array:
+  """Projects states to logits, split over the mesh like the vocabulary.
+
+  Args:
+    config: says the type of the operands.
+    table: float [V, D].
     hidden: [..., D].
 
   Returns:
     float32 [..., V].
   """
-  letters = 'abcxyz'[: hidden.ndim - 1]
-  logits = dots.einsum(
-    f'{letters}d,vd->{letters}v', hidden, table, config.bf16_matmul
-  )
+  logits = project(config, table, hidden)
   if hidden.ndim in (3, 4):
     middle = ('group', 'length')[4 - hidden.ndim :]
     logits = sharding.constrain(logits, 'batch', *middle, 'vocab')

@@ -1,5 +1,6 @@
 """The loss of an update: each prompt is read once for its G answers."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr2_jax.decode import constrain
+from gr2_jax.decode import parts
 from gr2_jax.lm import decoder, tables
 from gr2_jax.lm import logps as logps_lib
 from gr2_jax.lm.config import LMConfig
@@ -36,14 +37,20 @@ def score(
   Returns:
     (log-probs, entropies), float32 [Q, G, S].
   """
-  return logps_lib.chunked_logps(
-    _unembed(model, config, fmt),
-    tables.output(model, params),
-    _states(model, params, groups),
-    groups.tokens,
-    config.temperature,
-    groups.allowed,
-  )
+  table = tables.output(model, params)
+
+  def score_part(part, tokens, allowed, states):
+    return logps_lib.chunked_logps(
+      part.logits,
+      part.rows(table),
+      states,
+      tokens,
+      config.temperature,
+      allowed,
+    )
+
+  states = _states(model, params, groups)
+  return _by_parts(model, config, fmt, score_part, groups, states)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'config', 'fmt'))
@@ -99,27 +106,69 @@ def score_beside(
     (log-probs, entropies, KL(LM || reference)), float32 [Q, G, S].
   """
   frozen = jax.lax.stop_gradient(frozen)
-  unembed = _unembed(model, config, fmt)
-  unembed_frozen = _unembed(reference, config, fmt)
+  both_tables = tables.output(model, params), tables.output(reference, frozen)
 
-  def compare(both, tokens, states, others, allowed):
-    logits, limits = unembed(both[0], states), (config.temperature, allowed)
-    other_logits = unembed_frozen(both[1], others)
-    kl = logps_lib.token_kl(logits, other_logits, *limits)
-    return *logps_lib.token_logps(logits, tokens, *limits), kl
+  def score_part(part, tokens, allowed, states, others):
+    beside = dataclasses.replace(part, model=reference)
 
-  return logps_lib.chunked(
-    compare,
-    model.vocab_size + reference.vocab_size,
-    (
-      tables.output(model, params),
-      tables.output(reference, frozen),
-    ),
-    groups.tokens,
-    _states(model, params, groups),
-    _states(reference, frozen, groups),
-    groups.allowed,
-  )
+    def compare(rows, tokens, states, others, allowed):
+      logits, limits = (
+        part.logits(rows[0], states),
+        (config.temperature, allowed),
+      )
+      kl = logps_lib.token_kl(logits, beside.logits(rows[1], others), *limits)
+      return *logps_lib.token_logps(logits, tokens, *limits), kl
+
+    rows = tuple(part.rows(table) for table in both_tables)
+    width = sum(len(x) for x in rows)
+    return logps_lib.chunked(
+      compare, width, rows, tokens, states, others, allowed
+    )
+
+  states = _states(model, params, groups), _states(reference, frozen, groups)
+  return _by_parts(model, config, fmt, score_part, groups, *states)
+
+
+def _by_parts(
+  model: LMConfig,
+  config: RLConfig,
+  fmt: AnswerFormat,
+  score_part: Callable[..., tuple[jax.Array, ...]],
+  groups: Groups,
+  *states: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """Scores what each part of the vocabulary serves, the list behind the rest.
+
+  Args:
+    model: shape of the LM.
+    config: constraint of the rollouts.
+    fmt: the answer format.
+    score_part: of a part, and of tokens, allowed ids (both as numbers within
+      it) and states of some places.
+    groups: the answers.
+    *states: [Q, G, S, D] each.
+
+  Returns:
+    What `score_part` returns, [Q, G, S] each.
+  """
+  length = groups.tokens.shape[-1]
+  whole = parts.Part(model, fmt, config.constrain)
+  spans = [(whole, 0, length)]
+  if config.constrain:
+    split = min(parts.begin(config.explanation_tokens), length)
+    listing = dataclasses.replace(whole, listing=True)
+    spans = [(whole, 0, split), (listing, split, length)]
+  scored = []
+  for part, start, stop in spans:
+    if start < stop:
+      tokens, allowed, *cut = (
+        jax.lax.slice_in_dim(x, start, stop, axis=2)
+        for x in (groups.tokens, groups.allowed, *states)
+      )
+      scored.append(
+        score_part(part, part.inside(tokens), part.inside(allowed), *cut)
+      )
+  return tuple(jnp.concatenate(x, -1) for x in zip(*scored, strict=True))
 
 
 def _states(model: LMConfig, params: Any, groups: Groups) -> jax.Array:
@@ -141,18 +190,6 @@ def _states(model: LMConfig, params: Any, groups: Groups) -> jax.Array:
   )
   first = jnp.broadcast_to(first[:, None], (*shape[:2], 1, first.shape[-1]))
   return jnp.concatenate([first, tail], axis=2)
-
-
-def _unembed(
-  model: LMConfig, config: RLConfig, fmt: AnswerFormat
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Returns (table, states) -> logits, without what no explanation may hold."""
-
-  def logits_of(table: jax.Array, states: jax.Array) -> jax.Array:
-    logits = tables.unembed(model, table, states)
-    return constrain.ban(logits, fmt) if config.constrain else logits
-
-  return logits_of
 
 
 def make_loss(

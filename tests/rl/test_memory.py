@@ -47,8 +47,9 @@ def _update_bytes(config, reference=None):
 # models' logits, and the terms of the KL.
 @pytest.mark.parametrize(('kl', 'copies'), [(0.0, 3), (0.1, 3)])
 def test_an_update_holds_the_logits_of_one_chunk(kl, copies):
+  # Every place may be an explanation's: the list's take few logits.
   config = dataclasses.replace(
-    tiny.CONFIG, kl=kl, reference='sft' if kl else ''
+    tiny.CONFIG, kl=kl, reference='sft' if kl else '', explanation_tokens=S
   )
   used = _update_bytes(config)
   models = 2 if kl else 1
