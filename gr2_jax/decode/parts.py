@@ -8,6 +8,7 @@ compute what they compare in one way (our choice).
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,30 @@ class Part:
     if not self.listing:
       return numbers
     return jnp.asarray(list_ids(self.fmt))[numbers]
+
+
+def served(
+  model: LMConfig, fmt: answer.AnswerFormat, constrain: bool
+) -> tuple[Part, ...]:
+  """Returns the whole vocabulary, and where answers are constrained the list's.
+
+  Args:
+    model: shape of the LM.
+    fmt: the answer format.
+    constrain: whether answers are constrained.
+  """
+  whole = Part(model, fmt, constrain)
+  if not constrain:
+    return (whole,)
+  return whole, dataclasses.replace(whole, listing=True)
+
+
+def with_rows(
+  model: LMConfig, fmt: answer.AnswerFormat, constrain: bool, params: Any
+) -> tuple[tuple[Part, jax.Array], ...]:
+  """Returns what `served` does, each part with its rows of the output table."""
+  table = tables.output(model, params)
+  return tuple((x, x.rows(table)) for x in served(model, fmt, constrain))
 
 
 def begin(explanation_tokens: int) -> int:

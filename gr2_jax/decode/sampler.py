@@ -21,7 +21,7 @@ from gr2_jax.decode import cache, next_token, parts
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import filters as filters_lib
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder, tables
+from gr2_jax.lm import decoder
 from gr2_jax.text import answer
 
 
@@ -106,9 +106,8 @@ def sample(
     key: for this call, the step folded in outside; or [Q], one a prompt.
     num_samples: G.
     max_new_tokens: S.
-    temperature: a traced scalar; 0 is greedy, where the first of equal logits
-      wins (in the list, by pre-rank order), and `logps` are then those at
-      temperature 1.
+    temperature: a traced scalar; 0 is greedy (of equal logits the first wins,
+      in the list by pre-rank order), with the `logps` of temperature 1.
     fmt: the answer format.
     candidate_sids: int32 [Q, K, L] codes in pre-rank order.
     candidate_mask: bool [Q, K], False for the padding of short lists.
@@ -126,13 +125,9 @@ def sample(
     budget = max_new_tokens, explanation_tokens
     constraints.check_length(fmt, candidate_sids.shape[1], *budget)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
-  served = [parts.Part(config, fmt, constrain)]
-  if constrain:
-    served.append(dataclasses.replace(served[0], listing=True))
-  table = tables.output(config, params)
   run = Run(
     model=model,
-    tables=tuple((part, part.rows(table)) for part in served),
+    tables=parts.with_rows(config, fmt, constrain, params),
     prompts=cache.read(model, prompts, valid),
     shape=(prompts.shape[0], num_samples, max_new_tokens),
     key=key,
@@ -239,13 +234,9 @@ class Run:
       self.fmt,
       self.explanation_tokens,
     )
-    explaining, listing = (
-      functools.partial(self._draw, x) for x in self.tables
-    )
     drawn = jax.lax.cond(
       loop.step < parts.begin(self.explanation_tokens),
-      explaining,
-      listing,
+      *(functools.partial(self._draw, table) for table in self.tables),
       uniform,
       hidden,
       allowed,

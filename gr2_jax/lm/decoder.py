@@ -234,19 +234,22 @@ def narrow(config: LMConfig, params: Any) -> tuple[LMConfig, Any]:
 def init_tail(config: LMConfig, queries: int, group: int, slots: int) -> Any:
   """Makes an empty tail cache of S slots for [Q, G] members."""
   shape = (queries, group, config.kv_heads, slots, config.head_dim)
-  dtype = cache_dtype(config)
   if config.scan:
     shape = (config.layers, *shape)
-    return (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-  return tuple(
-    (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-    for _ in range(config.layers)
+
+  def empty() -> attention.KV:
+    zeros = jnp.zeros(shape, cache_dtype(config))
+    return attention.to_cache(zeros, config.bf16_matmul), zeros
+
+  return (
+    empty() if config.scan else tuple(empty() for _ in range(config.layers))
   )
 
 
 def tail_slots(tail_kv: Any) -> int:
   """Returns S of a tail cache."""
-  return jax.tree.leaves(tail_kv)[0].shape[-2]
+  _, values = jax.tree.leaves(tail_kv)[:2]
+  return values.shape[-2]
 
 
 def reorder_tail(tail_kv: Any, parents: jax.Array) -> Any:

@@ -196,24 +196,25 @@ class Attention(nn.Module):
     return attention.attend(q, k, v, mask, c.bf16_matmul)
 
   def _prompt_cache(self, k: jax.Array, v: jax.Array) -> attention.KV:
+    k, v = self._cached(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+    return tuple(sharding.constrain(x, *attention.PROMPT_AXES) for x in (k, v))
+
+  def _cached(self, k: jax.Array, v: jax.Array) -> attention.KV:
     dtype = cache_dtype(self.config)
-    return tuple(
-      sharding.constrain(
-        x.transpose(0, 2, 1, 3).astype(dtype), *attention.PROMPT_AXES
-      )
-      for x in (k, v)
-    )
+    k = attention.to_cache(k, self.config.bf16_matmul)
+    return k.astype(dtype), v.astype(dtype)
 
   def _tail_cache(
     self, k: jax.Array, v: jax.Array, tail: Any, index: Any
   ) -> attention.KV:
-    dtype = cache_dtype(self.config)
-    new = tuple(x.transpose(0, 1, 3, 2, 4).astype(dtype) for x in (k, v))
+    new = self._cached(*(x.transpose(0, 1, 3, 2, 4) for x in (k, v)))
     if tail is None:
       return new
-    return tuple(
-      jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=3)
-      for old, x in zip(tail, new, strict=True)
+    put = jax.lax.dynamic_update_slice_in_dim
+    slots = attention.key_slots(self.config.bf16_matmul)
+    return (
+      put(tail[0], new[0], index, axis=new[0].ndim + slots),
+      put(tail[1], new[1], index, axis=3),
     )
 
 

@@ -152,14 +152,15 @@ def _by_parts(
     What `score_part` returns, [Q, G, S] each.
   """
   length = groups.tokens.shape[-1]
-  whole = parts.Part(model, fmt, config.constrain)
-  spans = [(whole, 0, length)]
+  split = length
   if config.constrain:
     split = min(parts.begin(config.explanation_tokens), length)
-    listing = dataclasses.replace(whole, listing=True)
-    spans = [(whole, 0, split), (listing, split, length)]
+  spans = (0, split), (split, length)
   scored = []
-  for part, start, stop in spans:
+  # Without the constraint one part serves all places.
+  for part, (start, stop) in zip(
+    parts.served(model, fmt, config.constrain), spans, strict=False
+  ):
     if start < stop:
       tokens, allowed, *cut = (
         jax.lax.slice_in_dim(x, start, stop, axis=2)

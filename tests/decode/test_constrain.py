@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr2_jax.decode import constrain
+from gr2_jax.decode import constrain, parts
 from gr2_jax.lm import logps
 
 OPEN, MID, SEP, CLOSE, EOS = 16, 17, 18, 19, 2
@@ -133,7 +133,10 @@ def test_any_walk_through_the_machine_ends_in_a_permutation(fmt, data):
   args = (jnp.asarray(sids)[None], jnp.asarray(mask)[None], fmt)
   while not tokens or tokens[-1] != EOS:
     ids = _allowed(state, jnp.int32(len(tokens)), *args, budget)
-    ids = [i for i in np.asarray(ids)[0, 0].tolist() if i >= 0] or free
+    ids = [i for i in np.asarray(ids)[0, 0].tolist() if i >= 0]
+    if len(tokens) >= parts.begin(budget):
+      assert ids and {*ids} <= {*parts.list_ids(fmt).tolist()}
+    ids = ids or free
     tokens.append(data.draw(st.sampled_from(ids)))
     state = _advance(state, jnp.full((1, 1), tokens[-1]), *args)
   assert len(tokens) <= constrain.answer_length(fmt, count, budget)

@@ -35,6 +35,7 @@ def batch():
   """Answers of unequal lengths, free and limited places, a free group."""
   rng = np.random.default_rng(0)
   tokens = rng.integers(17, 40, (Q, G, S)).astype(np.int32)
+  tokens[..., 4:] = rng.integers(32, 40, (Q, G, S - 4))
   allowed = np.full((Q, G, S, tiny.K), -1, np.int32)
   allowed[..., 4:, 0] = tokens[..., 4:]
   allowed[..., 5, 1] = 32 + (tokens[..., 5] - 31) % 8
