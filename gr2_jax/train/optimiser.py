@@ -64,16 +64,22 @@ class Optimiser:
     init: params -> optimiser state, of the trained parameters only.
     update: (grads, state, params) -> (updates, state), all of the trained
       parameters.
-    schedule: step -> learning rate.
+    rate: optimiser state -> learning rate of its next update.
     select: grads -> grads, zero in rows that are not trained.
     split: params -> (trained, frozen), None in place of what is in the other.
   """
 
   init: Callable
   update: Callable
-  schedule: Callable
+  rate: Callable
   select: Callable
   split: Callable
+
+
+def _scheduled(path: tuple, value: Any) -> bool:
+  """Picks the schedule's counter among the optimiser's."""
+  del value
+  return path[-1].tuple_name == 'ScaleByScheduleState'
 
 
 def learning_rate(config: OptimiserConfig, step: jax.Array) -> jax.Array:
@@ -186,7 +192,9 @@ def make(
   return Optimiser(
     init=lambda params: tx.init(split(params)[0]),
     update=update,
-    schedule=schedule,
+    rate=lambda state: schedule(
+      optax.tree.get(state, 'count', None, _scheduled)
+    ),
     select=select,
     split=split,
   )

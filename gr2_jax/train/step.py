@@ -112,7 +112,7 @@ class TrainStep:
       **metrics,
       'loss': (total, count),
       'grad_norm': (norm, one),
-      'lr': (self._tx.schedule(state.step), one),
+      'lr': (self._tx.rate(state.opt_state), one),
       'skipped': (one - good.astype(jnp.float32), one),
     }
     params = join(params, frozen)

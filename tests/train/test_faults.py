@@ -13,7 +13,8 @@ import pytest
 import toy
 from toy import STEPS, Batches, Killed
 
-from gr2_jax.train import preemption
+from gr2_jax.train import optimiser, preemption
+from gr2_jax.train import state as state_lib
 from gr2_jax.train import step as step_lib
 from gr2_jax.train.checkpoint import Checkpointer
 
@@ -168,6 +169,20 @@ def test_a_skipped_update_changes_nothing_but_the_step(mesh1):
   assert toy.same_bits(before.params, state.params)
   assert toy.same_bits(before.opt_state, state.opt_state)
   assert int(state.step) == int(before.step) + 1
+
+
+def test_the_learning_rate_follows_the_updates_that_were_made(mesh1):
+  config = optimiser.OptimiserConfig(
+    lr=8.0, schedule='constant', warmup_steps=8
+  )
+  tx = optimiser.make(config)
+  update = step_lib.make_train_step(toy.loss, tx)
+  state = state_lib.create(toy.start(mesh1).params, tx, mesh1)
+  batch, rates = next(Batches()), []
+  for scale in (1, np.nan, 1, 1):
+    state, pairs = update(state, {**batch, 'y': batch['y'] * scale})
+    rates.append(float(pairs['lr'][0]))
+  assert rates == [1, 2, 2, 3]
 
 
 def test_a_bad_part_of_a_batch_is_not_summed_with_the_others(mesh1):
