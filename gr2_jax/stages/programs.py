@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
-from gr2_jax.decode import cache, sampler
-from gr2_jax.lm import attention, decoder, flops
+from gr2_jax.decode import cache, parts, sampler
+from gr2_jax.lm import attention, decoder, flops, tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.report import roofline
 from gr2_jax.rl import groups, trainer
@@ -213,7 +213,8 @@ def _decode(plan: plan_lib.Plan) -> Program:
       jitted = jax.jit(step, donate_argnums=2, out_shardings=same)
       return jitted.lower(params, read, loop, *others)
 
-  held = {'parameters': params, 'cache': (read.kv, loop.tail)}
+  every = {**params, 'listed': others[0]}
+  held = {'parameters': every, 'cache': (read.kv, loop.tail)}
   rows = shape[0] * cfg.group_size
   work = flops.layers(model, rows, rows * (shape[1] + slots))
   work += flops.unembedding(model, rows)
@@ -236,19 +237,23 @@ def _run(
   model: LMConfig,
   params: Any,
   prompts: cache.Prompts,
+  listed: jax.Array,
   key: jax.Array,
   temperature: jax.Array,
   *candidates: jax.Array,
 ) -> sampler.Run:
-  """Returns what `sampler.sample` runs for rollouts."""
-  cfg = plan.rl
+  """Returns what `sampler.sample` runs; `listed` is taken before its loop."""
+  cfg, fmt = plan.rl, plan.vocab.answer_format()
+  served = parts.served(model, fmt, cfg.constrain)
+  rows = tables.output(model, params), listed
   return sampler.Run(
     model=_apply(model, params),
+    tables=tuple(zip(served, rows, strict=False)),
     prompts=prompts,
     shape=(len(prompts.lengths), cfg.group_size, cfg.max_new_tokens),
     key=key,
     temperature=temperature,
-    fmt=plan.vocab.answer_format(),
+    fmt=fmt,
     candidates=candidates,
     constrain=cfg.constrain,
     explanation_tokens=cfg.explanation_tokens,
@@ -262,7 +267,10 @@ def _loop_inputs(
   """Returns what a step of the sampler reads: prompts, state and the rest."""
   like, lists = jax.ShapeDtypeStruct, (shape[0], plan.config.candidates.k)
   key = jax.eval_shape(lambda: jax.random.key(0))
+  table = tables.output(model, params)
+  listed = len(parts.list_ids(plan.vocab.answer_format())), model.width
   others = (
+    plan.whole(*listed, dtype=table.dtype),
     plan.whole(dtype=key.dtype),
     plan.whole(dtype=jnp.float32),
     *plan.split(
