@@ -210,11 +210,10 @@ class Attention(nn.Module):
     new = self._cached(*(x.transpose(0, 1, 3, 2, 4) for x in (k, v)))
     if tail is None:
       return new
-    put = jax.lax.dynamic_update_slice_in_dim
-    slots = attention.key_slots(self.config.bf16_matmul)
-    return (
-      put(tail[0], new[0], index, axis=new[0].ndim + slots),
-      put(tail[1], new[1], index, axis=3),
+    axes = attention.key_slots(self.config.bf16_matmul), -2
+    return tuple(
+      jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=axis)
+      for old, x, axis in zip(tail, new, axes, strict=True)
     )
 
 

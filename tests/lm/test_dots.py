@@ -14,8 +14,11 @@ SPECS = [
   'btmrh,bsmh->bmrts',
   'bmrts,bsmh->btmrh',
   'qgtmrh,qmph->qmgrtp',
+  'qgtmrh,qmhp->qmgrtp',
   'qmgrtp,qmph->qgtmrh',
   'qgtmrh,qgmsh->qmgrts',
+  'qgtmrh,qgmhs->qmgrts',
+  'qgtmrh,qgmhs->qgmrts',
   'qmgrts,qgmsh->qgtmrh',
 ]
 
@@ -44,6 +47,21 @@ def test_values_and_gradients(spec, bf16):
   np.testing.assert_allclose(got / x.size, want / x.size, **tolerance)
   np.testing.assert_allclose(dx, wx, **tolerance)
   np.testing.assert_allclose(dy, wy, **tolerance)
+
+
+def test_float32_gradients_copy_the_smaller_operand():
+  """Of a table's, the states [b, t, d], not the far larger [b, t, v]."""
+  x, y = np.ones((2, 3, 5), np.float32), np.ones((60, 5), np.float32)
+
+  def first_operand(bf16):
+    loss = lambda y: dots.einsum('btd,vd->btv', x, y, bf16).sum()
+    equations = jax.make_jaxpr(jax.grad(loss))(y).eqns
+    products = [e for e in equations if e.primitive.name == 'dot_general']
+    return products[-1].invars[0].aval.shape
+
+  assert first_operand(False) == (2, 3, 5)
+  # In that order XLA on CPU has no kernel for bfloat16.
+  assert first_operand(True) == (2, 3, 60)
 
 
 def test_bfloat16_rounds_operands_and_sums_in_float32():
