@@ -1,6 +1,7 @@
 """The programs of a config, compiled for eight simulated devices."""
 
 import functools
+from collections import Counter
 
 import jax
 import pytest
@@ -11,7 +12,7 @@ from gr2_jax.report import collectives, hlo, roofline
 from gr2_jax.stages import ahead, programs
 from gr2_jax.stages import plan as plan_lib
 
-pytestmark = pytest.mark.slow  # Four programs for eight devices: two minutes.
+slow = pytest.mark.slow  # Compiling four programs takes two minutes.
 
 
 def _config():
@@ -58,6 +59,19 @@ def _collectives(name):
 
 
 @pytest.mark.parametrize('name', programs.NAMES)
+def test_each_can_be_traced(name):
+  program = programs.make(name, _plan())
+  arguments = jax.tree.leaves(program.lower().in_avals)
+  held = jax.tree.leaves(program.held)
+  assert len(held) > 10
+  found = Counter((x.shape, str(x.dtype)) for x in arguments)
+  for x in held:
+    found[x.shape, str(x.dtype)] -= 1
+  assert min(found.values()) >= 0, found
+
+
+@slow
+@pytest.mark.parametrize('name', programs.NAMES)
 def test_what_is_held_is_what_the_compiler_sees(name):
   held = programs.make(name, _plan()).held
   memory = _compiled(name).memory_analysis()
@@ -69,6 +83,7 @@ def test_what_is_held_is_what_the_compiler_sees(name):
   assert known <= memory.argument_size_in_bytes < known + 20_000
 
 
+@slow
 def test_a_decoding_step_exchanges_no_weights_and_no_caches():
   found = _collectives('decode')
   state = 4 * (8 // 4 * 2) * 32
@@ -82,12 +97,14 @@ def test_a_decoding_step_exchanges_no_weights_and_no_caches():
   assert sum(c.runs for c in sums) == 2 * 2
 
 
+@slow
 @pytest.mark.parametrize('name', ['train', 'update'])
 def test_between_devices_that_split_heads_only_sums_cross(name):
   found = [c for c in _collectives(name) if c.group == (0, 1)]
   assert found and {c.kind for c in found} == {'all-reduce'}
 
 
+@slow
 def test_a_report_judges_each_program():
   places = tuple((x, y) for x in range(2) for y in range(4))
   chip = roofline.Chip('toy', 1e12, 1e9, 1e11, 1e10, 4)
