@@ -64,7 +64,7 @@ def start(
   count: int,
   devices: int,
   command: Sequence[str],
-  limit: float = 300.0,
+  limit: float = 1200.0,
   heartbeat: int = 30,
 ) -> Run:
   """Starts a command of `launch` as several processes of one run.
@@ -74,7 +74,8 @@ def start(
       bit for bit, while a plain run adds in another order.
     devices: CPU devices of each.
     command: behind `python`.
-    limit: seconds after which `Run.wait` kills them.
+    limit: seconds after which `Run.wait` kills them: not how long they should
+      take, but how long nothing takes beside other work.
     heartbeat: seconds without a sign of life after which one counts as dead.
 
   Returns:
