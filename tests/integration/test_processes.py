@@ -157,5 +157,6 @@ def test_where_one_dies_the_other_ends_and_the_run_goes_on(data, victim):
   # With another number of processes, and as many devices.
   said = _finish(several.start(1, 2, command))
   assert 'Stage midtrain: resume' in said[0]
-  steps = [json.loads(line)['step'] for line in metrics.open()]
+  lines = metrics.read_text().splitlines()
+  steps = [json.loads(line)['step'] for line in lines]
   assert steps == list(range(10, 121, 10))
