@@ -7,7 +7,7 @@ over the answer's tokens only, lambda_r < lambda_o [P].
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -79,19 +79,14 @@ def example(
   }
 
 
-def practice(
-  store: artifacts.Artifacts, context: runner.Context, cfg: SFTConfig
-) -> tasks.Examples:
-  """Returns the practice traces as examples.
-
-  Args:
-    store: the run's artifacts.
-    context: of the stage.
-    cfg: the weights.
+def practice(context: runner.Context, cfg: SFTConfig) -> list[dict]:
+  """Reads the practice traces, none where `cfg.practice` is 0.
 
   Raises:
-    ValueError: there are none.
+    ValueError: there should be some, and are none.
   """
+  if not cfg.practice:
+    return []
   path = context.input('traces') / 'practice.jsonl'
   traces = list(files.read_jsonl(path))
   if not traces:
@@ -100,9 +95,34 @@ def practice(
       'traces.practice (every training list may hold its target), or set '
       'sft.practice to 0.'
     )
-  return tasks.Examples(
-    'practice', len(traces), lambda i: example(store, traces[i], cfg)
-  )
+  return traces
+
+
+def truncation(
+  store: artifacts.Artifacts, traces: Sequence[Mapping]
+) -> dict[str, int]:
+  """Counts what the prompts of traces leave out, each of them once.
+
+  Args:
+    store: the run's artifacts.
+    traces: lines of `traces.jsonl` and `practice.jsonl`.
+
+  Returns:
+    `Prompter.counts`; the number of prompts, of those that lost history for
+    `max_tokens`, and of the items that these lost.
+  """
+  dropped = [
+    store.prompter.dropped(
+      store.history(trace['user'], trace['position']), trace['candidates']
+    )
+    for trace in traces
+  ]
+  return {
+    **store.prompter.counts,
+    'prompts': len(dropped),
+    'prompts_cut': sum(count > 0 for count in dropped),
+    'history_items_dropped': sum(dropped),
+  }
 
 
 @runner.stage(
@@ -130,8 +150,11 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     return tasks.Examples(name, len(rows), lambda i: examples[rows[i]])
 
   sources, weights = {'answer': source('answer', train)}, {'answer': 1.0}
-  if cfg.practice:
-    sources['practice'] = practice(store, context, cfg)
+  unchecked = practice(context, cfg)
+  if unchecked:
+    sources['practice'] = tasks.Examples(
+      'practice', len(unchecked), lambda i: example(store, unchecked[i], cfg)
+    )
     weights = {'answer': 1 - cfg.practice, 'practice': cfg.practice}
 
   mesh = context.mesh
@@ -164,5 +187,5 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     'longest': max(lengths),
     'mean_tokens': float(np.mean(lengths)),
     'perplexity': math.exp(nll(params)),
-    'truncation': dict(store.prompter.counts),
+    'truncation': truncation(store, [*traces, *unchecked]),
   }

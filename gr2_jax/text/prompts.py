@@ -21,7 +21,6 @@ Role tokens in place of sentences keep prompts short (our choice): a model that
 is trained from scratch learns nothing from a constant sentence.
 """
 
-import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -69,9 +68,7 @@ class Prompter:
 
   Attributes:
     cfg: the budgets.
-    counts: what was cut, so far: items with a cut title or category path, and
-      over the prompts their number, those that lost history for `max_tokens`,
-      and how many items these lost.
+    counts: of items, those with a cut title and with a cut category path.
     texts: I lists of tokens: title and category path of each item.
     segments: I lists of tokens: wrapped semantic ID, then the text.
   """
@@ -101,18 +98,7 @@ class Prompter:
         'from the same data stage.'
       )
     self.cfg = cfg
-    self.counts = collections.Counter(
-      dict.fromkeys(
-        (
-          'titles_cut',
-          'categories_cut',
-          'prompts',
-          'prompts_cut',
-          'history_items_dropped',
-        ),
-        0,
-      )
-    )
+    self.counts = {'titles_cut': 0, 'categories_cut': 0}
     self._vocab = vocab
     tokens = vocab.sid_tokens(sids)
     ends = np.ones((len(items), 1), np.int32)
@@ -158,18 +144,33 @@ class Prompter:
       tail += self.segments[item]
     tail += self._wrapped[np.asarray(candidates), 1:-1].ravel().tolist()
     tail.append(self._answer)
-    room = self.cfg.max_tokens - len(self._head) - len(tail)
-    shown = list(history[-self.cfg.history_items :])
-    kept = []
-    for item in reversed(shown):
+    shown = self._shown(history)[self.dropped(history, candidates) :]
+    body = [token for item in shown for token in self.segments[item]]
+    return self._head + body + tail
+
+  def dropped(
+    self, history: Sequence[int] | np.ndarray, candidates: Sequence[int]
+  ) -> int:
+    """Returns how many items `rerank` leaves out for `max_tokens`.
+
+    Of the last `history_items`, that is, the oldest first.
+
+    Args:
+      history: as in `rerank`.
+      candidates: as in `rerank`.
+    """
+    listed = sum(len(self.segments[item]) for item in candidates)
+    order = len(candidates) * (self._wrapped.shape[1] - 2)
+    room = self.cfg.max_tokens - len(self._head) - listed - order - 2
+    shown = self._shown(history)
+    for kept, item in enumerate(reversed(shown)):
       room -= len(self.segments[item])
       if room < 0:
-        break
-      kept.append(self.segments[item])
-    self.counts['prompts'] += 1
-    self.counts['prompts_cut'] += len(kept) < len(shown)
-    self.counts['history_items_dropped'] += len(shown) - len(kept)
-    return self._head + [t for part in reversed(kept) for t in part] + tail
+        return len(shown) - kept
+    return 0
+
+  def _shown(self, history: Sequence[int] | np.ndarray) -> list[int]:
+    return list(history[-self.cfg.history_items :])
 
   def retrieval(self, history: Sequence[int] | np.ndarray) -> list[int]:
     """Writes a retrieval prompt of the last `retrieval_items` items.

@@ -1,3 +1,4 @@
+import dataclasses
 import types
 
 import numpy as np
@@ -47,14 +48,37 @@ def test_practice_is_a_share_of_the_rows():
 
 
 def test_practice_that_is_missing_is_named(tmp_path):
-  store = small.store(tmp_path)
   (tmp_path / 'practice.jsonl').write_text('')
   context = types.SimpleNamespace(input=lambda stage: tmp_path)
   cfg = sft.SFTConfig(train={}, practice=0.5)
   with pytest.raises(ValueError, match='traces.practice'):
-    sft.practice(store, context, cfg)
+    sft.practice(context, cfg)
   files.write_jsonl(tmp_path / 'practice.jsonl', [TRACE])
-  made = sft.practice(store, context, cfg)
-  np.testing.assert_array_equal(
-    made.make(0)['tokens'], sft.example(store, TRACE, cfg)['tokens']
+  assert sft.practice(context, cfg) == [TRACE]
+  assert sft.practice(context, sft.SFTConfig(train={})) == []
+
+
+def test_what_prompts_leave_out_does_not_depend_on_how_often_they_are_made(
+  tmp_path,
+):
+  store, cfg = small.store(tmp_path), sft.SFTConfig(train={})
+  before = sft.truncation(store, [TRACE, TRACE])
+  assert before['prompts'] == 2
+  for _ in range(3):
+    sft.example(store, TRACE, cfg)
+  assert sft.truncation(store, [TRACE, TRACE]) == before
+  prompter = store.prompter
+  history = store.history(TRACE['user'], TRACE['position'])
+  assert len(history) > 1 and before['history_items_dropped'] == 0
+  # Room for the newest item alone.
+  newest = len(prompter.segments[history[-1]])
+  given = sum(len(prompter.segments[item]) for item in history)
+  used = len(prompter.rerank(history, TRACE['candidates']))
+  prompter.cfg = dataclasses.replace(
+    prompter.cfg, max_tokens=used - given + newest
   )
+  assert sft.truncation(store, [TRACE, TRACE]) == {
+    **before,
+    'prompts_cut': 2,
+    'history_items_dropped': 2 * (len(history) - 1),
+  }
