@@ -194,8 +194,7 @@ def _per_device(run: Callable) -> Callable:
   rows, features = PartitionSpec(sharding.BATCH), PartitionSpec(None, 'fsdp')
 
   def one(tables: Any, inputs: Any) -> tuple[jax.Array, ...]:
-    gather = lambda x: jax.lax.all_gather(x, 'fsdp', axis=1, tiled=True)
-    return run(jax.tree.map(gather, tables), inputs)
+    return run(jax.tree.map(_whole_rows, tables), inputs)
 
   return jax.shard_map(
     one,
@@ -205,6 +204,28 @@ def _per_device(run: Callable) -> Callable:
     # Else gradients would be summed where the scan reads the tables.
     check_vma=False,
   )
+
+
+def _whole_rows(table: jax.Array) -> jax.Array:
+  """Gathers the features of a table's rows [V, D / fsdp].
+
+  Each device those of its own rows, where `tensor` splits them: XLA alone would
+  gather the rows before, and their gradient's.
+  """
+  gather = functools.partial(
+    jax.lax.all_gather, axis_name='fsdp', axis=1, tiled=True
+  )
+  split = jax.sharding.get_abstract_mesh().shape['tensor']
+  if len(table) % split:
+    return gather(table)
+  rows = PartitionSpec('tensor')
+  return jax.shard_map(
+    gather,
+    in_specs=rows,
+    out_specs=rows,
+    axis_names={'tensor'},
+    check_vma=False,
+  )(table)
 
 
 def _scan_chunks(

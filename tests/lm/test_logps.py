@@ -154,8 +154,9 @@ def test_scanned_chunks_stay_on_their_devices(mesh8, monkeypatch):
   assert 'all-to-all' not in compiled.as_text()
 
 
-def test_scanned_chunks_gather_the_table_once(monkeypatch):
-  mesh = sharding.make_mesh(data=2, fsdp=4)
+@pytest.mark.parametrize('tensor', [1, 2])
+def test_scanned_chunks_gather_the_table_once(tensor, monkeypatch):
+  mesh = sharding.make_mesh(data=2, fsdp=4 // tensor, tensor=tensor)
   rows = sharding.batch_sharding(mesh)
   like = lambda kind, split, *shape: jax.ShapeDtypeStruct(
     shape, kind, sharding=split
@@ -171,16 +172,21 @@ def test_scanned_chunks_gather_the_table_once(monkeypatch):
     unembed = lambda table, h: jnp.einsum('...d,vd->...v', h, table)
     return logps.chunked_logps(unembed, table, hidden, tokens)[0].sum()
 
-  # Two of the six tokens of a device fit.
-  monkeypatch.setattr(logps, 'BUDGET', 2 * 10 * 4)
+  # Two of the six or twelve tokens of a device fit.
+  monkeypatch.setattr(logps, 'BUDGET', 2 * (10 // tensor) * 4)
   with sharding.use(mesh, sharding.TRAIN_RULES):
     jitted = jax.jit(jax.grad(total), out_shardings=features)
     text = jitted.lower(*given).compile().as_text()
   found = collectives.find(hlo.parse(text), devices=8)
-  # A quarter of the table, once; and the sums of its gradient, scattered over
-  # the four devices that keep it, then over the two copies.
-  assert sorted((c.kind, c.operand, c.runs) for c in found) == [
+  # A device's part of the table, a quarter, once; and the sums of the gradient
+  # of its rows, scattered over the devices that keep their features, then over
+  # the two copies. Devices that split the rows exchange numbers per token.
+  tables = [c for c in found if c.operand >= 80]
+  assert sorted((c.kind, c.operand, c.runs) for c in tables) == [
     ('all-gather', 80, 1),
     ('all-reduce', 80, 1),
-    ('reduce-scatter', 320, 1),
+    ('reduce-scatter', 320 // tensor, 1),
   ]
+  rest = [c for c in found if c.operand < 80]
+  assert bool(rest) == (tensor > 1)
+  assert all(len(c.group) == tensor for c in rest)
