@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from gr2_jax.decode import cache
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder, tables
+from gr2_jax.lm import decoder, tables, tails
 from gr2_jax.sid import index as sid_index
 from gr2_jax.text import answer
 
@@ -69,7 +69,7 @@ def beam_search(
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
   read = cache.read(model, prompts, valid)
   queries, hidden = len(prompts), read.last
-  tail = cache.empty_tail(config, queries, width, fmt.levels - len(prefix) - 1)
+  tail = tails.empty(config, queries, width, fmt.levels - len(prefix) - 1)
   scores = jnp.zeros((queries, 1), jnp.float32)
   lo, hi = (jnp.broadcast_to(x, (queries, 1)) for x in _start(index, prefix))
   dead, rows = _dead_prefixes(index, exclude)
@@ -85,7 +85,7 @@ def beam_search(
     lo, hi = index.narrow(lo, hi, level, codes)
     if not final:
       slot = level - len(prefix)
-      tail = decoder.reorder_tail(tail, parents) if slot else tail
+      tail = tails.reorder(tail, parents) if slot else tail
       tokens = fmt.sid_offset + level * fmt.codes + codes
       hidden, tail = cache.extend(model, read, tokens, tail, slot)
   return jnp.where(jnp.isfinite(scores), index.item(lo), -1), scores

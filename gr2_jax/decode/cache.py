@@ -7,10 +7,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gr2_jax import sharding
-from gr2_jax.lm import attention, decoder
-from gr2_jax.lm import config as lm_config
-
 
 @flax.struct.dataclass
 class Prompts:
@@ -44,22 +40,6 @@ def read(model: Callable, prompts: jax.Array, valid: jax.Array) -> Prompts:
   last, kv = model(prompts, valid, method='prefill')
   lengths = valid.sum(-1, dtype=jnp.int32)
   return Prompts(kv=kv, valid=valid, lengths=lengths, last=last)
-
-
-def empty_tail(
-  config: lm_config.LMConfig, queries: int, group: int, slots: int
-) -> Any:
-  """Makes a tail cache of S slots for [Q, G] members.
-
-  It is split over the batch and, as what attends to it is, over heads.
-  """
-  tail = decoder.init_tail(config, queries, group, slots)
-  return jax.tree.map(
-    lambda x: sharding.constrain(
-      x, *(None,) * (x.ndim - 5), *attention.TAIL_AXES
-    ),
-    tail,
-  )
 
 
 def extend(

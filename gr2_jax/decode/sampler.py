@@ -21,7 +21,7 @@ from gr2_jax.decode import cache, next_token, parts
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import filters as filters_lib
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder
+from gr2_jax.lm import decoder, tails
 from gr2_jax.text import answer
 
 
@@ -138,7 +138,7 @@ def sample(
     explanation_tokens=explanation_tokens,
     filters=filters,
   )
-  return run.whole(cache.empty_tail(config, *run.shape))
+  return run.whole(tails.empty(config, *run.shape))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,14 @@ scores' product reads them. XLA on CPU took twice as long where they lie like
 values, and the scores were a third of a decoding step.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gr2_jax.lm import dots
+from gr2_jax.lm.config import LMConfig
 
 KV = tuple[jax.Array, jax.Array]
 
@@ -172,9 +175,9 @@ def _attend(
   return out.reshape(batch, length, heads, width)
 
 
-def key_slots(bf16: bool) -> int:
-  """Returns the axis of a cache's keys that runs over tokens, from the end."""
-  return -2 if bf16 else -1
+def cache_dtype(config: LMConfig) -> Any:
+  """Returns the type of cached keys and values: that of the operands."""
+  return jnp.bfloat16 if config.bf16_matmul else jnp.float32
 
 
 def to_cache(keys: jax.Array, bf16: bool) -> jax.Array:

@@ -1,7 +1,8 @@
 """The decoder LLM: rows in training, groups that share a prompt in RL.
 
-`prefill` reads each prompt once; `extend` continues it for G members at a
-time, token by token with a tail cache (decoding) or all at once (training).
+In training `hidden` takes rows, and `hidden_shared` groups, whose prompts are
+read once. In decoding `prefill` reads each prompt once, and `extend` continues
+it for G members at a time, token by token.
 """
 
 import dataclasses
@@ -12,16 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, kernels, tables
+from gr2_jax.lm import attention, kernels, tables, tails
 from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.context import Context, going_on
 from gr2_jax.lm.dropout import Dropout
-from gr2_jax.lm.layers import (
-  Block,
-  Context,
-  RMSNorm,
-  cache_dtype,
-  take_place,
-)
+from gr2_jax.lm.layers import Block, RMSNorm
 
 
 class Decoder(nn.Module):
@@ -42,14 +38,7 @@ class Decoder(nn.Module):
       self.output = self.param('output', table, shape)
     block = nn.remat(Block, prevent_cse=not c.scan) if c.remat else Block
     if c.scan:
-      self.layers = nn.scan(
-        block,
-        variable_axes={'params': 0},
-        split_rngs={'params': True, 'dropout': True},
-        in_axes=(0, nn.broadcast),
-        length=c.layers,
-        metadata_params={nn.PARTITION_NAME: 'layers'},
-      )(c)
+      self.layers = block(c)
     else:
       self.layers = [block(c) for _ in range(c.layers)]
     self.final_norm = RMSNorm(c.norm_eps)
@@ -88,6 +77,43 @@ class Decoder(nn.Module):
     context = Context(angles, mask, segments)
     return self._run(tokens, None, context)[0]
 
+  def hidden_shared(
+    self, prompts: jax.Array, valid: jax.Array, tokens: jax.Array
+  ) -> jax.Array:
+    """Returns the final-normed states of G tails that share a prompt.
+
+    Prompts and tails go through each layer together: its matrices are read, and
+    on a mesh gathered, once.
+
+    Args:
+      prompts: int [Q, P], right-padded.
+      valid: bool [Q, P], False on padding.
+      tokens: int [Q, G, T], of the tails.
+
+    Returns:
+      [Q, G, T + 1, D]: what follows the prompt, without meaning for an empty
+      one, and what follows each token of the tail.
+    """
+    queries, group, length = tokens.shape
+    width = prompts.shape[1]
+    after = valid.sum(-1)[:, None, None] + jnp.arange(length)[None, None]
+    # A row is a prompt and its tails.
+    join = lambda prompt, tails: jnp.concatenate(
+      [
+        jnp.broadcast_to(prompt, prompts.shape),
+        jnp.broadcast_to(tails, tokens.shape).reshape(queries, group * length),
+      ],
+      axis=1,
+    )
+    angles = self._angles(join(jnp.arange(width)[None], after), width + length)
+    context = self._reading(valid, angles).replace(
+      prompt_valid=valid, tails=(group, length)
+    )
+    x, _ = self._run(join(prompts, tokens), None, context)
+    first = jnp.broadcast_to(x[:, None, :1], (queries, group, 1, x.shape[-1]))
+    rest = x[:, 1:].reshape(*tokens.shape, x.shape[-1])
+    return jnp.concatenate([first, rest], axis=2)
+
   def prefill(
     self, tokens: jax.Array, valid: jax.Array
   ) -> tuple[jax.Array, Any]:
@@ -101,16 +127,20 @@ class Decoder(nn.Module):
       (states [Q, 1, D] that say what follows each prompt, without meaning for
       an empty one; keys and values of the prompts for `extend`).
     """
+    angles = self._angles(None, tokens.shape[1])
+    context = self._reading(valid, angles).replace(keep=True)
+    return self._run(tokens, None, context)
+
+  def _reading(self, valid: jax.Array, angles: attention.KV) -> Context:
+    """Returns the context of reading prompts, valid [Q, P], to their ends."""
     mask = segments = None
     if self.config.attention == 'splash':
       # Padding sees itself alone: what it computes is never read.
       segments = valid.astype(jnp.int32)
     else:
-      mask = attention.causal_mask(tokens.shape[1], None) & valid[:, None, :]
-    angles = self._angles(None, tokens.shape[1])
+      mask = attention.causal_mask(valid.shape[1], None) & valid[:, None, :]
     last = jnp.maximum(valid.sum(-1, dtype=jnp.int32) - 1, 0)
-    context = Context(angles, mask, segments, last=last, keep=True)
-    return self._run(tokens, None, context)
+    return Context(angles, mask, segments, last=last)
 
   def extend(
     self,
@@ -118,8 +148,8 @@ class Decoder(nn.Module):
     positions: jax.Array,
     prompt_kv: Any,
     prompt_valid: jax.Array,
-    tail_kv: Any = None,
-    index: jax.Array | int | None = None,
+    tail_kv: Any,
+    index: jax.Array | int,
   ) -> tuple[jax.Array, Any]:
     """Continues each prompt with G tails.
 
@@ -128,30 +158,23 @@ class Decoder(nn.Module):
       positions: int [Q, G, T]: prompt length + place in the tail.
       prompt_kv: from `prefill`.
       prompt_valid: bool [Q, P].
-      tail_kv: None: the T tokens are the whole tail, causal among themselves
-        (differentiable). Else the cache of `init_tail`, of S slots.
-      index: with a cache, the slot of the first of the T tokens (may be
-        traced); slots up to index + t are attended.
+      tail_kv: the cache of `tails.empty`, of S slots.
+      index: the slot of the first of the T tokens (may be traced); slots up to
+        index + t are attended.
 
     Returns:
-      (states [Q, G, T, D], keys and values of the tail).
-
-    Raises:
-      ValueError: only one of `tail_kv` and `index` is given.
+      (states [Q, G, T, D], the cache with T more slots filled).
     """
-    if (tail_kv is None) != (index is None):
-      raise ValueError('Give tail_kv and index together, or neither.')
-    length = tokens.shape[2]
-    slots = length if tail_kv is None else tail_slots(tail_kv)
-    mask = attention.tail_mask(length, slots, 0 if index is None else index)
+    slots = tails.slots(tail_kv)
+    mask = attention.tail_mask(tokens.shape[2], slots, index)
     angles = self._angles(positions, prompt_valid.shape[1] + slots)
     context = Context(angles, mask, prompt_valid=prompt_valid, index=index)
     if self.config.scan:
       kv = {'prompt': prompt_kv, 'tail': tail_kv}
     else:
-      tails = tail_kv or (None,) * self.config.layers
       kv = [
-        {'prompt': p, 'tail': t} for p, t in zip(prompt_kv, tails, strict=True)
+        {'prompt': p, 'tail': t}
+        for p, t in zip(prompt_kv, tail_kv, strict=True)
       ]
     return self._run(tokens, kv, context)
 
@@ -173,8 +196,8 @@ class Decoder(nn.Module):
     # Only the last layer may leave places out.
     whole = context.replace(last=None)
     if self.config.scan:
-      x, new = self.layers(x, kv, whole)
-      x = take_place(x, context.last)
+      x, new = self._scan(x, kv, whole)
+      x = going_on(x, context)
     else:
       new = []
       for i, layer in enumerate(self.layers):
@@ -183,6 +206,34 @@ class Decoder(nn.Module):
         new.append(layer_kv)
       new = tuple(new)
     return self.final_norm(x), new
+
+  def _scan(
+    self, x: jax.Array, kv: Any, context: Context
+  ) -> tuple[jax.Array, Any]:
+    """Runs the layers in a loop that carries the tail cache of all of them.
+
+    Each layer writes its slots in place. As input and output of the loop, a
+    layer's whole cache would be copied for every token.
+    """
+    kv = kv or {'prompt': None, 'tail': None}
+
+    def layer(block: Block, carry: Any, prompt: Any, number: jax.Array) -> Any:
+      x, tail = carry
+      own = None if tail is None else {'prompt': prompt, 'tail': tail}
+      x, new = block(x, own, context.replace(layer=number))
+      return ((x, None), new) if tail is None else ((x, new), None)
+
+    run = nn.scan(
+      layer,
+      variable_axes={'params': 0},
+      split_rngs={'params': True, 'dropout': True},
+      length=self.config.layers,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
+    )
+    numbers = jnp.arange(self.config.layers)
+    carry = x, kv['tail']
+    (x, tail), new = run(self.layers, carry, kv['prompt'], numbers)
+    return x, new if tail is None else tail
 
 
 def init(config: LMConfig, mesh: jax.sharding.Mesh, rules, key) -> Any:
@@ -229,42 +280,3 @@ def narrow(config: LMConfig, params: Any) -> tuple[LMConfig, Any]:
     params,
   )
   return dataclasses.replace(config, param_dtype='bfloat16'), params
-
-
-def init_tail(config: LMConfig, queries: int, group: int, slots: int) -> Any:
-  """Makes an empty tail cache of S slots for [Q, G] members."""
-  shape = (queries, group, config.kv_heads, slots, config.head_dim)
-  if config.scan:
-    shape = (config.layers, *shape)
-
-  def empty() -> attention.KV:
-    zeros = jnp.zeros(shape, cache_dtype(config))
-    return attention.to_cache(zeros, config.bf16_matmul), zeros
-
-  return (
-    empty() if config.scan else tuple(empty() for _ in range(config.layers))
-  )
-
-
-def tail_slots(tail_kv: Any) -> int:
-  """Returns S of a tail cache."""
-  _, values = jax.tree.leaves(tail_kv)[:2]
-  return values.shape[-2]
-
-
-def reorder_tail(tail_kv: Any, parents: jax.Array) -> Any:
-  """Gives each member the tail of its parent (beam search).
-
-  Args:
-    tail_kv: a tail cache.
-    parents: int [Q, G], places in 0..G-1.
-
-  Returns:
-    The cache with [q, g] taken from [q, parents[q, g]].
-  """
-
-  def take(x: jax.Array) -> jax.Array:
-    axes = (1,) * (x.ndim - 5) + parents.shape + (1,) * 3
-    return jnp.take_along_axis(x, parents.reshape(axes), axis=x.ndim - 4)
-
-  return jax.tree.map(take, tail_kv)

@@ -5,55 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, dots, kernels, norms
+from gr2_jax.lm import attention, dots, kernels, norms, tails
 from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.context import Context, going_on, parted, take_place
 from gr2_jax.lm.dropout import Dropout
-
-
-@struct.dataclass
-class Context:
-  """What all blocks share in one pass.
-
-  Attributes:
-    angles: rotary cosine and sine, [..., T, H/2] each.
-    mask: bool [B or 1, T, T] within rows, or [T, S] of a tail; None where the
-      kernel reads `segments` instead.
-    segments: int [B, T] within rows, or None for one segment a row; read only
-      without a mask.
-    prompt_valid: bool [Q, P] where groups share a prompt, else None.
-    index: first slot of the tail cache to write, or None without a cache.
-    keep: whether a pass over rows returns its keys and values.
-    last: int32 [B], the one place of each row that goes on after this layer,
-      or None for all: keys and values are made of all places, the rest is not.
-  """
-
-  angles: attention.KV
-  mask: jax.Array | None
-  segments: jax.Array | None = None
-  prompt_valid: jax.Array | None = None
-  index: jax.Array | None = None
-  last: jax.Array | None = None
-  keep: bool = struct.field(pytree_node=False, default=False)
-
-
-def take_place(x: jax.Array, place: jax.Array | None) -> jax.Array:
-  """Takes one place of each row.
-
-  Args:
-    x: [B, T, ...]; B may be 1 for all rows alike.
-    place: int32 [B], or None for all places.
-
-  Returns:
-    [B, 1, ...], or x.
-  """
-  if place is None:
-    return x
-  x = jnp.broadcast_to(x, (len(place), *x.shape[1:]))
-  index = place.reshape(-1, *(1,) * (x.ndim - 1))
-  return jnp.take_along_axis(x, index, axis=1)
 
 
 class RMSNorm(nn.Module):
@@ -153,23 +110,28 @@ class Attention(nn.Module):
       out = Linear(c, heads * c.head_dim, axes, c.qkv_bias, name=name)(x)
       return _named(out, axis).reshape(*x.shape[:-1], heads, c.head_dim)
 
-    asking = take_place(x, context.last)
+    asking = going_on(x, context)
     q = project(asking, 'query', c.heads, 'heads')
     k = project(x, 'key', c.kv_heads, 'kv_heads')
     v = project(x, 'value', c.kv_heads, 'kv_heads')
     if c.qk_norm:
       q = RMSNorm(c.norm_eps, name='query_norm')(q)
       k = RMSNorm(c.norm_eps, name='key_norm')(k)
-    angles = tuple(take_place(a, context.last) for a in context.angles)
+    angles = tuple(going_on(a, context) for a in context.angles)
     q = attention.rotate(q, angles) * c.head_dim**-0.5
     k = attention.rotate(k, context.angles)
-    if kv is None:
+    if context.tails is not None:
+      out, new = self._shared(q, k, v, context), None
+    elif kv is None:
       out = self._within(q, k, v, context)
       new = self._prompt_cache(k, v) if context.keep else None
     else:
-      new = self._tail_cache(k, v, kv['tail'], context.index)
+      place = context.layer, context.index
+      new, own = tails.write(
+        kv['tail'], self._slots(k, v), *place, c.bf16_matmul
+      )
       out = attention.attend_shared(
-        q, kv['prompt'], new, context.prompt_valid, context.mask, c.bf16_matmul
+        q, kv['prompt'], own, context.prompt_valid, context.mask, c.bf16_matmul
       )
     out = _named(out.reshape(*asking.shape[:-1], -1), 'heads')
     scale = (2 * c.layers) ** -0.5
@@ -195,31 +157,37 @@ class Attention(nn.Module):
       mask = take_place(mask, context.last)
     return attention.attend(q, k, v, mask, c.bf16_matmul)
 
+  def _shared(
+    self, q: jax.Array, k: jax.Array, v: jax.Array, context: Context
+  ) -> jax.Array:
+    """Attends within prompts, and of tails to their prompt and themselves."""
+    parts = [parted(x, context) for x in (q, k, v)]
+    prompt, after = zip(*parts, strict=True)
+    out = self._within(*prompt, context)
+    q, k, v = (x.reshape(len(x), *context.tails, *x.shape[2:]) for x in after)
+    length = context.tails[1]
+    rest = attention.attend_shared(
+      q,
+      self._prompt_cache(*prompt[1:]),
+      self._slots(k, v),
+      context.prompt_valid,
+      attention.tail_mask(length, length, 0),
+      self.config.bf16_matmul,
+    )
+    return jnp.concatenate([out, rest.reshape(after[0].shape)], axis=1)
+
   def _prompt_cache(self, k: jax.Array, v: jax.Array) -> attention.KV:
     k, v = self._cached(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
     return tuple(sharding.constrain(x, *attention.PROMPT_AXES) for x in (k, v))
 
   def _cached(self, k: jax.Array, v: jax.Array) -> attention.KV:
-    dtype = cache_dtype(self.config)
+    dtype = attention.cache_dtype(self.config)
     k = attention.to_cache(k, self.config.bf16_matmul)
     return k.astype(dtype), v.astype(dtype)
 
-  def _tail_cache(
-    self, k: jax.Array, v: jax.Array, tail: Any, index: Any
-  ) -> attention.KV:
-    new = self._cached(*(x.transpose(0, 1, 3, 2, 4) for x in (k, v)))
-    if tail is None:
-      return new
-    axes = attention.key_slots(self.config.bf16_matmul), -2
-    return tuple(
-      jax.lax.dynamic_update_slice_in_dim(old, x, index, axis=axis)
-      for old, x, axis in zip(tail, new, axes, strict=True)
-    )
-
-
-def cache_dtype(config: LMConfig) -> Any:
-  """Returns the type of cached keys and values: that of the operands."""
-  return jnp.bfloat16 if config.bf16_matmul else jnp.float32
+  def _slots(self, k: jax.Array, v: jax.Array) -> attention.KV:
+    """Turns keys and values [Q, G, T, M, H] into slots of a tail cache."""
+    return self._cached(*(x.transpose(0, 1, 3, 2, 4) for x in (k, v)))
 
 
 class Mlp(nn.Module):
@@ -254,7 +222,8 @@ class Block(nn.Module):
 
     Args:
       x: [B, T, D] rows, or [Q, G, T, D] groups.
-      kv: None for rows; {'prompt': KV, 'tail': KV or None} for groups.
+      kv: None without caches; {'prompt': KV, 'tail': KV} of groups, in a scan
+        the tail of all layers.
       context: what all layers share.
 
     Returns:
@@ -265,6 +234,6 @@ class Block(nn.Module):
     out, new = Attention(self.config, name='attention')(
       RMSNorm(eps, name='attention_norm')(x), kv, context
     )
-    x = _named(take_place(x, context.last) + drop(out), 'activation')
+    x = _named(going_on(x, context) + drop(out), 'activation')
     out = Mlp(self.config, name='mlp')(RMSNorm(eps, name='mlp_norm')(x))
     return _named(x + drop(out), 'activation'), new

@@ -174,23 +174,14 @@ def _by_parts(
 
 def _states(model: LMConfig, params: Any, groups: Groups) -> jax.Array:
   """Returns the states [Q, G, S, D] that say what each token is."""
-  apply = functools.partial(decoder.Decoder(model).apply, {'params': params})
-  first, prompt_kv = apply(groups.prompt, groups.prompt_valid, method='prefill')
-  lengths = groups.prompt_valid.sum(-1, dtype=jnp.int32)
-  shape = groups.tokens.shape
-  place = jnp.arange(shape[2] - 1)[None, None]
-  positions = jnp.broadcast_to(
-    lengths[:, None, None] + place, (*shape[:2], shape[2] - 1)
-  )
-  tail, _ = apply(
-    groups.tokens[..., :-1],
-    positions,
-    prompt_kv,
+  return decoder.Decoder(model).apply(
+    {'params': params},
+    groups.prompt,
     groups.prompt_valid,
-    method='extend',
+    # The last token of an answer is predicted, but predicts nothing.
+    groups.tokens[..., :-1],
+    method='hidden_shared',
   )
-  first = jnp.broadcast_to(first[:, None], (*shape[:2], 1, first.shape[-1]))
-  return jnp.concatenate([first, tail], axis=2)
 
 
 def make_loss(

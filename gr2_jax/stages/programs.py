@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.decode import cache, parts, sampler
-from gr2_jax.lm import attention, decoder, flops, tables
+from gr2_jax.lm import attention, decoder, flops, tables, tails
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.report import roofline
 from gr2_jax.rl import groups, trainer
@@ -286,7 +286,7 @@ def _loop_inputs(
 
   def start(params: Any, *given: Any) -> sampler.Loop:
     run = _run(plan, model, params, *given)
-    return run.start(cache.empty_tail(model, *run.shape))
+    return run.start(tails.empty(model, *run.shape))
 
   loop = jax.eval_shape(start, params, read, *others)
   read = plan.split(read.replace(kv=None)).replace(

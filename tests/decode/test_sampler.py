@@ -28,14 +28,8 @@ def recompute(
 ):
   """Log-probabilities as the trainer gets them: the whole tail at once."""
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
-  last, prompt_kv = model(prompts, valid, method='prefill')
-  lengths = valid.sum(-1)[:, None, None]
   tokens = samples.tokens
-  positions = lengths + jnp.arange(tokens.shape[2])[None, None]
-  positions = jnp.broadcast_to(positions, tokens.shape)
-  tail, _ = model(tokens, positions, prompt_kv, valid, method='extend')
-  first = jnp.broadcast_to(last[:, None], (*tail.shape[:2], 1, tail.shape[3]))
-  hidden = jnp.concatenate([first, tail[:, :, :-1]], axis=2)
+  hidden = model(prompts, valid, tokens[..., :-1], method='hidden_shared')
   logits = model(hidden, method='unembed')
   if constrain:
     logits = constraints.ban(logits, fmt)

@@ -39,7 +39,8 @@ def test_decoding_on_four_chips(tmp_path):
   report = json.loads(path.read_text())
   decode = report['programs']['decode']
   assert decode['fits'] and decode['bound'] == 'memory'
-  assert 0.3 < decode['bandwidth_share'] <= 1
+  # Weights and caches are read once, and only new slots are written.
+  assert 0.8 < decode['bandwidth_share'] <= 1
   # Four chips, each with the whole model and rows of its own.
   assert decode['collectives'] == []
   assert report['programs']['prefill']['mfu'] > 0.1

@@ -10,6 +10,7 @@ import pytest
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder
+from gr2_jax.lm import tails as tails_lib
 from gr2_jax.lm.config import LMConfig
 
 TINY = LMConfig(
@@ -44,37 +45,30 @@ def _apply(config, method=None):
 
 
 def _grouped(config, prompts, valid, tails, stepwise):
-  """Logits [Q, G, T, V] by prefill and extend."""
+  """Logits [Q, G, T, V] in one pass, or by prefill and extend."""
   variables = {'params': _params(config)}
   queries, group, length = tails.shape
-  _, kv = _apply(config, 'prefill')(variables, prompts, valid)
-  positions = np.broadcast_to(
-    valid.sum(-1)[:, None, None] + np.arange(length)[None, None], tails.shape
-  )
-  extend = _apply(config, 'extend')
   if not stepwise:
-    hidden, _ = extend(variables, tails, positions, kv, valid)
-  else:
-    cache = decoder.init_tail(config, queries, group, length + 1)
-    parts = []
-    for t in range(length):
-      out, cache = extend(
-        variables,
-        tails[:, :, t : t + 1],
-        positions[:, :, t : t + 1],
-        kv,
-        valid,
-        cache,
-        jnp.int32(t),
-      )
-      parts.append(out)
-    hidden = jnp.concatenate(parts, 2)
+    hidden = _apply(config, 'hidden_shared')(variables, prompts, valid, tails)
+    return _apply(config, 'unembed')(variables, hidden[:, :, 1:])
+  _, kv = _apply(config, 'prefill')(variables, prompts, valid)
+  lengths = valid.sum(-1)[:, None, None]
+  extend = _apply(config, 'extend')
+  cache = tails_lib.empty(config, queries, group, length + 1)
+  parts = []
+  for t in range(length):
+    positions = np.broadcast_to(lengths + t, (queries, group, 1))
+    tokens = tails[:, :, t : t + 1]
+    index = jnp.int32(t)
+    out, cache = extend(variables, tokens, positions, kv, valid, cache, index)
+    parts.append(out)
+  hidden = jnp.concatenate(parts, 2)
   return _apply(config, 'unembed')(variables, hidden)
 
 
 @pytest.mark.parametrize('scan', [False, True])
 @pytest.mark.parametrize('stepwise', [False, True])
-def test_prefill_and_extend_equal_a_pass_over_the_concatenation(scan, stepwise):
+def test_groups_equal_a_pass_over_the_concatenation(scan, stepwise):
   config = dataclasses.replace(TINY, scan=scan)
   prompts, tails = _tokens(2, 6), _tokens(2, 3, 4, seed=1)
   valid = np.arange(6)[None] < np.array([[6], [4]])
@@ -89,7 +83,7 @@ def test_prefill_and_extend_equal_a_pass_over_the_concatenation(scan, stepwise):
 
 
 @pytest.mark.parametrize('scan', [False, True])
-def test_prefill_gives_the_state_after_each_prompt(scan):
+def test_the_state_after_each_prompt(scan):
   config = dataclasses.replace(TINY, scan=scan)
   variables, prompts = {'params': _params(config)}, _tokens(3, 6)
   lengths = np.array([6, 4, 1])
@@ -99,6 +93,27 @@ def test_prefill_gives_the_state_after_each_prompt(scan):
   assert last.shape == (3, 1, config.width)
   want = np.asarray(whole)[np.arange(3), lengths - 1]
   np.testing.assert_allclose(last[:, 0], want, **EXACT)
+  tails = _tokens(3, 2, 4, seed=1)
+  shared = _apply(config, 'hidden_shared')(variables, prompts, valid, tails)
+  assert shared.shape == (3, 2, 5, config.width)
+  for member in range(2):
+    np.testing.assert_allclose(shared[:, member, 0], want, **EXACT)
+
+
+def test_several_tokens_at_once_fill_the_cache_alike():
+  variables, prompts = {'params': _params(TINY)}, _tokens(2, 6)
+  valid, tails = np.ones((2, 6), bool), _tokens(2, 3, 4, seed=1)
+  want = _apply(TINY, 'hidden_shared')(variables, prompts, valid, tails)
+  _, kv = _apply(TINY, 'prefill')(variables, prompts, valid)
+  cache, parts = tails_lib.empty(TINY, 2, 3, 5), []
+  for begin, end in (0, 3), (3, 4):
+    positions = np.broadcast_to(6 + np.arange(begin, end), (2, 3, end - begin))
+    tokens = tails[:, :, begin:end]
+    out, cache = _apply(TINY, 'extend')(
+      variables, tokens, positions, kv, valid, cache, jnp.int32(begin)
+    )
+    parts.append(out)
+  np.testing.assert_allclose(jnp.concatenate(parts, 2), want[:, :, 1:], **EXACT)
 
 
 def test_later_tokens_do_not_change_earlier_logits():
@@ -196,20 +211,18 @@ def test_every_product_runs_with_bfloat16_operands(stepwise):
 
 @pytest.mark.parametrize('bf16', [False, True])
 def test_gradients_through_a_shared_prompt(bf16):
-  """Of prefill + extend against a pass over copies of the prompt."""
+  """Against those of a pass over copies of the prompt."""
   config = dataclasses.replace(TINY, bf16_matmul=bf16, layers=1)
   prompts, tails = _tokens(2, 6), _tokens(2, 3, 4, seed=1)
   valid = np.ones((2, 6), bool)
-  positions = np.broadcast_to(6 + np.arange(4)[None, None], tails.shape)
   model = decoder.Decoder(config)
 
   def shared(params):
     variables = {'params': params}
-    _, kv = model.apply(variables, prompts, valid, method='prefill')
-    hidden, _ = model.apply(
-      variables, tails, positions, kv, valid, method='extend'
+    hidden = model.apply(
+      variables, prompts, valid, tails, method='hidden_shared'
     )
-    logits = model.apply(variables, hidden, method='unembed')
+    logits = model.apply(variables, hidden[:, :, 1:], method='unembed')
     return jnp.square(logits).mean()
 
   def copied(params):
@@ -233,11 +246,11 @@ def test_reordered_tails_follow_their_parents(scan):
   config = dataclasses.replace(TINY, scan=scan)
   tail = jax.tree.map(
     lambda x: jax.random.normal(jax.random.key(x.size), x.shape),
-    decoder.init_tail(config, 2, 3, 4),
+    tails_lib.empty(config, 2, 3, 4),
   )
-  assert decoder.tail_slots(tail) == 4
+  assert tails_lib.slots(tail) == 4
   parents = np.array([[2, 0, 0], [1, 1, 2]])
-  moved = decoder.reorder_tail(tail, parents)
+  moved = tails_lib.reorder(tail, parents)
   group = 1 if not scan else 2
   for old, new in zip(
     jax.tree.leaves(tail), jax.tree.leaves(moved), strict=True
@@ -276,16 +289,6 @@ def test_bad_sizes_are_named():
     dataclasses.replace(TINY, head_dim=7)
   with pytest.raises(ValueError, match='layers is 0'):
     dataclasses.replace(TINY, layers=0)
-  with pytest.raises(ValueError, match='tail_kv and index together'):
-    decoder.Decoder(TINY).apply(
-      {'params': _params(TINY)},
-      _tokens(1, 1, 1),
-      _tokens(1, 1, 1),
-      None,
-      None,
-      index=0,
-      method='extend',
-    )
 
 
 def test_narrow_kernels_compute_the_same_bits():

@@ -154,31 +154,24 @@ def test_the_model(changes):
   _compare(_model(**changes), _model(), EXACT)
 
 
-def _prefilled(name):
-  """States after prompts and tails, by prefill and extend."""
+def _read(name):
+  """States after prompts, and after prompts and tails."""
   model = decoder.Decoder(dataclasses.replace(TINY, attention=name))
   prompts, tails = _tokens(2, T), _tokens(2, 3, 4, seed=1)
-  lengths = np.array([T, 77])
-  valid = np.arange(T)[None] < lengths[:, None]
-  positions = np.broadcast_to(
-    lengths[:, None, None] + np.arange(4)[None, None], tails.shape
-  )
+  valid = np.arange(T)[None] < np.array([[T], [77]])
 
   @jax.jit
   def run(params):
-    variables = {'params': params}
-    last, kv = model.apply(variables, prompts, valid, method='prefill')
-    tail, _ = model.apply(
-      variables, tails, positions, kv, valid, method='extend'
-    )
-    return last, tail
+    args = {'params': params}, prompts, valid
+    last, _ = model.apply(*args, method='prefill')
+    return last, model.apply(*args, tails, method='hidden_shared')
 
   return run(_params())
 
 
 @pytest.mark.parametrize('name', KERNELS)
-def test_prefill_and_extend(name):
-  _compare(_prefilled(name), _prefilled('plain'), EXACT)
+def test_prompts_and_their_tails(name):
+  _compare(_read(name), _read('plain'), EXACT)
 
 
 def test_cudnn_gets_what_it_asks_for(monkeypatch, mesh8):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr2_jax.lm import decoder, hf
+from gr2_jax.lm import decoder, hf, tails
 
 transformers = pytest.importorskip('transformers')
 torch = pytest.importorskip('torch')
@@ -156,7 +156,7 @@ def test_cache_token_by_token(name, scan, tmp, mesh1):
   )
   extend, unembed = run('extend'), run('unembed')
   last, kv = run('prefill')(tokens[:, :prompt], valid)
-  cache = decoder.init_tail(config, 4, 1, steps)
+  cache = tails.empty(config, 4, 1, steps)
   logits = [unembed(last)]
   for step in range(steps):
     hidden, cache = extend(
