@@ -40,7 +40,7 @@ def test_decoding_on_four_chips(tmp_path):
   decode = report['programs']['decode']
   assert decode['fits'] and decode['bound'] == 'memory'
   # Weights and caches are read once, and only new slots are written.
-  assert 0.8 < decode['bandwidth_share'] <= 1
+  assert 0.7 < decode['bandwidth_share'] <= 1
   # Four chips, each with the whole model and rows of its own.
   assert decode['collectives'] == []
   assert report['programs']['prefill']['mfu'] > 0.1
