@@ -9,4 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+# The whole tier by a worker a core, each test module in one of them; a worker
+# takes some 3 GiB. With arguments, in one process.
+(($#)) || set -- --numprocesses=auto --maxprocesses=8 --dist=loadfile
 exec .venv/bin/python -m pytest "$@"
