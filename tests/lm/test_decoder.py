@@ -241,25 +241,6 @@ def test_gradients_through_a_shared_prompt(bf16):
     )
 
 
-@pytest.mark.parametrize('scan', [False, True])
-def test_reordered_tails_follow_their_parents(scan):
-  config = dataclasses.replace(TINY, scan=scan)
-  tail = jax.tree.map(
-    lambda x: jax.random.normal(jax.random.key(x.size), x.shape),
-    tails_lib.empty(config, 2, 3, 4),
-  )
-  assert tails_lib.slots(tail) == 4
-  parents = np.array([[2, 0, 0], [1, 1, 2]])
-  moved = tails_lib.reorder(tail, parents)
-  group = 1 if not scan else 2
-  for old, new in zip(
-    jax.tree.leaves(tail), jax.tree.leaves(moved), strict=True
-  ):
-    old, new = (np.moveaxis(x, (group - 1, group), (0, 1)) for x in (old, new))
-    for q in range(2):
-      np.testing.assert_array_equal(new[q], old[q][parents[q]])
-
-
 @pytest.mark.parametrize('bf16', [False, True])
 def test_eight_devices_score_like_one(mesh1, mesh8, bf16):
   config = dataclasses.replace(TINY, bf16_matmul=bf16)
