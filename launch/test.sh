@@ -10,6 +10,7 @@ bash launch/setup.sh test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 # The whole tier by a worker a core, each test module in one of them; a worker
-# takes some 3 GiB. With arguments, in one process.
-(($#)) || set -- --numprocesses=auto --maxprocesses=8 --dist=loadfile
+# takes some 3 GiB. The run fails at once if one dies, or if a test takes longer
+# than ten minutes. With arguments, in one process and without that limit.
+(($#)) || set -- @tests/parallel.txt
 exec .venv/bin/python -m pytest "$@"

@@ -58,7 +58,11 @@ class Profiler:
     if not self._open:
       # What is still being computed belongs to the steps before.
       jax.block_until_ready(args)
-      jax.profiler.start_trace(self._directory)
+      options = jax.profiler.ProfileOptions()
+      # The Python tracer walks the list of threads while those that write
+      # checkpoints enter it half made, and the process crashes.
+      options.python_tracer_level = 0
+      jax.profiler.start_trace(self._directory, profiler_options=options)
       self._open = self._done = True
     with jax.profiler.StepTraceAnnotation('train', step_num=number):
       result = step(*args)
