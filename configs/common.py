@@ -76,18 +76,14 @@ def base() -> ml_collections.ConfigDict:
       },
       'lm': _lm(),
       'midtrain': _midtrain(),
-      'candidates': {
-        'source': 'lm',
-        'k': 10,
-        'width': 20,
-        'chunk': 4096,
-        'exclude_seen': True,
-      },
+      'candidates': _candidates(),
       'traces': _traces(),
       'endpoint': _endpoint(),
       'sft': _sft(),
       'rl': _rl(),
-      'direct': {'steps': 0, 'max_new_tokens': 56},
+      # 'list': token by token, the paper's way.
+      'answer': {'ranking': 'likelihood'},
+      'direct': {'steps': 0, 'max_new_tokens': 60},
       'evaluate': {'max_lists': 0, 'examples': 10},
       'tracking': {'tensorboard': True, 'wandb': '', 'profile': ''},
     }
@@ -175,6 +171,21 @@ def _midtrain() -> dict:
   }
 
 
+def _candidates() -> dict:
+  return {
+    'source': 'lm',
+    'k': 10,
+    'width': 20,
+    'chunk': 4096,
+    'exclude_seen': True,
+    'folds': 0,
+    'fold_positions': 0,
+    'fold_steps': 1.0,
+    'fold_use': 'head',
+    'sft_share': 0.5,
+  }
+
+
 def _traces() -> dict:
   return {
     'teacher': 'rules',
@@ -182,7 +193,6 @@ def _traces() -> dict:
     'mode': 'rejection',
     'attempts': 8,
     'lists': 0,
-    'practice': 20000,
     'near_duplicate': 0.0,
     'prompt': {'version': 'v1', 'priming': True, 'history_items': 0},
     'sampling': {
@@ -200,26 +210,37 @@ def _traces() -> dict:
 def _sft() -> dict:
   return {
     'train': {
-      'steps': 1500,
-      'batch_size': 8,
-      'length': 384,
-      'lr': 3e-3,
-      'ckpt_every': 200,
+      'steps': 400,
+      'batch_size': 2,
+      'length': 576,
+      'lr': 3e-4,
+      'dropout': 0.1,
+      'ckpt_every': 50,
     },
-    'lambda_r': 0.5,
+    'weights': {'next_item': 0.5, 'answer': 0.5},
+    'replay': 0.02,
+    'lists': 16,
+    'explained': 12,
+    'shuffled': 0.5,
+    'lambda_r': 0.1,
     'lambda_o': 1.0,
-    'practice': 0.7,
   }
 
 
 def _rl() -> dict:
   return {
-    'steps': 80,
-    'lr': 2e-5,
+    'lists': 'unseen',
+    'steps': 24,
+    'lr': 3e-5,
+    # Of answers that are written token by token.
     'prompts_per_step': 16,
+    # Of rankings, which cost one pass a list.
+    'lists_per_step': 128,
+    'rankings': 32,
+    'explained_per_step': 32,
     'group_size': 8,
     'max_new_tokens': 96,
-    'explanation_tokens': 40,
+    'explanation_tokens': 32,
     'overlong_buffer': 0,
     'constrain': True,
     'reward': 'promotion',
@@ -227,12 +248,13 @@ def _rl() -> dict:
     # Each swap of two equally likely neighbours earns alpha times the chance
     # that one of them is true: a weak ranker is paid 0.2 for shuffling.
     'alpha': 0.02,
+    'invalid': -1.0,
     'eps_low': 0.2,
     'eps_high': 0.28,
     'temperature': 1.0,
     'advantage_norm': 'std',
     'credit': 'causal',
-    'updates_per_rollout': 2,
+    'updates_per_rollout': 4,
     'max_rounds': 2,
     'over_sampling': 1.0,
     'max_staleness': 1,
@@ -246,7 +268,7 @@ def _rl() -> dict:
     'entropy_bonus': 0.0,
     'start': 'sft',
     'valid_lists': 0,
-    'checkpoint_every': 20,
+    'checkpoint_every': 4,
   }
 
 
@@ -254,8 +276,7 @@ def choose_teacher(config: ml_collections.ConfigDict, teacher: str) -> None:
   """Says who writes a config's traces.
 
   The three steps of a language model take more words than those of the rules:
-  about 130 tokens [N]. Practice lists are for a teacher that costs nothing; set
-  both numbers to have them all the same.
+  about 130 tokens [N].
 
   Args:
     config: of a run, changed here.
@@ -271,8 +292,6 @@ def choose_teacher(config: ml_collections.ConfigDict, teacher: str) -> None:
   if teacher == 'rules':
     return
   config.traces.teacher = teacher
-  config.traces.practice = 0
-  config.sft.practice = 0.0
   config.rl.explanation_tokens = 128
   config.rl.max_new_tokens = 192
   config.sft.train.length += 128

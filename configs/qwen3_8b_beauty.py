@@ -20,7 +20,11 @@ Switches: `seed=0`; `lora=0`, rank of LoRA, 0 for all parameters; `size=8b`, or
 `attention=splash`, the kernel for TPUs, or cudnn, xla, plain.
 """
 
+import ml_collections
+
 from configs import common, smollm2_beauty
+
+_CHIPS = 64
 
 # Names, and over how many devices rollouts split a model: 16 GB of a v5e chip
 # hold no 8 B of them.
@@ -56,16 +60,28 @@ def get_config(arg: str = ''):
   config.midtrain.all.lr = 1e-4 if switches.lora else 1e-5
   config.sft.train.lr = 1e-4 if switches.lora else 1e-5
   config.rl.lr = 1e-5 if switches.lora else 1e-6
+  # More mid-trainings, for the weights of the evidence alone, cost too much.
+  config.candidates.folds = 0
   if not switches.lora:
-    _for_pods(config)
+    _for_pods(config, _CHIPS // tensor)
   return config
 
 
-def _for_pods(config) -> None:
-  """Sets batches that 64 chips divide; about as many tokens in all."""
+def _for_pods(config: ml_collections.ConfigDict, parts: int) -> None:
+  """Sets batches that 64 chips divide; about as many tokens in all.
+
+  RL alone is given more: of each of its updates every part has a list.
+
+  Args:
+    config: of a run, changed here.
+    parts: devices that split a batch.
+  """
   new_rows, everything = config.midtrain.new_rows, config.midtrain.all
   new_rows.batch_size, new_rows.steps = 128, 100
   everything.batch_size, everything.steps = 1024, 160
   everything.microbatches = 1
   config.sft.train.batch_size, config.sft.train.steps = 64, 120
-  config.rl.prompts_per_step = 128
+  config.sft.lists, config.sft.explained = 128, 64
+  size = max(128, config.rl.updates_per_rollout * parts)
+  for name in ('prompts_per_step', 'lists_per_step', 'explained_per_step'):
+    config.rl[name] = size

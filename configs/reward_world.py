@@ -32,6 +32,7 @@ def _base() -> ml_collections.ConfigDict:
   config.text.pieces = 320
   config.text.prompt = {
     'history_items': 1,
+    'retrieval_items': 1,
     'max_candidates': 5,
     'title_tokens': 0,
     'category_tokens': 0,
@@ -45,33 +46,40 @@ def _base() -> ml_collections.ConfigDict:
   config.lm.bf16_matmul = False
   # Sequences of a hundred tokens: a short wheel tells their places apart.
   config.lm.rope_theta = 1e3
+  # SFT and RL share the lists.
+  config.candidates.sft_share = 1.0
   config.traces = {'keep': 0.2}
   config.sft = {
+    'weights': {'answer': 1.0},
     'train': {
       # The loss falls when the model finds out how to copy a list: after 2,000
       # steps with one seed, not within 3,000 with another.
       'steps': 6000,
       'batch_size': 32,
-      'length': 64,
+      'length': 80,
       'lr': 2e-3,
       'ckpt_every': 1000,
     },
   }
+  # Invalid answers exist only where lists are written token by token.
+  config.answer.ranking = 'list'
   config.rl = _rl()
   return config
 
 
 def _rl() -> dict:
   return {
+    'lists': 'train',
     'steps': 200,
     'lr': 3e-4,
     'prompts_per_step': 16,
     'group_size': 8,
-    'max_new_tokens': 21,
+    'max_new_tokens': 26,
     'explanation_tokens': 0,
     'constrain': False,
     'conditional': True,
     'alpha': 0.2,
+    'invalid': -1.0,
     'credit': 'answer',
     'max_rounds': 2,
     'valid_lists': 128,
@@ -83,16 +91,12 @@ def get_config(arg: str = ''):
   """Returns the sweep; `arg` are the switches after the colon."""
   switches = common.parse_switches(arg, seeds=3)
   runs = {
-    'unconditional': {'rl.conditional': False},
-    'conditional': {'rl.conditional': True},
-    'unconditional+constrained': {
-      'rl.conditional': False,
-      'rl.constrain': True,
-    },
-    'conditional+constrained': {
-      'rl.conditional': True,
-      'rl.constrain': True,
-    },
+    f'{name}+invalid{invalid}': {
+      'rl.conditional': name == 'conditional',
+      'rl.invalid': float(invalid),
+    }
+    for invalid in (-1, 0)
+    for name in ('unconditional', 'conditional')
   }
   return ml_collections.ConfigDict(
     {

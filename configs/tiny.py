@@ -3,7 +3,9 @@
     python -m launch.pipeline --config=configs/tiny.py --workdir=DIR
 
 Real data (MovieLens-100K) and real text embeddings, a decoder of 0.2 million
-parameters and a few steps of each stage.
+parameters and a few steps of each stage. Switches: `seed=0`;
+`answer=likelihood`, or `answer=list` for lists that are written token by token,
+the paper's way, with a second round of RL.
 """
 
 from configs import common
@@ -11,7 +13,7 @@ from configs import common
 
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
-  switches = common.parse_switches(arg, seed=0)
+  switches = common.parse_switches(arg, seed=0, answer='likelihood')
   config = common.base()
   config.seed = switches.seed
   config.data.name = 'ml-100k'
@@ -38,11 +40,17 @@ def get_config(arg: str = ''):
   config.midtrain.all.ckpt_every = 20
   config.sft.train.steps = 20
   config.sft.train.ckpt_every = 10
+  config.sft.lists = 8
+  config.sft.explained = 4
   config.candidates.sasrec = {'max_epochs': 2, 'width': 32, 'layers': 1}
   config.rl.steps = 4
   config.rl.lr = 1e-3
   config.rl.prompts_per_step = 4
   config.rl.group_size = 4
+  config.rl.lists_per_step = 16
+  config.rl.rankings = 8
+  config.rl.explained_per_step = 8
   config.rl.checkpoint_every = 2
-  config.direct.steps = 2
+  config.answer.ranking = switches.answer
+  config.direct.steps = 2 if switches.answer == 'list' else 0
   return config

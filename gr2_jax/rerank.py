@@ -11,17 +11,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gr2_jax.data import columns as columns_lib
 from gr2_jax.stages import ranker
 
 load = ranker.load
 
 
-def read_records(lines: Sequence[str | bytes], source: str) -> list[dict]:
+def read_records(
+  lines: Sequence[str | bytes],
+  source: str,
+  columns: Sequence[str] | None = None,
+) -> list[dict]:
   """Parses JSON lines with `history` and `candidates`.
+
+  A record may have `scores`, the retriever's, one number a candidate, and it
+  has `features` where the run's lists bring columns (`data.columns`).
 
   Args:
     lines: the lines, as text or UTF-8; empty ones are passed over.
     source: what to call them in errors.
+    columns: the run's (`store.user_columns`); None leaves their names to
+      `rank_records`.
 
   Returns:
     One dict a line.
@@ -43,8 +53,24 @@ def read_records(lines: Sequence[str | bytes], source: str) -> list[dict]:
         raise ValueError(
           f'{source}:{number}: {key!r} must be a list of item ids (strings).'
         )
+    _read_numbers(record, f'{source}:{number}', columns)
     records.append(record)
   return records
+
+
+def _read_numbers(
+  record: dict, where: str, columns: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns a record's numbers of its k candidates; float32 [k, E] and [k]."""
+  count, given = len(record['candidates']), record.get(columns_lib.KEY)
+  if columns is None:
+    columns = columns_lib.names(given, where)
+  rows = columns_lib.rows(given, columns, count, where, 'the run')
+  features = np.array(rows, np.float32).reshape(len(columns), count).T
+  if record.get('scores') is None:
+    return features, None
+  scores = columns_lib.floats(record['scores'], count, 'scores', where)
+  return features, np.array(scores, np.float32)
 
 
 def rank_records(
@@ -54,15 +80,17 @@ def rank_records(
 
   Args:
     reranker: from `load`.
-    records: dicts with `history` and `candidates`, lists of item ids.
+    records: dicts with `history` and `candidates`, lists of item ids; see
+      `read_records`.
     batch_size: lists decoded at a time.
 
   Returns:
-    Copies of the records with `order`, `explanation` and `valid`.
+    Copies of the records with `order`, `explanation`, `explanation_titles` (the
+    same with titles in place of semantic IDs) and `valid`.
 
   Raises:
-    ValueError: items that the catalogue does not have, by name, or a list that
-      names one twice.
+    ValueError: items that the catalogue does not have, by name, a list that
+      names one twice, or numbers that do not fit (`data.columns`).
   """
   items = reranker.store.dataset.items
   index = {item.item_id: i for i, item in enumerate(items)}
@@ -75,7 +103,9 @@ def rank_records(
       f'{reranker.store.workdir}: {unknown[:20]}. Leave them out, or train on '
       'a catalogue that has them.'
     )
+  columns, numbers = reranker.store.user_columns, []
   for number, record in enumerate(records):
+    numbers.append(_read_numbers(record, f'List {number}', columns))
     if len(set(record['candidates'])) != len(record['candidates']):
       raise ValueError(
         f'List {number} names a candidate twice: {record["candidates"]}.'
@@ -85,13 +115,18 @@ def rank_records(
     return [np.array([index[i] for i in r[key]], np.int32) for r in records]
 
   rankings = reranker.rank(
-    indices('history'), indices('candidates'), batch_size
+    indices('history'),
+    indices('candidates'),
+    batch_size,
+    features=[features for features, _ in numbers] if columns else None,
+    scores=[scores for _, scores in numbers],
   )
   return [
     {
       **record,
       'order': [items[i].item_id for i in ranking.order],
       'explanation': ranking.explanation,
+      'explanation_titles': ranking.explanation_titles,
       'valid': ranking.valid,
     }
     for record, ranking in zip(records, rankings, strict=True)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import tokenizers
 
+from gr2_jax.decode import constrain
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer, vocab
 
@@ -19,7 +20,7 @@ class Task:
   Attributes:
     model: shape of the decoder.
     prompt: P, tokens of each prompt.
-    new: S, tokens of each answer; beside the list they are its explanation.
+    new: S, tokens of each answer; beside the list they are its words.
     queries: Q, prompts of a step.
     group: G, answers to each.
     candidates: K.
@@ -34,14 +35,15 @@ class Task:
 
   @property
   def explanation(self) -> int:
-    """Tokens of an answer that are neither list nor delimiter."""
-    return self.new - self.candidates * (LEVELS + 1) - 3
+    """Tokens of an answer that are words."""
+    return self.new - constrain.answer_length(self.format, self.candidates, 0)
 
   @property
   def format(self) -> answer.AnswerFormat:
     """Ids of delimiters and semantic IDs; the latter end the vocabulary."""
     return answer.AnswerFormat(
-      open=4, mid=5, sep=6, close=7, eos=1, pad=0,
+      open=4, top=2, mid=5, sep=6, close=7, eos=1, pad=0, sid_begin=3,
+      sid_end=8,
       sid_offset=self.model.vocab_size - LEVELS * CODES, levels=LEVELS,
       codes=CODES,
     )  # fmt: skip
@@ -50,7 +52,7 @@ class Task:
     """Returns random words: int32 [Q, P]."""
     rng = np.random.default_rng(0)
     shape = self.queries, self.prompt
-    return rng.integers(8, self.format.sid_offset, shape).astype(np.int32)
+    return rng.integers(9, self.format.sid_offset, shape).astype(np.int32)
 
   def sids(self) -> np.ndarray:
     """Returns the candidates' codes, all distinct: int32 [Q * K, L]."""
@@ -70,6 +72,8 @@ class Task:
     fmt = self.format
     texts[fmt.pad], texts[fmt.eos] = '<pad>', '<eos>'
     texts[fmt.open], texts[fmt.mid] = answer.OPEN, answer.MID
+    texts[fmt.top] = answer.TOP
+    texts[fmt.sid_begin], texts[fmt.sid_end] = vocab.WRAPPERS
     texts[fmt.sep], texts[fmt.close] = answer.SEP, answer.CLOSE
     for place in range(LEVELS * CODES):
       texts[fmt.sid_offset + place] = vocab.sid_text(*divmod(place, CODES))

@@ -68,7 +68,8 @@ class _Ours:
       jax.random.key(0),
     )  # fmt: skip
     self._format = answer.AnswerFormat(
-      open=4, mid=5, sep=6, close=7, eos=-1, pad=0,
+      open=4, top=8, mid=5, sep=6, close=7, eos=-1, pad=0, sid_begin=9,
+      sid_end=10,
       sid_offset=self.config.vocab_size - 64, levels=4, codes=16, unsafe=(),
     )  # fmt: skip
 
@@ -84,7 +85,7 @@ class _Ours:
       with sharding.use(self.mesh, sharding.DECODE_RULES):
         found = sampler.sample(
           self.config, self._params, prompts, valid, jax.random.key(0), group,
-          new, jnp.float32(1.0), self._format, *lists, False, 0,
+          new, jnp.float32(1.0), self._format, *lists, *lists, False, 0,
         )  # fmt: skip
       jax.block_until_ready(found.tokens)
 

@@ -16,6 +16,7 @@ def rewards(
   candidates: list[list[list[int]]],
   target: list[int],
   alpha: float = 0.2,
+  invalid: float = -1.0,
   **_,
 ) -> list[float]:
   """Rewards answers; the form that TRL calls.
@@ -25,28 +26,32 @@ def rewards(
     candidates: of each answer, the codes [K, L] in pre-rank order.
     target: of each answer, the 0-based place of the true item among them.
     alpha: weight of the format reward.
+    invalid: reward of what is no permutation.
     **_: what TRL passes besides, unread.
 
   Returns:
-    The promotion of the true item, with the conditional format reward; -1 for
-    what is no permutation.
+    The promotion of the true item, with the conditional format reward.
   """
   return [
-    _reward(text, listed, place, alpha)
+    _reward(text, listed, place, alpha, invalid)
     for text, listed, place in zip(completions, candidates, target, strict=True)
   ]
 
 
 def _reward(
-  text: str, candidates: list[list[int]], target: int, alpha: float
+  text: str,
+  candidates: list[list[int]],
+  target: int,
+  alpha: float,
+  invalid: float,
 ) -> float:
   try:
     answer = json.loads(text)
     ranked = [_codes(sid) for sid in answer['recommendations']]
   except (json.JSONDecodeError, KeyError, TypeError):
-    return -1.0
+    return invalid
   if sorted(ranked) != sorted(candidates):
-    return -1.0
+    return invalid
   before, after = target + 1, ranked.index(candidates[target]) + 1
   gain = (before - after) / len(candidates)
   deserved = gain > 0 or before == after == 1

@@ -76,6 +76,7 @@ class Ours:
       prompts_per_step=task.queries,
       group_size=task.group,
       max_rounds=1,
+      invalid=-1.0,  # As in `bench_reward`.
     )
     prompts = PromptSet(
       prompts=task.prompts().tolist(),
@@ -121,7 +122,8 @@ class Ours:
       return sampler.sample(
         task.model, self._params, lists.prompt, lists.prompt_valid,
         jax.random.key(0), task.group, task.new, jnp.float32(1), task.format,
-        lists.candidate_sids, lists.candidate_mask, True, task.explanation,
+        lists.candidate_sids, lists.candidate_mask, lists.citable_sids,
+        lists.citable_mask, True, task.explanation,
       )  # fmt: skip
 
   def reward(

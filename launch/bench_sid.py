@@ -101,8 +101,8 @@ def _beam_search() -> list[bench_contest.Contest]:
   _, sids = assign.assign(rng.integers(0, 256, (12_000, 4)), 256, seed=0)
   offset = LM.vocab_size - 4 * 256
   fmt = answer.AnswerFormat(
-    open=4, mid=5, sep=6, close=7, eos=1, pad=0, sid_offset=offset,
-    levels=4, codes=256, unsafe=(),
+    open=4, top=2, mid=5, sep=6, close=7, eos=1, pad=0, sid_begin=3, sid_end=8,
+    sid_offset=offset, levels=4, codes=256, unsafe=(),
   )  # fmt: skip
   params, _ = sharding.init(
     decoder.init_fn(LM), mesh, sharding.DECODE_RULES, jax.random.key(0)

@@ -4,9 +4,12 @@
         --output=ranked.jsonl
 
 Each input line is a JSON object: `{"history": [item ids, oldest first],
-"candidates": [2 to K item ids, in their incoming order]}`; other keys are
+"candidates": [2 to K item ids, in their incoming order]}`, where known with
+`"scores": [the retriever's, a number a candidate]`, and where the run's slates
+bring columns with `"features": {name: [a number a candidate]}`; other keys are
 carried over. Each output line adds `order` (the item ids, best first),
-`explanation` and `valid`: where the model's answer is no permutation, `valid`
+`explanation` (and `explanation_titles`, the same with titles in place of
+semantic IDs) and `valid`: where the model's answer is no permutation, `valid`
 is false and `order` is the incoming one. `-` is standard input or output:
 
     cat lists.jsonl | python -m launch.rerank --workdir=DIR > ranked.jsonl
@@ -48,10 +51,13 @@ def main(argv) -> None:
   else:
     with open(_INPUT.value, 'rb') as stream:
       lines = stream.readlines()
-  reranker = rerank.load(_WORKDIR.value, _STAGE.value, explain=_EXPLAIN.value)
-  records = rerank.rank_records(
-    reranker, rerank.read_records(lines, source), _BATCH.value
+  reranker = rerank.load(
+    _WORKDIR.value,
+    _STAGE.value,
+    mode='explained' if _EXPLAIN.value else 'direct',
   )
+  records = rerank.read_records(lines, source, reranker.store.user_columns)
+  records = rerank.rank_records(reranker, records, _BATCH.value)
   text = ''.join(json.dumps(record) + '\n' for record in records)
   if _OUTPUT.value == '-':
     sys.stdout.write(text)

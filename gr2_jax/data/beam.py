@@ -29,6 +29,7 @@ class Tables:
   Attributes:
     counts: as `clean.clean` gives them.
     num_slates: slates that are left.
+    slate_columns: names of the columns that slates bring along.
     options: Beam's.
   """
 
@@ -53,6 +54,9 @@ class Tables:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     self._files = generic.parts(pathlib.Path(source.dir))
+    self.slate_columns = ()
+    if self._files['slates']:
+      self.slate_columns = generic.slate_columns(self._files['slates'][0])
     found = self._gather()
     kept = self._core(found['unique'])
     if not kept:
@@ -74,7 +78,7 @@ class Tables:
     return steps.Read(self._folder / 'kept-users', tuple)
 
   def slates(self) -> beam.PTransform:
-    """Gives (index, (user id, timestamp, item indices, labels))."""
+    """Gives (index, (user id, timestamp, item indices, labels, columns))."""
     return steps.Read(self._folder / 'kept-slates', tuple)
 
   def _pipeline(self) -> beam.Pipeline:
@@ -125,7 +129,8 @@ class Tables:
       slates = (
         pipeline
         | 'SlateFiles' >> beam.Create(steps.numbered(self._files['slates']))
-        | 'ReadSlates' >> beam.FlatMap(steps.read_slates, known)
+        | 'ReadSlates'
+        >> beam.FlatMap(steps.read_slates, known, self.slate_columns)
       )
       slates | 'KeepSlates' >> steps.write(self._path('slates'))
       self._count(slates, lambda _: {'slates': 1}, 'slates')

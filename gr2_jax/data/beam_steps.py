@@ -61,13 +61,13 @@ def read_rows(
 
 
 def read_slates(
-  file: tuple[int, str], known: Mapping[str, None]
+  file: tuple[int, str], known: Mapping[str, None], columns: Sequence[str]
 ) -> Iterator[tuple[str, tuple]]:
-  """Yields (user, (time, place, items, labels)) of one file."""
+  """Yields (user, (time, place, items, labels, columns)) of one file."""
   index, path = file
-  slates = generic.each_slate(pathlib.Path(path), known, 'the items')
+  slates = generic.each_slate(pathlib.Path(path), known, 'the items', columns)
   for number, slate in enumerate(slates):
-    shown = slate.item_ids, slate.labels
+    shown = slate.item_ids, slate.labels, slate.columns
     yield slate.user_id, (slate.timestamp, (index, number), *shown)
 
 
@@ -150,10 +150,10 @@ def known_slates(
   user, both = found
   if not list(both['user']):
     return
-  for timestamp, place, items, labels in both['slates']:
+  for timestamp, place, items, *told in both['slates']:
     if all(item in index for item in items):
       shown = [index[item] for item in items]
-      yield (user, timestamp, *place), (user, timestamp, shown, list(labels))
+      yield (user, timestamp, *place), (user, timestamp, shown, *told)
 
 
 class Read(beam.PTransform):

@@ -12,7 +12,7 @@ import io
 import itertools
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,6 @@ from gr2_jax.data import records as records_lib
 from gr2_jax.data import sources, splits
 
 _FOLDER = 'interactions'
-# Feature by name, of one record as it is read.
-_Record = Mapping[str, Any]
 
 
 @dataclasses.dataclass(eq=False)
@@ -52,7 +50,7 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text()
-    integers = lambda dtype: tfds.features.Tensor(shape=(None,), dtype=dtype)
+    numbers = lambda dtype: tfds.features.Tensor(shape=(None,), dtype=dtype)
     return tfds.core.DatasetInfo(
       builder=self,
       description=__doc__,
@@ -65,11 +63,12 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
           # As text: the format stores floats in 32 bits.
           'price': text,
           'description': text,
-          'items': integers(np.int32),
-          'timestamps': integers(np.int64),
-          'labels': integers(np.int32),
+          'items': numbers(np.int32),
+          'timestamps': numbers(np.int64),
+          'labels': numbers(np.int32),
+          'columns': numbers(np.float32),
           # Begin of train, valid and test in the sequence, and its end.
-          'bounds': integers(np.int64),
+          'bounds': numbers(np.int64),
         }
       ),
       metadata=tfds.core.MetadataDict(),
@@ -86,6 +85,7 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
     self.info.metadata['name'] = dataset.name
     self.info.metadata['sha256'] = dataset.sha256
     self.info.metadata['counts'] = dict(dataset.counts)
+    self.info.metadata['slate_columns'] = list(dataset.slate_columns)
     tables = {
       'items': [records_lib.of_item(item) for item in dataset.items],
       'users': [
@@ -103,6 +103,7 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
           slate.timestamp,
           slate.items,
           slate.labels,
+          slate.columns,
         )
         for slate in dataset.slates
       ],
@@ -120,6 +121,7 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
     tables, split = self.builder_config.tables, self.builder_config.split
     self.info.metadata['name'] = self.builder_config.source.name
     self.info.metadata['counts'] = dict(tables.counts)
+    self.info.metadata['slate_columns'] = list(tables.slate_columns)
     found = {
       'items': tables.items() | beam.MapTuple(_beam_item),
       'users': tables.users() | beam.Map(lambda u: _beam_user(*u, split)),
@@ -216,23 +218,30 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
 
 def _dataset(builder: tfds.core.DatasetBuilder) -> dataset_lib.Dataset:
   users = _records(builder, 'users')
-  user_ids = [_texts(user, 'id')[0] for user in users]
+  user_ids = [records_lib.texts(user, 'id')[0] for user in users]
   user_of = {user_id: index for index, user_id in enumerate(user_ids)}
-  sequences = [_integers(user, 'items') for user in users]
-  times = [_integers(user, 'timestamps') for user in users]
+  sequences = [records_lib.integers(user, 'items') for user in users]
+  times = [records_lib.integers(user, 'timestamps') for user in users]
   return dataset_lib.Dataset(
     name=builder.info.metadata['name'],
-    items=[_item(record) for record in _records(builder, 'items')],
+    items=[records_lib.to_item(r) for r in _records(builder, 'items')],
     user_ids=user_ids,
     flat=np.array(list(itertools.chain(*sequences)), np.int32),
     offsets=np.cumsum([0, *(len(part) for part in sequences)], dtype=np.int64),
     timestamps=np.array(list(itertools.chain(*times)), np.int64),
-    slates=[_slate(r, user_of) for r in _records(builder, 'slates')],
+    slates=[
+      records_lib.to_slate(record, user_of)
+      for record in _records(builder, 'slates')
+    ],
+    # Data sets of before there were columns have no names of them.
+    slate_columns=tuple(builder.info.metadata.get('slate_columns', ())),
     counts=builder.info.metadata['counts'],
   )
 
 
-def _records(builder: tfds.core.DatasetBuilder, table: str) -> list[_Record]:
+def _records(
+  builder: tfds.core.DatasetBuilder, table: str
+) -> list[records_lib.Record]:
   """Reads a table; ten times faster than by TFDS's decoder of features."""
   if table not in builder.info.splits:
     return []
@@ -241,7 +250,7 @@ def _records(builder: tfds.core.DatasetBuilder, table: str) -> list[_Record]:
   return [record for path, size in shards for record in _read_shard(path, size)]
 
 
-def _read_shard(path: Any, size: int) -> list[_Record]:
+def _read_shard(path: Any, size: int) -> list[records_lib.Record]:
   """Reads a file of records; names it where it is damaged."""
   try:
     reader = array_record_module.ArrayRecordReader(str(path))
@@ -261,35 +270,3 @@ def _read_shard(path: Any, size: int) -> list[_Record]:
       f'it from a copy, or delete {path.parent} and run the stage data again.'
     )
   return found
-
-
-def _texts(record: _Record, field: str) -> tuple[str, ...]:
-  return tuple(v.decode() for v in record[field].bytes_list.value)
-
-
-def _integers(record: _Record, field: str) -> Sequence[int]:
-  return record[field].int64_list.value
-
-
-def _item(record: _Record) -> dataset_lib.Item:
-  item_id, title, brand, price, description = (
-    _texts(record, field)[0]
-    for field in ('id', 'title', 'brand', 'price', 'description')
-  )
-  return dataset_lib.Item(
-    item_id=item_id,
-    title=title,
-    categories=_texts(record, 'categories'),
-    brand=brand,
-    price=float(price) if price else None,
-    description=description,
-  )
-
-
-def _slate(record: _Record, user_of: Mapping[str, int]) -> dataset_lib.Slate:
-  return dataset_lib.Slate(
-    user=user_of[_texts(record, 'id')[0]],
-    timestamp=_integers(record, 'timestamps')[0],
-    items=tuple(_integers(record, 'items')),
-    labels=tuple(_integers(record, 'labels')),
-  )

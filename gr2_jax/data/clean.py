@@ -64,6 +64,7 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
     items=items,
     user_ids=user_ids,
     slates=slates,
+    slate_columns=raw.slate_columns,
     counts=counts,
     **_sequences(kept, users_kept, items_kept),
   )
@@ -150,6 +151,7 @@ def _slates(
       slate.timestamp,
       tuple(item_of[item_id] for item_id in slate.item_ids),
       slate.labels,
+      slate.columns,
     )
     for slate in slates
     if slate.user_id in user_of and item_of.keys() >= set(slate.item_ids)

@@ -44,12 +44,14 @@ class Slate:
     timestamp: when it was served.
     items: item indices in the order in which they were shown.
     labels: one grade an item: 0 is no engagement.
+    columns: E rows of one number an item (`Dataset.slate_columns`).
   """
 
   user: int
   timestamp: int
   items: tuple[int, ...]
   labels: tuple[int, ...]
+  columns: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class Dataset:
     slates: served lists, where the source has them.
     counts: users, items and interactions, and what was dropped on the way or
       is remarkable (`clean.clean`).
+    slate_columns: E names of what slates bring along (`data.columns`).
   """
 
   name: str
@@ -76,6 +79,7 @@ class Dataset:
   timestamps: np.ndarray
   slates: list[Slate] = dataclasses.field(default_factory=list)
   counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  slate_columns: tuple[str, ...] = ()
 
   @property
   def num_users(self) -> int:
@@ -120,7 +124,11 @@ def _text_records(dataset: Dataset) -> Iterator:
     yield list(vars(item).values())
   yield dataset.user_ids
   for slate in dataset.slates:
-    yield list(vars(slate).values())
+    # Without columns the hash is the one of data sets that cannot have any.
+    record = [slate.user, slate.timestamp, slate.items, slate.labels]
+    yield [*record, slate.columns] if dataset.slate_columns else record
+  if dataset.slate_columns:
+    yield dataset.slate_columns
 
 
 def from_sequences(

@@ -27,14 +27,20 @@ slates.jsonl: a list that was served, with a grade for each item (0: nothing, 1,
 2, ..: more and more), for `candidates.source = 'slates'` (`slates.py`):
 
     {"user_id": "ann", "timestamp": 9, "item_ids": ["A2"], "labels": [1]}
+
+A slate may bring columns of its own, numbers for each item that re-ranking
+shall weigh, as `features`: `{"ctr": [0.12, 0.3], "age": [3, 40]}` (in CSV as
+JSON text). All slates then have those of the first (`columns.py`).
 """
 
 import pathlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
+from gr2_jax.data import columns as columns_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import fields, raw, tables
 
+_SLATE = ('user_id', 'timestamp', 'item_ids', 'labels')
 _ENDINGS = ('.jsonl', '.csv', '.parquet', '.jsonl.gz', '.csv.gz')
 
 
@@ -122,8 +128,11 @@ def read(folder: pathlib.Path) -> raw.Raw:
   items = raw.unique_items(each_item(files['items']))
   file = files['items'].name
   interactions = list(each_interaction(files['interactions'], items, file))
-  slates = each_slate(files['slates'], items, file) if 'slates' in files else ()
-  return raw.Raw(tuple(items.values()), interactions, tuple(slates))
+  slates, columns = (), ()
+  if 'slates' in files:
+    columns = slate_columns(files['slates'])
+    slates = tuple(each_slate(files['slates'], items, file, columns))
+  return raw.Raw(tuple(items.values()), interactions, slates, columns)
 
 
 def read_items(path: pathlib.Path) -> tuple[dataset_lib.Item, ...]:
@@ -176,12 +185,27 @@ def each_interaction(
     )
 
 
+def slate_columns(path: pathlib.Path) -> tuple[str, ...]:
+  """Returns the names of the columns that the first slate brings along."""
+  where, row = next(tables.rows(path, _SLATE))
+  return columns_lib.names(row.get(columns_lib.KEY), where)
+
+
 def each_slate(
-  path: pathlib.Path, items: Container[str], file: str
+  path: pathlib.Path,
+  items: Container[str],
+  file: str,
+  columns: Sequence[str],
 ) -> Iterator[raw.RawSlate]:
-  """Yields the slates of one file; arguments as of `each_interaction`."""
-  columns = ('user_id', 'timestamp', 'item_ids', 'labels')
-  for where, row in tables.rows(path, columns):
+  """Yields the slates of one file.
+
+  Args:
+    path: the file.
+    items: ids of the items that there are.
+    file: what holds the items, for messages.
+    columns: what all slates bring along, those of the first one.
+  """
+  for where, row in tables.rows(path, _SLATE):
     item_ids = fields.strings(row['item_ids'], 'item_ids', where)
     labels = fields.integers(row['labels'], 'labels', where)
     for item_id in item_ids:
@@ -201,4 +225,11 @@ def each_slate(
       fields.timestamp(row['timestamp'], where),
       item_ids,
       labels,
+      columns_lib.rows(
+        row.get(columns_lib.KEY),
+        columns,
+        len(item_ids),
+        where,
+        'the first slate',
+      ),
     )

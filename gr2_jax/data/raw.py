@@ -22,6 +22,7 @@ class RawSlate(NamedTuple):
   timestamp: int
   item_ids: tuple[str, ...]
   labels: tuple[int, ...]
+  columns: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Raw:
     items: one record an item, ids unique.
     interactions: rows in the order of the file, all of known items.
     slates: served lists, all of known items.
+    slate_columns: names of the columns that each slate brings along.
   """
 
   items: Sequence[dataset_lib.Item]
   interactions: Sequence[Interaction]
   slates: Sequence[RawSlate] = ()
+  slate_columns: tuple[str, ...] = ()
 
 
 def unique_items(

@@ -5,12 +5,15 @@ for empty.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
+
+# Feature by name, of one record as it is read.
+Record = Mapping[str, Any]
 
 _EMPTY = {
   'id': '',
@@ -22,6 +25,7 @@ _EMPTY = {
   'items': (),
   'timestamps': (),
   'labels': (),
+  'columns': (),
   'bounds': (),
 }
 
@@ -58,7 +62,11 @@ def of_user(
 
 
 def of_slate(
-  user_id: str, timestamp: int, items: Sequence[int], labels: Sequence[int]
+  user_id: str,
+  timestamp: int,
+  items: Sequence[int],
+  labels: Sequence[int],
+  columns: Sequence[Sequence[float]],
 ) -> dict[str, Any]:
   """Returns the record of a slate; see `dataset.Slate`."""
   return {
@@ -67,4 +75,49 @@ def of_slate(
     'items': np.array(items, np.int32),
     'timestamps': np.array([timestamp], np.int64),
     'labels': np.array(labels, np.int32),
+    # One after the other.
+    'columns': np.array(columns, np.float32).ravel(),
   }
+
+
+def texts(record: Record, field: str) -> tuple[str, ...]:
+  """Returns the texts of a field."""
+  return tuple(v.decode() for v in record[field].bytes_list.value)
+
+
+def integers(record: Record, field: str) -> Sequence[int]:
+  """Returns the whole numbers of a field."""
+  return record[field].int64_list.value
+
+
+def to_item(record: Record) -> dataset_lib.Item:
+  """Returns the item of a record."""
+  item_id, title, brand, price, description = (
+    texts(record, field)[0]
+    for field in ('id', 'title', 'brand', 'price', 'description')
+  )
+  return dataset_lib.Item(
+    item_id=item_id,
+    title=title,
+    categories=texts(record, 'categories'),
+    brand=brand,
+    price=float(price) if price else None,
+    description=description,
+  )
+
+
+def to_slate(record: Record, user_of: Mapping[str, int]) -> dataset_lib.Slate:
+  """Returns the slate of a record; `user_of` has the users' indices."""
+  items = tuple(integers(record, 'items'))
+  # Of data sets that were written before there were columns: none.
+  numbers = tuple(record['columns'].float_list.value)
+  return dataset_lib.Slate(
+    user=user_of[texts(record, 'id')[0]],
+    timestamp=integers(record, 'timestamps')[0],
+    items=items,
+    labels=tuple(integers(record, 'labels')),
+    columns=tuple(
+      numbers[start : start + len(items)]
+      for start in range(0, len(numbers), len(items))
+    ),
+  )

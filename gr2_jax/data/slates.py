@@ -42,12 +42,15 @@ class SlateLists:
       lists.
     grades: int32 [N, K], 0 for no engagement and for padding; each list has
       both a positive and a negative.
+    columns: float32 [N, K, E], what the slates bring along
+      (`dataset.slate_columns`), as it is; 0 in padding.
   """
 
   user: np.ndarray
   position: np.ndarray
   candidates: np.ndarray
   grades: np.ndarray
+  columns: np.ndarray
 
   @property
   def target(self) -> np.ndarray:
@@ -91,7 +94,9 @@ def make(
     'cut': sum(len(slate.items) > k for slate in dataset.slates),
     **{reason: len(found[reason]) for reason in REASONS},
   }
-  return {name: _stack(found[name], k) for name in splits_lib.NAMES}, counts
+  size = len(dataset.slate_columns)
+  lists = {name: _stack(found[name], k, size) for name in splits_lib.NAMES}
+  return lists, counts
 
 
 def _check_labels(
@@ -131,17 +136,23 @@ def _place(
   return splits_lib.NAMES[part], position
 
 
-def _stack(rows: list[tuple[dataset_lib.Slate, int]], k: int) -> SlateLists:
-  """Makes arrays of slates with their positions."""
+def _stack(
+  rows: list[tuple[dataset_lib.Slate, int]], k: int, size: int
+) -> SlateLists:
+  """Makes arrays of slates with their positions; `size` is E."""
   candidates = np.full((len(rows), k), -1, np.int32)
   grades = np.zeros((len(rows), k), np.int32)
+  columns = np.zeros((len(rows), k, size), np.float32)
   for row, (slate, _) in enumerate(rows):
     shown = len(slate.items[:k])
     candidates[row, :shown] = slate.items[:k]
     grades[row, :shown] = slate.labels[:k]
+    for column, values in enumerate(slate.columns):
+      columns[row, :shown, column] = values[:k]
   return SlateLists(
     np.array([slate.user for slate, _ in rows], np.int32),
     np.array([position for _, position in rows], np.int32),
     candidates,
     grades,
+    columns,
   )

@@ -77,6 +77,45 @@ class Splits:
   train_end: np.ndarray
   examples: dict[str, tuple[np.ndarray, np.ndarray]]
 
+  def without(self, users: np.ndarray) -> 'Splits':
+    """Leaves users out, as if they had done nothing.
+
+    Args:
+      users: int [n], their indices.
+
+    Returns:
+      The splits of the others: the training part of these users is empty, and
+      they have no examples. User indices stay.
+    """
+    gone = np.zeros(len(self.train_end), bool)
+    gone[users] = True
+    examples = {
+      name: (user[~gone[user]], position[~gone[user]])
+      for name, (user, position) in self.examples.items()
+    }
+    return Splits(np.where(gone, 0, self.train_end), examples)
+
+  def inner(
+    self, users: np.ndarray, min_history: int, last: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Lists the positions within the training parts of users.
+
+    Args:
+      users: int [n], increasing.
+      min_history: items that must come before a position.
+      last: of each user the last so many positions; 0 for all.
+
+    Returns:
+      (user int32 [m], position int32 [m]) as in `examples`, with min_history
+      <= position < train_end[user].
+    """
+    end = self.train_end[users]
+    begin = np.minimum(min_history, end)
+    if last:
+      begin = np.maximum(begin, end - last)
+    row, position = _positions(begin, end)
+    return users[row].astype(np.int32), position
+
 
 def bounds(lengths: np.ndarray, cfg: SplitConfig) -> np.ndarray:
   """Finds where the splits of each sequence begin.

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gr2_jax.decode import categorical
 from gr2_jax.decode import filters as filters_lib
-from gr2_jax.lm import logps
+from gr2_jax.lm import bans, logps
 
 
 def uniform(
@@ -34,6 +35,7 @@ def draw(
   allowed: jax.Array,
   constrain: bool,
   filters: filters_lib.Filters | None = None,
+  banned: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Draws a token a row.
 
@@ -45,17 +47,18 @@ def draw(
   Args:
     uniform: float32 [...], in [0, 1).
     logits: float32 [..., V], not yet divided by the temperature.
-    temperature: float32 scalar, may be traced; 0 is greedy, without filters.
+    temperature: float32 scalar, traced or not; 0 is greedy, without filters.
     allowed: int32 [..., A], the ids that a row may take, distinct, padded with
-      -1; a row of all -1 is free.
+      -1; a row of negative numbers is free.
     constrain: whether a row may be constrained at all.
     filters: what stays of the distribution; None traces nothing for them.
+    banned: bool [V], ids that no free row takes; see `bans.apply`.
 
   Returns:
-    (tokens int32 [...], log-probabilities float32 [...] without the filters,
-    log-probabilities float32 [...] with them). They are at temperature 1 where
-    it is 0.
+    (tokens int32 [...], log-probs float32 [...] without the filters, and with
+    them); they are at temperature 1 where it is 0.
   """
+  logits = bans.apply(logits, allowed, banned)
   scale = jnp.where(temperature > 0, temperature, 1.0)
 
   def pick(logits, allowed):
@@ -72,9 +75,8 @@ def draw(
 
   def filtered():
     left = _keep(filters, logits, scale, allowed)
-    few = allowed
-    if constrain:
-      few = _keep_allowed(filters, logits, scale, allowed)
+    keep = _keep_allowed if constrain else lambda *given: given[-1]
+    few = keep(filters, logits, scale, allowed)
     tokens = pick(left, few)
     scores, _ = logps.token_logps(logits, tokens, scale, allowed)
     behaviour, _ = logps.token_logps(left, tokens, scale, few)

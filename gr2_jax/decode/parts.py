@@ -1,8 +1,8 @@
 """Which part of the vocabulary the places of an answer can hold.
 
-Behind the longest explanation a constrained answer goes on with `mid` and the
-list: there logits of the SID tokens and the delimiters are enough, a hundredth
-of a pretrained vocabulary. Sampler and trainer share the split, so that both
+Behind the most words a constrained answer goes on with `top` and the list:
+there logits of the SID tokens and the delimiters are enough, a hundredth of a
+pretrained vocabulary. Sampler and trainer share the split, so that both
 compute what they compare in one way (our choice).
 """
 
@@ -44,8 +44,14 @@ class Part:
     """Projects states [..., D] to the part's logits, float32 [..., N]."""
     if self.listing:
       return tables.project(self.model, rows, hidden)
-    logits = tables.unembed(self.model, rows, hidden)
-    return constraints.ban(logits, self.fmt) if self.constrain else logits
+    return tables.unembed(self.model, rows, hidden)
+
+  @property
+  def banned(self) -> np.ndarray | None:
+    """Which of its ids no free place may hold, bool [N]; None: all may be."""
+    if self.listing or not self.constrain:
+      return None
+    return constraints.banned(self.fmt, self.model.vocab_size)
 
   def inside(self, ids: jax.Array) -> jax.Array:
     """Numbers ids within the part; those below 0 stay.
@@ -96,7 +102,7 @@ def begin(explanation_tokens: int) -> int:
   """Returns the first place of a constrained answer that `Part.listing` serves.
 
   Args:
-    explanation_tokens: the explanation's budget; `open` stands before it.
+    explanation_tokens: the budget of the words; `open` stands before them.
   """
   return explanation_tokens + 1
 
@@ -105,7 +111,8 @@ def begin(explanation_tokens: int) -> int:
 def list_ids(fmt: answer.AnswerFormat) -> np.ndarray:
   """Returns the ids of the list and what is around it, int32 [N], distinct."""
   sids = fmt.sid_offset + np.arange(fmt.levels * fmt.codes, dtype=np.int32)
-  others = np.array([fmt.mid, fmt.sep, fmt.close, fmt.eos], np.int32)
+  others = (fmt.top, fmt.sid_begin, fmt.sid_end, fmt.mid, fmt.sep, fmt.close)
+  others = np.array([*others, fmt.eos], np.int32)
   return np.concatenate([sids, others])
 
 

@@ -6,7 +6,7 @@ under the same temperature and constraint. Filters (top-k, top-p, min-p) are for
 sampling from a finished model: the trainer knows none.
 
 Letters: Q prompts, G rollouts, P prompt tokens, S cache slots, K candidates,
-L levels, A allowed ids.
+M citable items, L levels, A allowed ids.
 """
 
 import dataclasses
@@ -20,32 +20,11 @@ import jax.numpy as jnp
 from gr2_jax.decode import cache, next_token, parts
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import filters as filters_lib
+from gr2_jax.decode import items as items_lib
+from gr2_jax.decode.samples import Samples
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, tails
 from gr2_jax.text import answer
-
-
-@flax.struct.dataclass
-class Samples:
-  """What was sampled.
-
-  Attributes:
-    tokens: int32 [Q, G, S], without the prompt; `pad` after the end.
-    logps: float32 [Q, G, S], log-probability of each token under the tempered
-      and constrained distribution, which the trainer computes again; 0 after
-      the end.
-    behaviour_logps: float32 [Q, G, S], the same under the distribution it was
-      drawn from: the filters' too. Equal to `logps` where none acts.
-    mask: bool [Q, G, S], the tokens that were generated, `eos` included.
-    allowed: int32 [Q, G, S, A], the ids each position could take, padded with
-      -1; a row of all -1 was free. A = max(K, 1).
-  """
-
-  tokens: jax.Array
-  logps: jax.Array
-  behaviour_logps: jax.Array
-  mask: jax.Array
-  allowed: jax.Array
 
 
 @flax.struct.dataclass
@@ -54,7 +33,7 @@ class Loop:
 
   Attributes:
     step: int32 scalar, tokens written so far.
-    done: bool [Q, G], rollouts that wrote `eos`, or whose prompt is empty.
+    done: bool [Q, G], rollouts that ended, or whose prompt is empty.
     tail: the rollouts' caches, `step - 1` slots filled.
     machine: where each rollout stands in its answer.
     samples: what was written so far; without `behaviour_logps` where there are
@@ -77,6 +56,7 @@ class Loop:
     'fmt',
     'constrain',
     'explanation_tokens',
+    'words_only',
   ),
 )
 def sample(
@@ -91,53 +71,51 @@ def sample(
   fmt: answer.AnswerFormat,
   candidate_sids: jax.Array,
   candidate_mask: jax.Array,
+  citable_sids: jax.Array,
+  citable_mask: jax.Array,
   constrain: bool,
   explanation_tokens: int,
   filters: filters_lib.Filters | None = None,
+  words_only: bool = False,
 ) -> Samples:
   """Samples G answers a prompt; jitted.
 
   Args:
     config: shape of the model.
     params: its parameters.
-    prompts: int32 [Q, P], padded on the right. A prompt without any token pads
-      the batch: its rollouts are empty.
+    prompts: int32 [Q, P], right-padded; an empty one has empty rollouts.
     valid: bool [Q, P], the tokens of each prompt.
-    key: for this call, the step folded in outside; or [Q], one a prompt.
+    key: for this call, with the step folded in; or [Q], one a prompt.
     num_samples: G.
     max_new_tokens: S.
-    temperature: a traced scalar; 0 is greedy (of equal logits the first wins,
-      in the list by pre-rank order), with the `logps` of temperature 1.
+    temperature: a scalar; 0 is greedy (of equal logits the first wins, in the
+      list by pre-rank order), with the `logps` of temperature 1.
     fmt: the answer format.
     candidate_sids: int32 [Q, K, L] codes in pre-rank order.
     candidate_mask: bool [Q, K], False for the padding of short lists.
-    constrain: whether the list can only become a permutation of the candidates.
-    explanation_tokens: most tokens of an explanation where `constrain` holds.
+    citable_sids: int32 [Q, M, L] codes of the items that the prompt shows.
+    citable_mask: bool [Q, M], False for padding.
+    constrain: whether the list can only become a permutation of the candidates,
+      and words can only cite the citable items.
+    explanation_tokens: most tokens of words where `constrain` holds.
     filters: traced values of top-k, top-p and min-p, see `next_token.draw`.
-
-  Returns:
-    The samples.
+    words_only: answers end with `top`; `ending.complete` writes the rest.
 
   Raises:
     ValueError: a constrained answer does not fit `max_new_tokens`.
   """
   if constrain:
-    budget = max_new_tokens, explanation_tokens
-    constraints.check_length(fmt, candidate_sids.shape[1], *budget)
+    lengths = candidate_sids.shape[1], max_new_tokens, explanation_tokens
+    constraints.check_length(fmt, *lengths, words_only)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
+  tables = parts.with_rows(config, fmt, constrain, params)
+  items = candidate_sids, candidate_mask, citable_sids, citable_mask
   run = Run(
-    model=model,
-    tables=parts.with_rows(config, fmt, constrain, params),
-    prompts=cache.read(model, prompts, valid),
-    shape=(prompts.shape[0], num_samples, max_new_tokens),
-    key=key,
-    temperature=jnp.asarray(temperature, jnp.float32),
-    fmt=fmt,
-    candidates=(candidate_sids, candidate_mask),
-    constrain=constrain,
-    explanation_tokens=explanation_tokens,
-    filters=filters,
-  )
+    model, tables, cache.read(model, prompts, valid),
+    (len(prompts), num_samples, max_new_tokens), key, jnp.float32(temperature),
+    fmt, items_lib.Items(*items), constrain, explanation_tokens, filters,
+    words_only,
+  )  # fmt: skip
   return run.whole(tails.empty(config, *run.shape))
 
 
@@ -154,10 +132,11 @@ class Run:
     key: of this call, or of each prompt.
     temperature: float32 scalar.
     fmt: the answer format.
-    candidates: codes [Q, K, L] and mask [Q, K].
+    items: what answers may name.
     constrain: whether the state machine is on.
-    explanation_tokens: most tokens of an explanation.
+    explanation_tokens: most tokens of words.
     filters: of the draws, or None.
+    words_only: whether answers end with `top`.
   """
 
   model: Any
@@ -167,10 +146,11 @@ class Run:
   key: jax.Array
   temperature: jax.Array
   fmt: answer.AnswerFormat
-  candidates: tuple[jax.Array, jax.Array]
+  items: items_lib.Items
   constrain: bool
   explanation_tokens: int
   filters: filters_lib.Filters | None
+  words_only: bool = False
 
   def whole(self, tail: Any) -> Samples:
     """Writes all answers; `tail` is an empty cache."""
@@ -182,21 +162,18 @@ class Run:
 
   def start(self, tail: Any) -> Loop:
     """Returns the state before the first token."""
-    group, slots = self.shape[1:]
-    sids, mask = self.candidates
-    ids = max(sids.shape[1], 1)
     zeros = jnp.zeros(self.shape, jnp.float32)
     return Loop(
       step=jnp.int32(0),
       done=jnp.broadcast_to(self.prompts.lengths[:, None] == 0, self.shape[:2]),
       tail=tail,
-      machine=constraints.start(mask, group),
+      machine=constraints.start(self.items, self.shape[1]),
       samples=Samples(
         tokens=jnp.full(self.shape, self.fmt.pad, jnp.int32),
         logps=zeros,
         behaviour_logps=self._if_filtered(zeros),
         mask=jnp.zeros(self.shape, bool),
-        allowed=jnp.full((*self.shape, ids), -1, jnp.int32),
+        allowed=jnp.full((*self.shape, self.items.ids), -1, jnp.int32),
       ),
     )
 
@@ -228,11 +205,7 @@ class Run:
       drawn = self._draw(self.tables[0], uniform, hidden, allowed)
       return self._record(loop, *drawn, allowed)
     allowed = constraints.allowed(
-      loop.machine,
-      loop.step,
-      *self.candidates,
-      self.fmt,
-      self.explanation_tokens,
+      loop.machine, loop.step, self.items, self.fmt, self.explanation_tokens
     )
     drawn = jax.lax.cond(
       loop.step < parts.begin(self.explanation_tokens),
@@ -260,6 +233,7 @@ class Run:
       part.inside(allowed),
       self.constrain,
       self.filters,
+      part.banned,
     )
     return part.outside(tokens), *scores
 
@@ -286,10 +260,13 @@ class Run:
     )
     machine = loop.machine
     if self.constrain:
-      machine = constraints.advance(machine, tokens, *self.candidates, self.fmt)
+      machine = constraints.advance(machine, tokens, self.items, self.fmt)
+    ended = self.fmt.ends(tokens)
+    if self.words_only:
+      ended |= tokens == self.fmt.top
     return Loop(
       step=loop.step + 1,
-      done=loop.done | self.fmt.ends(tokens),
+      done=loop.done | ended,
       tail=loop.tail,
       machine=machine,
       samples=jax.tree.map(put, loop.samples, new),

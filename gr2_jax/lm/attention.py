@@ -203,7 +203,7 @@ def attend_shared(
     prompt: keys and values [Q, M, P, H], as cached.
     tail: keys and values [Q, G, M, S, H], as cached.
     prompt_valid: bool [Q, P].
-    mask: bool [T, S] of the tail.
+    mask: bool [T, S] of all tails, or [Q, G, T, S] of each.
     bf16: operand type of the products.
 
   Returns:
@@ -222,7 +222,12 @@ def attend_shared(
   own = dots.einsum(f'qgtmrh,qgm{s}->{order}rts', q, tail[0], bf16)
   own = jnp.swapaxes(own, 1, 2) if decoding else own
   first = jnp.where(prompt_valid[:, None, None, None, None, :], first, MASKED)
-  own = jnp.where(mask[None, None, None, None], own, MASKED)
+  # The scores are [Q, M, G, R, T, S].
+  if mask.ndim == 2:
+    mask = mask[None, None, None, None]
+  else:
+    mask = mask[:, None, :, None]
+  own = jnp.where(mask, own, MASKED)
   peak = jnp.maximum(
     jax.lax.stop_gradient(first.max(-1, keepdims=True)),
     jax.lax.stop_gradient(own.max(-1, keepdims=True)),

@@ -29,6 +29,8 @@ class Context:
       made of all places, the rest is not.
     tails: (G, T) where rows are prompts, [P], with their G tails of T tokens
       behind them.
+    tail_mask: bool [Q, G, T, T] within each of these tails, or None where they
+      are causal.
   """
 
   angles: attention.KV
@@ -38,6 +40,7 @@ class Context:
   index: jax.Array | None = None
   layer: jax.Array | None = None
   last: jax.Array | None = None
+  tail_mask: jax.Array | None = None
   keep: bool = struct.field(pytree_node=False, default=False)
   tails: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
 

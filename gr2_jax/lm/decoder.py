@@ -78,7 +78,12 @@ class Decoder(nn.Module):
     return self._run(tokens, None, context)[0]
 
   def hidden_shared(
-    self, prompts: jax.Array, valid: jax.Array, tokens: jax.Array
+    self,
+    prompts: jax.Array,
+    valid: jax.Array,
+    tokens: jax.Array,
+    places: jax.Array | None = None,
+    mask: jax.Array | None = None,
   ) -> jax.Array:
     """Returns the final-normed states of G tails that share a prompt.
 
@@ -89,6 +94,10 @@ class Decoder(nn.Module):
       prompts: int [Q, P], right-padded.
       valid: bool [Q, P], False on padding.
       tokens: int [Q, G, T], of the tails.
+      places: int [Q, G, T], how far behind the prompt each token stands, below
+        T; in their order by default.
+      mask: bool [Q, G, T, T], which tokens of its tail each one sees; those
+        up to itself by default. With `places` it makes a tail a tree.
 
     Returns:
       [Q, G, T + 1, D]: what follows the prompt, without meaning for an empty
@@ -96,7 +105,9 @@ class Decoder(nn.Module):
     """
     queries, group, length = tokens.shape
     width = prompts.shape[1]
-    after = valid.sum(-1)[:, None, None] + jnp.arange(length)[None, None]
+    if places is None:
+      places = jnp.arange(length)[None, None]
+    after = valid.sum(-1)[:, None, None] + places
     # A row is a prompt and its tails.
     join = lambda prompt, tails: jnp.concatenate(
       [
@@ -107,7 +118,7 @@ class Decoder(nn.Module):
     )
     angles = self._angles(join(jnp.arange(width)[None], after), width + length)
     context = self._reading(valid, angles).replace(
-      prompt_valid=valid, tails=(group, length)
+      prompt_valid=valid, tails=(group, length), tail_mask=mask
     )
     x, _ = self._run(join(prompts, tokens), None, context)
     first = jnp.broadcast_to(x[:, None, :1], (queries, group, 1, x.shape[-1]))

@@ -35,6 +35,11 @@ def save(directory: pathlib.Path, config: LMConfig, params: Any) -> None:
   processes.on_first(files.atomic_write, directory / _CONFIG, text)
 
 
+def exists(directory: pathlib.Path) -> bool:
+  """Says whether a complete model lies in a directory."""
+  return (pathlib.Path(directory) / _CONFIG).exists()
+
+
 def read_config(directory: pathlib.Path) -> str:
   """Returns the JSON of a model's `LMConfig`.
 

@@ -165,13 +165,16 @@ class Attention(nn.Module):
     prompt, after = zip(*parts, strict=True)
     out = self._within(*prompt, context)
     q, k, v = (x.reshape(len(x), *context.tails, *x.shape[2:]) for x in after)
-    length = context.tails[1]
+    mask = context.tail_mask
+    if mask is None:
+      length = context.tails[1]
+      mask = attention.tail_mask(length, length, 0)
     rest = attention.attend_shared(
       q,
       self._prompt_cache(*prompt[1:]),
       self._slots(k, v),
       context.prompt_valid,
-      attention.tail_mask(length, length, 0),
+      mask,
       self.config.bf16_matmul,
     )
     return jnp.concatenate([out, rest.reshape(after[0].shape)], axis=1)

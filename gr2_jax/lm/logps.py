@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from gr2_jax import sharding
+from gr2_jax.lm import bans
 
 # Of a token outside its allowed set: finite, so that masks can remove it.
 IMPOSSIBLE = -1e9
@@ -24,6 +26,7 @@ def token_logps(
   tokens: jax.Array,
   temperature: jax.Array | float = 1.0,
   allowed: jax.Array | None = None,
+  banned: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Scores tokens under tempered and possibly constrained distributions.
 
@@ -32,14 +35,15 @@ def token_logps(
     tokens: int [...].
     temperature: positive scalar, may be traced; divides the logits.
     allowed: int [..., A], the token ids that a constrained position may take,
-      -1 pads. The normaliser then runs over these ids only. A row of all -1 is
-      an unconstrained position.
+      -1 pads. The normaliser then runs over these ids only. A row of negative
+      numbers is a free position.
+    banned: bool [V], ids that no free position takes; see `bans.apply`.
 
   Returns:
     (log-probability, entropy of the distribution), float32 [...] each. A token
     outside its allowed set has log-probability `IMPOSSIBLE`.
   """
-  logits = logits.astype(jnp.float32) / temperature
+  logits = bans.apply(logits.astype(jnp.float32), allowed, banned) / temperature
   norm = jax.nn.logsumexp(logits, axis=-1)
   chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
   logps = chosen - norm
@@ -69,6 +73,7 @@ def token_kl(
   others: jax.Array,
   temperature: jax.Array | float = 1.0,
   allowed: jax.Array | None = None,
+  banned: np.ndarray | None = None,
 ) -> jax.Array:
   """Returns KL(p || q) between the whole distributions at each position.
 
@@ -77,11 +82,15 @@ def token_kl(
     others: float32 [..., V], of q.
     temperature: as in `token_logps`; of both.
     allowed: as in `token_logps`; of both.
+    banned: as in `token_logps`; of both.
 
   Returns:
     float32 [...], in nats, 0 where one id alone is allowed.
   """
-  both = [x.astype(jnp.float32) / temperature for x in (logits, others)]
+  both = [
+    bans.apply(x.astype(jnp.float32), allowed, banned) / temperature
+    for x in (logits, others)
+  ]
   kl = _kl(*both)
   if allowed is None:
     return kl
@@ -112,6 +121,7 @@ def chunked_logps(
   temperature: jax.Array | float = 1.0,
   allowed: jax.Array | None = None,
   chunk: int = 64,
+  banned: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Does `token_logps` in chunks, their logits computed again in backward.
 
@@ -123,6 +133,7 @@ def chunked_logps(
     temperature: as in `token_logps`.
     allowed: int [B, ..., T, A] or None.
     chunk: as in `chunked`.
+    banned: as in `token_logps`.
 
   Returns:
     (log-probabilities, entropies), float32 [B, ..., T].
@@ -130,7 +141,7 @@ def chunked_logps(
 
   def score(table, tokens, hidden, allowed):
     logits = unembed_fn(table, hidden)
-    return token_logps(logits, tokens, temperature, allowed)
+    return token_logps(logits, tokens, temperature, allowed, banned)
 
   vocab = table.shape[0]
   return chunked(score, vocab, table, tokens, hidden, allowed, chunk=chunk)

@@ -41,6 +41,9 @@ def read(workdir: pathlib.Path) -> Run:
   config, *results = found
   for result in filter(None, results):
     own = result.pop('config')
+    # Their numbers in words.
+    result.pop('verdict', None)
+    result.pop('warnings', None)
     config = own if config is None else config
   if config is None:
     raise FileNotFoundError(

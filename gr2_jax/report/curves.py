@@ -41,7 +41,7 @@ class Section:
 
 _RL = (
   Curve('Reward', ('reward', 'rank_reward')),
-  Curve('Entropy', ('entropy',)),
+  Curve('Entropy', ('entropy', '(|explained/)place_entropy')),
   Curve('Clip fraction', ('clip_fraction',)),
   Curve('Identity and valid rate', ('identity_rate', 'valid_rate')),
   Curve('Validation, greedy', ('valid_recall@1', 'valid_ndcg@5')),
@@ -92,7 +92,8 @@ SECTIONS = (
     'sft/metrics.jsonl',
     (
       Curve('Training loss', ('loss',)),
-      Curve('Held-out traces: loss', ('valid_nll',)),
+      Curve('Held-out loss', ('valid_loss', 'valid_(|alone_|explained_)nll')),
+      Curve('Held-out words: loss', ('valid_words_nll',)),
     ),
   ),
   Section('RL: DAPO', 'rl/metrics.jsonl', _RL),

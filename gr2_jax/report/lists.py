@@ -2,7 +2,9 @@
 
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from gr2_jax.teacher import citations
 
 # The last items of a history that are shown.
 _HISTORY = 10
@@ -37,6 +39,7 @@ class Example:
     explanation: what the model wrote.
     valid: whether its answer was a permutation; if not, `order` is the
       incoming one.
+    titles: of the items that the explanation cites, by citation.
   """
 
   user: str
@@ -45,6 +48,7 @@ class Example:
   order: Sequence[int]
   explanation: str
   valid: bool
+  titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _text(text: str) -> str:
@@ -87,7 +91,18 @@ def _article(example: Example) -> str:
   return (
     f'<article class="example"><h3>User {_text(example.user)}</h3>'
     f'<div class="lists">{columns}</div>'
-    f'<blockquote>{_text(example.explanation)}</blockquote></article>'
+    f'<blockquote>{_explanation(example)}</blockquote></article>'
+  )
+
+
+def _explanation(example: Example) -> str:
+  """Writes titles in place of semantic IDs, which a pointer makes appear."""
+  return ''.join(
+    f'<span class="cited" title="{_text(part)}">'
+    f'{_text(example.titles[part])}</span>'
+    if part in example.titles
+    else _text(part)
+    for part in citations.split(example.explanation)
   )
 
 

@@ -4,14 +4,19 @@ No script and no external resource; everything that comes from data is escaped.
 """
 
 import html
-import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gr2_jax.report import charts, intervals, lists, terminal
+from gr2_jax.report import (
+  charts,
+  intervals,
+  lists,
+  markup,
+  results,
+  terminal,
+  verdict,
+)
 
-_STYLE = (pathlib.Path(__file__).parent / 'page.css').read_text()
 _RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
 _EXPLANATIONS = {
@@ -24,10 +29,12 @@ _EXPLANATIONS = {
   'distinct_2': 'distinct 2',
   'distinct_3': 'distinct 3',
 }
+_LENGTHS = ('prompt_tokens', 'answer_tokens')
 _TITLES = {
   'valid_rate': 'valid',
   'identity_rate': 'identity',
-  'answer_tokens': 'tokens',
+  'prompt_tokens': 'tokens in',
+  'answer_tokens': 'tokens out',
   'illegal_rate': 'illegal',
   'auc': 'AUC',
   'graded_ndcg': 'graded N',
@@ -36,27 +43,6 @@ _TITLES = {
 
 def _title(name: str) -> str:
   return _TITLES.get(name, name.replace('recall', 'R').replace('ndcg', 'N'))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Makes a table of escaped cells, as HTML.
-
-  Args:
-    head: its first line.
-    rows: the others.
-
-  Returns:
-    The table.
-  """
-  top = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
-  body = ''.join(
-    '<tr>' + ''.join(f'<td>{html.escape(c)}</td>' for c in row) + '</tr>'
-    for row in rows
-  )
-  return (
-    f'<div class="wide"><table><thead><tr>{top}</tr></thead>'
-    f'<tbody>{body}</tbody></table></div>'
-  )
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -84,19 +70,19 @@ def _short(value: Any) -> str:
 
 def _rerank(report: Mapping[str, Any]) -> str:
   rerank = report['rerank']
-  metrics = terminal.metrics(rerank['systems']['prerank'])
-  systems = table(
-    ['system', *map(_title, (*metrics, *_RATES, 'answer_tokens'))],
+  systems = results.ordered(rerank['systems'])
+  metrics = terminal.metrics(next(iter(systems.values())))
+  shown = markup.table(
+    ['system', *map(_title, (*metrics, *_RATES, *_LENGTHS))],
     [
       [
         name,
         *(f'{values[key]:.3f}' for key in (*metrics, *_RATES)),
-        f'{values["answer_tokens"]:.1f}' if 'answer_tokens' in values else '',
+        *(f'{values[key]:.1f}' if key in values else '' for key in _LENGTHS),
       ]
-      for name, values in rerank['systems'].items()
+      for name, values in systems.items()
     ],
   )
-  deltas = _deltas(rerank['deltas'])
   drawn = ''.join(
     intervals.chart(
       f'rerank/{name}',
@@ -105,17 +91,37 @@ def _rerank(report: Mapping[str, Any]) -> str:
     )
     for name, values in rerank['deltas'].items()
   )
+  differences = (
+    '<h3>Differences, with paired bootstrap intervals of 95 %</h3>'
+    f'{_deltas(rerank["deltas"])}<div class="charts">{drawn}</div>'
+    if rerank['deltas']
+    else ''
+  )
   return (
     '<h2>Re-ranking</h2>'
     f'<p>{rerank["n"]:,} test lists of {rerank["k"]} candidates hold their '
     f'target (hit rate {rerank["hit_rate"]:.3f}); only these are re-ranked. '
     'An answer that is no permutation of its list counts as the incoming '
     'order, as in serving; <em>valid</em> is the share of answers that are '
-    'one, <em>identity</em> the share that repeat the incoming order, '
-    '<em>direct</em> answers without explanations.</p>'
-    f'{systems}<h3>Differences, with paired bootstrap intervals of 95 %</h3>'
-    f'{deltas}<div class="charts">{drawn}</div>{_shuffled(rerank)}'
+    'one, <em>identity</em> the share that repeat the incoming order.</p>'
+    f'{shown}{_meanings(systems)}{differences}{_shuffled(rerank)}'
   )
+
+
+def _meanings(systems: Mapping[str, Any]) -> str:
+  cells = ''.join(
+    f'<dt>{html.escape(name)}</dt><dd>{html.escape(results.SYSTEMS[name])}</dd>'
+    for name in systems
+    if name in results.SYSTEMS
+  )
+  return f'<dl class="meanings">{cells}</dl>'
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+  first, *warnings = verdict.lines(report)
+  listed = ''.join(f'<li>{html.escape(line)}</li>' for line in warnings)
+  below = f'<ol class="warnings">{listed}</ol>' if warnings else ''
+  return f'<p class="verdict">{html.escape(first)}</p>{below}'
 
 
 def _shuffled(rerank: Mapping[str, Any]) -> str:
@@ -132,7 +138,7 @@ def _shuffled(rerank: Mapping[str, Any]) -> str:
 
 def _deltas(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
   metrics = terminal.metrics(next(iter(rows.values())))
-  return table(
+  return markup.table(
     ['difference', *map(_title, metrics)],
     [
       [
@@ -154,14 +160,14 @@ def _retrieval(report: Mapping[str, Any]) -> str:
   first = own if 'slates' in report else 'candidates'
   rows = {first: report['retrieval'], **report['baselines']}
   columns = (*_RETRIEVAL, 'illegal_rate')
-  systems = table(
+  systems = markup.table(
     ['retriever', 'n', *map(_title, columns)],
     [
       [name, f'{v["n"]:,}', *(f'{v[key]:.4f}' for key in columns)]
       for name, v in rows.items()
     ],
   )
-  deltas = table(
+  deltas = markup.table(
     ['', *map(_title, _RETRIEVAL)],
     [
       [name, *(_interval(v[key]) for key in _RETRIEVAL)]
@@ -197,7 +203,7 @@ def _explanations(report: Mapping[str, Any]) -> str:
     'candidates; how often the last one is the first of the list; and the '
     'share of different runs of one, two and three words. Accepted traces of '
     'the teacher, and test answers of the models.</p>'
-    + table(['', 'n', *_EXPLANATIONS.values()], rows)
+    + markup.table(['', 'n', *_EXPLANATIONS.values()], rows)
   )
 
 
@@ -237,45 +243,17 @@ def build(
     }
   )
   traces = {k: v for k, v in report['traces'].items() if k != 'quality'}
-  stages = table(list(seconds), [[f'{v:.0f} s' for v in seconds.values()]])
-  return frame(
+  stages = markup.table(
+    list(seconds), [[f'{v:.0f} s' for v in seconds.values()]]
+  )
+  return markup.frame(
     title,
     facts,
-    f'{_rerank(report)}{_retrieval(report)}'
+    f'{_verdict(report)}{_rerank(report)}{_retrieval(report)}'
     f'<h2>Semantic IDs</h2>{_facts(report["sid"])}'
     f'<h2>Reasoning traces</h2>{_facts(traces)}'
     f'{_explanations(report)}{_learning(sections)}{lists.section(examples)}'
-    f'<h2>Run</h2>{stages}{configuration(report["config"])}',
-  )
-
-
-def configuration(config: Mapping[str, Any]) -> str:
-  """Returns a config as a folded section of a page."""
-  text = json.dumps(config, indent=2, sort_keys=True)
-  return (
-    '<details><summary>Configuration</summary>'
-    f'<pre>{html.escape(text)}</pre></details>'
-  )
-
-
-def frame(title: str, below: str, body: str) -> str:
-  """Makes a document of its parts.
-
-  Args:
-    title: heading; text, escaped here.
-    below: HTML below the heading.
-    body: HTML.
-
-  Returns:
-    The HTML document.
-  """
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<link rel="icon" href="data:,">'
-    f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>'
-    f'<header><h1>{html.escape(title)}</h1>{below}</header><main>{body}'
-    '</main></body></html>\n'
+    f'<h2>Run</h2>{stages}{markup.configuration(report["config"])}',
   )
 
 

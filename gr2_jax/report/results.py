@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,27 @@ RECALL = (1, 3, 5)
 NDCG = (3, 5)
 # Beside them for graded lists: what RL is rewarded for there [P: GR2-T].
 GRADED = ('auc', 'graded_ndcg')
+# What each system is, in the order of the report; a run may lack any of them.
+SYSTEMS = {
+  'prerank': 'the incoming order',
+  'random': 'the candidates in random order',
+  'popularity': 'by the number of training interactions',
+  'sasrec': 'by SASRec, trained with full cross-entropy',
+  'rules': 'by the rules teacher',
+  'evidence': 'a linear listwise model on exactly the columns that rl uses',
+  'sft': 'the language model after SFT',
+  'rl': 'the language model after RL: what is served',
+  'rl_alone': "the same model's likelihood and log rank alone",
+  'direct': 'rl without an explanation',
+  'list': "the paper's list, written token by token",
+}
 DELTAS = (
   ('rl', 'prerank'),
+  ('rl_alone', 'prerank'),
+  ('rl', 'evidence'),
   ('rl', 'sft'),
-  ('sft', 'prerank'),
   ('direct', 'rl'),
+  ('sasrec', 'prerank'),
 )
 
 
@@ -31,16 +48,57 @@ class System:
       what serving falls back to.
     valid: bool [N], whether the answer was a permutation of the candidates.
     tokens: int [N], lengths of the answers; None where nothing was written.
+    prompt_tokens: int [N], lengths of the prompts; None where there are none.
   """
 
   orders: np.ndarray
   valid: np.ndarray
   tokens: np.ndarray | None = None
+  prompt_tokens: np.ndarray | None = None
 
   def take(self, rows: np.ndarray) -> 'System':
     """Returns the lists at `rows`."""
-    tokens = None if self.tokens is None else self.tokens[rows]
-    return System(self.orders[rows], self.valid[rows], tokens)
+    cut = lambda x: None if x is None else x[rows]
+    return System(
+      self.orders[rows],
+      self.valid[rows],
+      cut(self.tokens),
+      cut(self.prompt_tokens),
+    )
+
+
+def ordered(systems: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns systems in the order of `SYSTEMS`, those of other names last."""
+  names = [name for name in SYSTEMS if name in systems]
+  names += [name for name in systems if name not in SYSTEMS]
+  return {name: systems[name] for name in names}
+
+
+def interval(triple: Sequence[float]) -> str:
+  """Writes [delta, low, high] as `+.012 [-.003, +.027]`."""
+  # Without the zeros three of them fit into the width of a terminal.
+  delta, low, high = (f'{v:+.3f}'.replace('0.', '.', 1) for v in triple)
+  return f'{delta} [{low}, {high}]'
+
+
+def coverage(candidates: np.ndarray, num_items: int) -> float:
+  """Returns the share of the catalogue that stands in some list.
+
+  Args:
+    candidates: int [N, K], -1 pads.
+    num_items: I.
+  """
+  return len(np.unique(candidates[candidates >= 0])) / num_items
+
+
+def top_share(orders: np.ndarray) -> float:
+  """Returns the share of lists that have the most frequent first item first.
+
+  Args:
+    orders: int [N, K], best first, none empty.
+  """
+  _, counts = np.unique(orders[:, 0], return_counts=True)
+  return float(counts.max() / len(orders))
 
 
 def by_list(system: System, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -88,6 +146,7 @@ def summarise(
   targets: np.ndarray,
   seed: int,
   grades: np.ndarray | None = None,
+  users: np.ndarray | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
   """Compares systems on the same lists.
 
@@ -97,17 +156,20 @@ def summarise(
   order.
 
   Args:
-    systems: by name; 'prerank', 'sft' and 'rl' among them.
+    systems: by name, of `SYSTEMS`.
     incoming: int32 [N, K], the lists before re-ranking, -1 pads.
     targets: int32 [N], the true items.
     seed: of the bootstrap.
     grades: int32 [N, K] of graded lists, for the metrics `GRADED`.
+    users: int [N], whose lists they are; None draws each list alone.
 
   Returns:
-    (system to metric to mean, with 'valid_rate', 'identity_rate' and, for those
-    that write answers, 'answer_tokens'; 'left-right' to metric to [delta, low,
-    high], a paired bootstrap of 95 %, for those of `DELTAS` that are there).
+    (system, in the order of `SYSTEMS`, to metric to mean, with 'valid_rate',
+    'identity_rate' and, for those that write answers, 'answer_tokens';
+    'left-right' to metric to [delta, low, high], a paired bootstrap over users
+    of 95 %, for those of `DELTAS` that are there).
   """
+  systems = ordered(systems)
   values = {name: by_list(system, targets) for name, system in systems.items()}
   if grades is not None:
     for name, system in systems.items():
@@ -122,9 +184,11 @@ def summarise(
     }
     if system.tokens is not None:
       table[name]['answer_tokens'] = float(system.tokens.mean())
+    if system.prompt_tokens is not None:
+      table[name]['prompt_tokens'] = float(system.prompt_tokens.mean())
   deltas = {
     f'{left}-{right}': bootstrap.paired_difference(
-      values[left], values[right], seed
+      values[left], values[right], seed, groups=users
     )
     for left, right in DELTAS
     if left in values and right in values
@@ -138,6 +202,7 @@ def difference(
   targets: np.ndarray,
   seed: int,
   graded: tuple[np.ndarray, np.ndarray] | None = None,
+  users: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
   """Compares two systems on the same lists.
 
@@ -148,15 +213,16 @@ def difference(
     seed: of the bootstrap.
     graded: incoming lists and grades of graded lists, int32 [N, K] both, for
       the metrics `GRADED`.
+    users: int [N], whose lists they are; None draws each list alone.
 
   Returns:
-    Metric to [left - right, low, high], a paired bootstrap of 95 %.
+    Metric to [left - right, low, high], a paired bootstrap over users of 95 %.
   """
   values = [by_list(system, targets) for system in (left, right)]
   if graded is not None:
     for found, system in zip(values, (left, right), strict=True):
       found |= graded_by_list(system, *graded)
-  return bootstrap.paired_difference(*values, seed)
+  return bootstrap.paired_difference(*values, seed, groups=users)
 
 
 def reorder(incoming: np.ndarray, keys: np.ndarray) -> System:
@@ -182,6 +248,7 @@ def from_rankings(
   orders: Sequence[np.ndarray],
   valid: Sequence[bool],
   tokens: Sequence[int],
+  prompt_tokens: Sequence[int] | None = None,
 ) -> System:
   """Makes a system of the answers of a model.
 
@@ -190,6 +257,7 @@ def from_rankings(
     orders: N arrays of item indices, best first.
     valid: N flags.
     tokens: N lengths of the answers.
+    prompt_tokens: N lengths of the prompts.
 
   Returns:
     The system.
@@ -197,4 +265,5 @@ def from_rankings(
   padded = np.full_like(incoming, -1)
   for row, order in zip(padded, orders, strict=True):
     row[: len(order)] = order
-  return System(padded, np.asarray(valid, bool), np.asarray(tokens))
+  prompts = None if prompt_tokens is None else np.asarray(prompt_tokens)
+  return System(padded, np.asarray(valid, bool), np.asarray(tokens), prompts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gr2_jax.report import charts, page
+from gr2_jax.report import charts, markup
 
 # What `page.css` gives the charts of a page.
 _STYLE = (
@@ -26,7 +26,7 @@ def build(document: Mapping[str, Any]) -> str:
     The HTML document.
   """
   by_name = _by_name(document)
-  changes = page.table(
+  changes = markup.table(
     ['run', 'seeds', 'changes'],
     [
       [
@@ -48,12 +48,12 @@ def build(document: Mapping[str, Any]) -> str:
       ]
       title = f'{name}: {metric}'
       seeds.append(charts.line_chart(f'{name}/{metric}', title, lines))
-  return page.frame(
+  return markup.frame(
     f'Sweep on {document["base"]["data"]["name"]}',
     changes,
     f'<h2>Means over seeds</h2><div class="charts">{"".join(means)}</div>'
     f'<h2>Every seed</h2><div class="charts">{"".join(seeds)}</div>'
-    f'<h2>Base</h2>{page.configuration(document["base"])}',
+    f'<h2>Base</h2>{markup.configuration(document["base"])}',
   )
 
 

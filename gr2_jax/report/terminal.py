@@ -1,13 +1,15 @@
 """The closing table of a run, for the terminal."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from gr2_jax.report import results
+from gr2_jax.report import results, verdict
 
 _COLUMNS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
 _RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
 _RATES = ('valid_rate', 'identity_rate')
+_WIDTH = 80
 
 
 def rows(cells: list[list[str]]) -> str:
@@ -22,13 +24,6 @@ def rows(cells: list[list[str]]) -> str:
   ]
   lines.insert(1, '-' * max(map(len, lines)))
   return '\n'.join(lines)
-
-
-def interval(triple: list[float]) -> str:
-  """Writes [delta, low, high] as `+.012 [-.003, +.027]`."""
-  # Without the zeros three of them fit into the width of a terminal.
-  delta, low, high = (f'{v:+.3f}'.replace('0.', '.', 1) for v in triple)
-  return f'{delta} [{low}, {high}]'
 
 
 def retriever(report: Mapping[str, Any]) -> str:
@@ -60,7 +55,7 @@ def retrieval_table(report: Mapping[str, Any]) -> str:
   differences = [['', source, *own['deltas']]]
   for column in _RETRIEVAL:
     triples = [d[column] for d in (own['intervals'], *own['deltas'].values())]
-    differences.append([column, *map(interval, triples)])
+    differences.append([column, *map(results.interval, triples)])
   share = ', '.join(f'{x:.3f}' for x in own['prefix_recall@10'])
   return '\n\n'.join(
     [
@@ -82,8 +77,9 @@ def closing_table(report: Mapping[str, Any]) -> str:
     report: the content of `report.json`.
 
   Returns:
-    Several lines: the systems, the differences with their intervals, and the
-    retrieval numbers beside them.
+    Several lines: the verdict and what to beware of; the systems and what they
+    are; the differences with their intervals, and the retrieval numbers beside
+    them.
   """
   rerank, retrieval = report['rerank'], report['retrieval']
   hits = (
@@ -96,13 +92,19 @@ def closing_table(report: Mapping[str, Any]) -> str:
     f'NDCG@10 {retrieval["ndcg@10"]:.4f}, '
     f'illegal {retrieval["illegal_rate"]:.4f}.'
   )
+  systems = results.ordered(rerank['systems'])
   blocks = [
     f'{report["dataset"]["name"]}, seed {report["seed"]}, traces of the '
     f'teacher {report["teacher"]!r}',
-    _systems(rerank['systems']),
-    'Differences, with paired bootstrap intervals of 95 %\n'
-    + _differences(rerank['deltas']),
+    _verdict(report),
+    _systems(systems),
+    _meanings(systems),
   ]
+  if rerank['deltas']:
+    blocks.append(
+      'Differences, with paired bootstrap intervals of 95 %\n'
+      + _differences(rerank['deltas'])
+    )
   if 'shuffled' in rerank:
     bias = dict(rerank['shuffled'])
     blocks.append(
@@ -112,15 +114,33 @@ def closing_table(report: Mapping[str, Any]) -> str:
   return '\n\n'.join([*blocks, hits + whole])
 
 
+def _verdict(report: Mapping[str, Any]) -> str:
+  first, *warnings = verdict.lines(report)
+  lines = [textwrap.fill(first, _WIDTH)]
+  for warning in warnings:
+    lines.append(textwrap.fill(f'! {warning}', _WIDTH, subsequent_indent='  '))
+  return '\n'.join(lines)
+
+
+def _meanings(systems: Mapping[str, Any]) -> str:
+  """Says what each system is, one in a line."""
+  names = [name for name in systems if name in results.SYSTEMS]
+  width = max(map(len, names), default=0)
+  return '\n'.join(
+    f'{name.ljust(width)}  {results.SYSTEMS[name]}' for name in names
+  )
+
+
 def _systems(systems: Mapping[str, Mapping[str, float]]) -> str:
   """Lays out the systems; their metrics of grades in a table of their own."""
   names = (*_COLUMNS, *_RATES)
-  cells = [['system', *(name.replace('_rate', '') for name in names), 'tok']]
+  heads = [name.replace('_rate', '') for name in names]
+  cells = [['system', *heads, 'in', 'out']]
   for name, values in systems.items():
-    tokens = values.get('answer_tokens')
     numbers = [f'{values[column]:.3f}' for column in names]
-    cells.append([name, *numbers, f'{tokens:.1f}' if tokens else ''])
-  graded = metrics(systems['prerank'])[len(_COLUMNS) :]
+    lengths = (values.get(f'{key}_tokens') for key in ('prompt', 'answer'))
+    cells.append([name, *numbers, *(f'{x:.0f}' if x else '' for x in lengths)])
+  graded = metrics(next(iter(systems.values())))[len(_COLUMNS) :]
   more = [['system', *graded]]
   for name, values in systems.items():
     more.append([name, *(f'{values[column]:.3f}' for column in graded)])
@@ -134,6 +154,8 @@ def _differences(triples: Mapping[str, Mapping[str, list[float]]]) -> str:
     part = names[start : start + 3]
     cells = [['', *part]]
     for column in metrics(triples[part[0]]):
-      cells.append([column, *(interval(triples[x][column]) for x in part)])
+      cells.append(
+        [column, *(results.interval(triples[x][column]) for x in part)]
+      )
     blocks.append(rows(cells))
   return '\n'.join(blocks)

@@ -102,3 +102,42 @@ def loss(config: Any) -> None:
   require(
     config.start in ('sft', 'midtrain'), config, 'start', "'sft' or 'midtrain'"
   )
+
+
+def rankings(config: Any) -> None:
+  """Checks what concerns rankings that are drawn from utilities.
+
+  Args:
+    config: an `RLConfig`.
+
+  Raises:
+    ValueError: a setting without sense, by name.
+  """
+  require(
+    config.lists in ('unseen', 'train', 'folds'),
+    config,
+    'lists',
+    "'unseen', 'train' or 'folds'",
+  )
+  halves = (
+    'an even number of at least 4: half of them are drawn by each head, and '
+    'compared with one another'
+  )
+  even = lambda x: x >= 4 and x % 2 == 0
+  require(even(config.rankings), config, 'rankings', halves)
+  parts = config.updates_per_rollout * config.microbatches
+  multiple = f'a multiple of updates_per_rollout * microbatches = {parts}'
+  lists, explained = config.lists_per_step, config.explained_per_step
+  require(lists >= 1 and lists % parts == 0, config, 'lists_per_step', multiple)
+  require(
+    explained >= 0 and explained % parts == 0,
+    config,
+    'explained_per_step',
+    f'0 (none) or {multiple}',
+  )
+  require(
+    not explained or even(config.group_size),
+    config,
+    'group_size',
+    f'{halves}; or explained_per_step = {explained} be 0',
+  )

@@ -18,6 +18,14 @@ class RLConfig:
     steps: RL steps: rollouts and the updates on them. 600 for an 8B model [N].
     prompts_per_step: Q, groups that a step trains on.
     group_size: G, rollouts a prompt; 8 [N].
+    lists: which candidate lists RL trains on: 'unseen', those of the last
+      training positions that SFT leaves (`candidates.sft_share`), 'train', all
+      of these, or 'folds', the cross-fitted ones [G].
+    lists_per_step: lists without explanation a step, with utilities: they cost
+      one pass each [G].
+    rankings: G of these lists, an even number, half by each head [G].
+    explained_per_step: lists with explanations a step, each with `group_size`
+      of them; 0 for none [G].
     updates_per_rollout: mini-batches that the Q groups are split into, one
       update each. With one the ratio would always be 1 and the clip dead.
     microbatches: parts of a mini-batch whose gradients are summed [our choice].
@@ -53,6 +61,12 @@ class RLConfig:
       'promotion' one that rises or stays first, for grades GR2-T's identity
       rule. False is the reward that can be hacked, for comparison.
     alpha: weight of the format reward; 0.2 [N].
+    invalid: reward of an answer that is no permutation, -1 [N] or 0 [our
+      choice]; of no concern with `constrain`. With -1 a copy that is surely
+      valid beats a better order that often is not, whatever `conditional` says
+      (`rewards.conditional` has the bound). With 0 groups that differ in
+      validity alone are filtered out, so a policy that only copies or fails
+      learns nothing.
     advantage_norm: 'std' [P] or 'none'.
     credit: which tokens learn: 'answer', all of them [P], or 'causal', those up
       to the true item. Where the constraint makes every answer valid, no later
@@ -86,7 +100,8 @@ class RLConfig:
     max_skipped: steps in a row with an update that was skipped, because its
       loss or gradient was not finite, after which RL ends.
     keep_best: the checkpoint with the best validated NDCG@5 stays, beside the
-      two latest ones.
+      two latest ones, and becomes the model, or of rankings the model that RL
+      began with where that one is better; False takes the last step.
   """
 
   steps: int
@@ -94,6 +109,10 @@ class RLConfig:
   explanation_tokens: int
   prompts_per_step: int = 8
   group_size: int = 8
+  lists: Literal['unseen', 'train', 'folds'] = 'unseen'
+  lists_per_step: int = 256
+  rankings: int = 32
+  explained_per_step: int = 0
   updates_per_rollout: int = 2
   microbatches: int = 1
   max_rounds: int = 2
@@ -111,6 +130,7 @@ class RLConfig:
   reward: Literal['promotion', 'auc', 'ndcg'] = 'promotion'
   conditional: bool = True
   alpha: float = 0.2
+  invalid: float = -1.0
   advantage_norm: Literal['std', 'none'] = 'std'
   credit: Literal['answer', 'causal'] = 'answer'
   loss_level: Literal['token', 'sequence'] = 'token'
@@ -172,6 +192,7 @@ class RLConfig:
       'in rising order',
     )
     checks.sampling(self)
+    checks.rankings(self)
     checks.loss(self)
 
   @property
@@ -192,6 +213,12 @@ def _check_reward(config: RLConfig) -> None:
     config,
     'reward',
     "'promotion', 'auc' or 'ndcg'",
+  )
+  _require(
+    config.invalid in (-1, 0),
+    config,
+    'invalid',
+    '-1 or 0: what an answer that is no permutation is paid',
   )
   _require(
     config.credit == 'answer'
@@ -231,26 +258,34 @@ def check_answers_fit(
     )
 
 
-def check_mesh(config: RLConfig, parts: int) -> None:
-  """Refuses groups that do not divide by the devices.
+def check_mesh(
+  config: RLConfig,
+  parts: int,
+  ranking: Literal['list', 'likelihood'] = 'list',
+) -> None:
+  """Refuses batches that do not divide by the devices.
 
   Args:
     config: the settings.
     parts: devices over which a batch is split.
+    ranking: `answer.ranking`, which says what a batch is of.
 
   Raises:
-    ValueError: a micro-batch of groups, or a round's prompts, do not divide by
-      `parts`.
+    ValueError: a micro-batch, or a round's prompts, do not divide by `parts`.
   """
+  names = ['prompts_per_step']
+  if ranking == 'likelihood':
+    names = ['lists_per_step', 'explained_per_step']
   split = config.updates_per_rollout * config.microbatches
-  groups = config.prompts_per_step // split
-  if groups % parts:
-    raise ValueError(
-      f'rl.prompts_per_step = {config.prompts_per_step} in {split} parts gives '
-      f'{groups} groups at a time, which do not divide by the {parts} devices '
-      f'that split a batch: make it a multiple of {split * parts}.'
-    )
-  if config.prompts_per_round % parts:
+  for name in names:
+    size = getattr(config, name) // split
+    if size % parts:
+      raise ValueError(
+        f'rl.{name} = {getattr(config, name)} in {split} parts gives {size} '
+        f'at a time, which do not divide by the {parts} devices that split a '
+        f'batch: make it a multiple of {split * parts}.'
+      )
+  if ranking == 'list' and config.prompts_per_round % parts:
     raise ValueError(
       f'rl.over_sampling = {config.over_sampling} gives '
       f'{config.prompts_per_round} prompts a round, which do not divide by the '

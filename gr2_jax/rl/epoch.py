@@ -40,14 +40,14 @@ def message(count: int, steps: int, updates: int, config: RLConfig) -> str:
   Args:
     count: of `barren_prompts`.
     steps: RL steps done.
-    updates: updates done.
+    updates: updates that the weights have seen.
     config: the settings of the run.
   """
   return (
     f'RL ended after {steps} of {config.steps} steps and {updates} updates: '
     f'among the answers to the last {count} prompts no group had rank rewards '
     'that differ, so nothing could be learned, and the weights are those of '
-    'the last update. Raise rl.group_size or rl.temperature, or look at '
+    'an earlier update. Raise rl.group_size or rl.temperature, or look at '
     'valid_rate and identity_rate in metrics.jsonl: the policy answers all '
     'alike.'
   )

@@ -52,8 +52,10 @@ def has_variance(rank_rewards: jax.Array) -> jax.Array:
   """Says which groups teach anything.
 
   Args:
-    rank_rewards: float [Q, G], -1 for invalid answers. Never the shaped reward:
-      the overlong penalty alone would keep every group.
+    rank_rewards: float [Q, G], `RLConfig.invalid` for invalid answers. With 0
+      a group of invalid answers and kept ranks has no variance: what differs
+      in format alone teaches nothing. Never the shaped reward: the overlong
+      penalty alone would keep every group.
 
   Returns:
     bool [Q].

@@ -47,6 +47,7 @@ def score(
       tokens,
       config.temperature,
       allowed,
+      banned=part.banned,
     )
 
   states = _states(model, params, groups)
@@ -114,7 +115,7 @@ def score_beside(
     def compare(rows, tokens, states, others, allowed):
       logits, limits = (
         part.logits(rows[0], states),
-        (config.temperature, allowed),
+        (config.temperature, allowed, part.banned),
       )
       kl = logps_lib.token_kl(logits, beside.logits(rows[1], others), *limits)
       return *logps_lib.token_logps(logits, tokens, *limits), kl

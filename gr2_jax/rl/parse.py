@@ -1,8 +1,10 @@
 """Reads the ranked list of an answer on token ids, inside jit.
 
 An answer is `open`, explanation, `mid`, K semantic IDs parted by `sep`,
-`close`, `eos` (`gr2_jax.text.answer`). No string is ever decoded: the reward
-of a rollout is computed where the rollout was sampled.
+`close`, `eos` (`gr2_jax.text.answer`). How its explanation ends is not read
+here: with the constraint on, it cannot end otherwise than with `top` and the
+list's first item. No string is ever decoded: the reward of a rollout is
+computed where the rollout was sampled.
 """
 
 import jax

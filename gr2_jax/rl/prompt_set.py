@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gr2_jax.data import pipeline
+from gr2_jax.decode import items
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.text import prompts as prompts_lib
 
@@ -27,6 +28,11 @@ class PromptSet:
       the longest prompt rounded up to 32.
     grades: int32 [N, K], what each candidate is worth, 0 for nothing; None for
       one-hot at the target.
+    features: float32 [N, K, F], evidence columns; None for no column.
+    histories: N token lists, the direct prompts beside explained ones; None
+      where `prompts` are the direct ones.
+    citable: int32 [N, M], the items that explanations may cite, which the
+      prompts show, -1 pads; None for the candidates alone.
   """
 
   prompts: Sequence[Sequence[int]]
@@ -36,6 +42,9 @@ class PromptSet:
   pad: int
   buckets: tuple[int, ...] = ()
   grades: np.ndarray | None = None
+  features: np.ndarray | None = None
+  citable: np.ndarray | None = None
+  histories: Sequence[Sequence[int]] | None = None
 
   def __post_init__(self):
     """Checks that there are lists, with targets, that fit the buckets."""
@@ -51,6 +60,11 @@ class PromptSet:
     if self.grades is None:
       one_hot = np.arange(self.candidates.shape[1]) == self.target[:, None]
       object.__setattr__(self, 'grades', one_hot.astype(np.int32))
+    if self.features is None:
+      none = np.zeros((*self.candidates.shape, 0), np.float32)
+      object.__setattr__(self, 'features', none)
+    if self.citable is None:
+      object.__setattr__(self, 'citable', self.candidates)
     longest = max(map(len, self.prompts))
     if not self.buckets:
       object.__setattr__(self, 'buckets', (-(-longest // ROUND) * ROUND,))
@@ -63,6 +77,11 @@ class PromptSet:
   def __len__(self) -> int:
     """Returns the number of lists N."""
     return len(self.prompts)
+
+  @property
+  def ids(self) -> int:
+    """A, the most ids that a place of an answer may be limited to."""
+    return items.allowed_ids(self.candidates.shape[1], self.citable.shape[1])
 
   def bucket(self, length: int) -> int:
     """Returns the smallest bucket that holds `length` tokens."""
@@ -80,16 +99,31 @@ class PromptSet:
     chosen = [self.prompts[row] for row in rows]
     length = self.bucket(max(map(len, chosen)))
     prompt, valid = prompts_lib.batch(chosen, length, self.pad)
-    candidates = self.candidates[rows]
+    candidates, citable = self.candidates[rows], self.citable[rows]
+    history, history_valid = self._history(rows)
     return Lists(
       prompt=prompt,
       prompt_valid=valid,
       candidate_sids=self.sids[np.maximum(candidates, 0)].astype(np.int32),
       candidate_mask=candidates >= 0,
+      citable_sids=self.sids[np.maximum(citable, 0)].astype(np.int32),
+      citable_mask=citable >= 0,
       target=self.target[rows].astype(np.int32),
       grades=self.grades[rows].astype(np.int32),
       row=rows.astype(np.int32),
+      features=self.features[rows].astype(np.float32),
+      history=history,
+      history_valid=history_valid,
     )
+
+  def _history(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if self.histories is None:
+      empty = np.zeros((len(rows), 0), np.int32)
+      return empty, empty.astype(bool)
+    longest = max(map(len, self.histories))
+    length = -(-longest // ROUND) * ROUND
+    chosen = [self.histories[row] for row in rows]
+    return prompts_lib.batch(chosen, length, self.pad)
 
 
 class RoundIterator:

@@ -5,15 +5,14 @@ broadcast, `[Q, 1]` before and `[Q, G]` after; ranks are 1-based, as in the
 paper. Several positives: `auc` and `ndcg` over grades `[Q, 1, K]` and 0-based
 places `[Q, G, K]`, put together by `graded`.
 
-One rule for all of them: an answer that is no permutation is rewarded -1 [N].
-GR2-T says of it only that it "earns no rank reward", which -1 keeps: it stands
-below every permutation, whose graded rewards begin at 0.
+One rule for all of them: an answer that is no permutation is rewarded `invalid`
+(`RLConfig.invalid`), -1 [N] or 0. GR2-T says of it only that it "earns no rank
+reward", which both keep. -1 stands below every permutation. 0 is R_rank and
+R_fmt of nothing; a promotion that lowers the true item is paid less than that.
 """
 
 import jax
 import jax.numpy as jnp
-
-INVALID = -1.0  # An answer that is no permutation [N]; below any rank reward.
 
 
 def _gain(
@@ -30,6 +29,7 @@ def rank_promotion(
   valid: jax.Array,
   num_candidates: jax.Array | int,
   alpha: float,
+  invalid: float,
 ) -> jax.Array:
   """Returns R_rank + alpha R_fmt, whatever the rank did.
 
@@ -42,14 +42,15 @@ def rank_promotion(
     valid: bool, the answer parses and is a permutation (R_fmt).
     num_candidates: K, or the length of each list.
     alpha: weight of the format reward; 0.2 [N].
+    invalid: reward of an answer that is not valid.
 
   Returns:
-    float32 rewards of the broadcast shape; -1 where not valid [N].
+    float32 rewards of the broadcast shape.
 
   Reference: GR2 (arXiv 2602.07774), R_rank = (rank in D - rank in output) / K.
   """
   gain = _gain(rank_before, rank_after, num_candidates)
-  return jnp.where(valid, gain + alpha, INVALID).astype(jnp.float32)
+  return jnp.where(valid, gain + alpha, invalid).astype(jnp.float32)
 
 
 def conditional(
@@ -58,11 +59,29 @@ def conditional(
   valid: jax.Array,
   num_candidates: jax.Array | int,
   alpha: float,
+  invalid: float,
 ) -> jax.Array:
   """Returns R_rank, plus alpha R_fmt only where the order deserves it.
 
   The format is paid if the true item rose, or if it was first and stays first;
   so copying the input order earns nothing unless it was right.
+
+  That holds among valid answers. Let v be the chance that an answer is valid, g
+  the mean R_rank of valid answers that reorder, p_first the share of lists in
+  which the true item is first, p_rise that in which reordering earns alpha.
+  Then
+    E[R | copy]    = v_copy alpha p_first + (1 - v_copy) invalid,
+    E[R | reorder] = v_reorder (g + alpha p_rise) + (1 - v_reorder) invalid,
+  and reordering is favoured with invalid = -1 only where
+    v_reorder / v_copy > (1 + alpha p_first) / (1 + g + alpha p_rise),
+  with 0 where v_reorder (g + alpha p_rise) > v_copy alpha p_first. The first
+  bound is near 1, since what is weighed is validity; the second is small. With
+  `rank_promotion` both shares are 1. Exact for advantages that are centred
+  alone, and with -1 for groups that are filtered, too: what has the same rank
+  reward there has the same reward. With 0 the filter helps further: groups that
+  differ in validity alone teach nothing (`groups.has_variance`). In exchange an
+  order that lowers the true item is worse than no order (our derivation, held
+  by tests/rl/test_bandit.py).
 
   Args:
     rank_before: rank of the true item in the pre-ranked list, 1-based.
@@ -70,16 +89,17 @@ def conditional(
     valid: bool, the answer parses and is a permutation (R_fmt).
     num_candidates: K, or the length of each list.
     alpha: weight of the format reward; 0.2 [N].
+    invalid: reward of an answer that is not valid.
 
   Returns:
-    float32 rewards of the broadcast shape; -1 where not valid [N].
+    float32 rewards of the broadcast shape.
 
   Reference: GR2 (arXiv 2602.07774), the conditional verifiable reward.
   """
   gain = _gain(rank_before, rank_after, num_candidates)
   kept = (rank_before == 1) & (rank_after == 1)
   reward = gain + jnp.where((gain > 0) | kept, alpha, 0.0)
-  return jnp.where(valid, reward, INVALID).astype(jnp.float32)
+  return jnp.where(valid, reward, invalid).astype(jnp.float32)
 
 
 def auc(grades: jax.Array, places: jax.Array, mask: jax.Array) -> jax.Array:
@@ -159,6 +179,7 @@ def graded(
   copied: jax.Array,
   valid: jax.Array,
   alpha: float,
+  invalid: float,
 ) -> jax.Array:
   """Returns R_rank + alpha R_fmt, but alpha R_fmt alone for a copied flaw.
 
@@ -170,14 +191,15 @@ def graded(
     copied: bool, from `copies_a_flaw`, or False.
     valid: bool, the answer parses and is a permutation (R_fmt).
     alpha: weight of the format reward; 0.2 [N].
+    invalid: reward of an answer that is not valid.
 
   Returns:
-    float32 rewards of the broadcast shape; -1 where not valid [N].
+    float32 rewards of the broadcast shape.
 
   Reference: GR2-T (arXiv 2606.31984), the total reward.
   """
   reward = jnp.where(copied, 0.0, rank_reward) + alpha
-  return jnp.where(valid, reward, INVALID).astype(jnp.float32)
+  return jnp.where(valid, reward, invalid).astype(jnp.float32)
 
 
 def overlong(lengths: jax.Array, max_new_tokens: int, buffer: int) -> jax.Array:

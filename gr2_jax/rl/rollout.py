@@ -23,19 +23,30 @@ class Lists:
     prompt_valid: bool [Q, P].
     candidate_sids: int32 [Q, K, L] codes, in pre-rank order.
     candidate_mask: bool [Q, K], False for the padding of short lists.
+    citable_sids: int32 [Q, M, L] codes of the items that the prompt shows.
+    citable_mask: bool [Q, M], False for padding.
     target: int32 [Q], 0-based place of the true item among the candidates; of
       several positives the best graded, first in pre-rank order.
     grades: int32 [Q, K], 0 for a negative; one-hot where there is one positive.
     row: int32 [Q], which list of the data it is.
+    features: float32 [Q, K, F], evidence columns.
+    history: int32 [Q, H], the direct prompt of the same list, right-padded; H
+      is 0 where `prompt` is the direct one.
+    history_valid: bool [Q, H].
   """
 
   prompt: jax.Array
   prompt_valid: jax.Array
   candidate_sids: jax.Array
   candidate_mask: jax.Array
+  citable_sids: jax.Array
+  citable_mask: jax.Array
   target: jax.Array
   grades: jax.Array
   row: jax.Array
+  features: jax.Array
+  history: jax.Array
+  history_valid: jax.Array
 
 
 @flax.struct.dataclass
@@ -47,7 +58,7 @@ class Rollouts:
       everywhere without `RLConfig.dynamic_sampling`.
     written: bool [Q, G, S], generated tokens, EOS included.
     rewards: float32 [Q, G], shaped: what the advantages come from.
-    rank_rewards: float32 [Q, G], R_rank only, -1 where invalid.
+    rank_rewards: float32 [Q, G], R_rank only, `RLConfig.invalid` where invalid.
     rank_after: int32 [Q, G], 1-based; K + 1 where the true item is missing.
     valid: bool [Q, G], the answer parses and is a permutation.
     identity: bool [Q, G], it is valid and keeps the pre-rank order.
@@ -162,7 +173,11 @@ def _before_the_rest(
   valid: jax.Array,
   fmt: AnswerFormat,
 ) -> jax.Array:
-  """Marks what leads up to the true item [Q, G, S]; all where not valid."""
+  """Marks what leads up to the true item [Q, G, S]; all where not valid.
+
+  The first item is decided behind `top`, which is before `mid`: all of that is
+  marked.
+  """
   start = jnp.argmax(tokens == fmt.mid, axis=-1) + 1
   end = start + rank_after * (fmt.levels + 1) - 1
   place = jnp.arange(tokens.shape[-1])[None, None]
@@ -275,6 +290,8 @@ def _sample(
     fmt=fmt,
     candidate_sids=lists.candidate_sids,
     candidate_mask=lists.candidate_mask,
+    citable_sids=lists.citable_sids,
+    citable_mask=lists.citable_mask,
     constrain=config.constrain,
     explanation_tokens=config.explanation_tokens,
   )

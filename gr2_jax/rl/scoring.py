@@ -33,7 +33,8 @@ def score(
   """Rewards answers by `RLConfig.reward`, their length aside.
 
   Args:
-    config: says which reward, whether it is conditional, and alpha.
+    config: says which reward, whether it is conditional, alpha, and what an
+      invalid answer is paid.
     target: int32 [Q], 0-based place of the true item among the candidates.
     grades: int32 [Q, K], in pre-rank order.
     mask: bool [Q, K], False for the padding of short lists.
@@ -42,8 +43,9 @@ def score(
     identity: bool [Q, G], it is valid and keeps the pre-rank order.
 
   Returns:
-    float32 [Q, G] each, -1 where not valid: R_rank alone, on which groups are
-    filtered, and the shaped reward, which the advantages come from.
+    float32 [Q, G] each, `config.invalid` where not valid: R_rank alone, on
+    which groups are filtered, and the shaped reward, which the advantages come
+    from.
   """
   if config.reward == 'promotion':
     before, after = (target + 1)[:, None], rank_of(target, places)
@@ -51,13 +53,17 @@ def score(
     shape = (
       rewards.conditional if config.conditional else rewards.rank_promotion
     )
-    rank_rewards = rewards.rank_promotion(*ranks, alpha=0.0)
-    return rank_rewards, shape(*ranks, alpha=config.alpha)
+    rank_rewards = rewards.rank_promotion(*ranks, 0.0, config.invalid)
+    return rank_rewards, shape(*ranks, config.alpha, config.invalid)
   grades, mask = grades[:, None], mask[:, None]
   measure = rewards.auc if config.reward == 'auc' else rewards.ndcg
   quality = measure(grades, places, mask)
   copied = jnp.zeros_like(valid)
   if config.conditional:
     copied = rewards.copies_a_flaw(grades, identity, mask)
-  rank_rewards = rewards.graded(quality, jnp.zeros_like(valid), valid, 0.0)
-  return rank_rewards, rewards.graded(quality, copied, valid, config.alpha)
+  rank_rewards = rewards.graded(
+    quality, jnp.zeros_like(valid), valid, 0.0, config.invalid
+  )
+  return rank_rewards, rewards.graded(
+    quality, copied, valid, config.alpha, config.invalid
+  )

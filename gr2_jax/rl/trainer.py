@@ -1,6 +1,5 @@
 """One RL step: rounds of rollouts until the buffer is full, then updates."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +9,8 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
-from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rl import groups, objective, rollout
+from gr2_jax.rl import groups, objective, rollout, shared
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.text.answer import AnswerFormat
@@ -38,27 +36,6 @@ class RLState:
   buffer: groups.Groups
 
 
-def make_optimiser(
-  config: RLConfig, trainable: optimiser.Trainable | None = None
-) -> optimiser.Optimiser:
-  """Returns AdamW at a constant learning rate after the warm-up.
-
-  Args:
-    config: its numbers.
-    trainable: what is trained; see `optimiser.make`.
-  """
-  return optimiser.make(
-    optimiser.OptimiserConfig(
-      lr=config.lr,
-      schedule='constant',
-      warmup_steps=config.warmup_steps,
-      weight_decay=config.weight_decay,
-      clip_norm=config.clip_norm,
-    ),
-    trainable,
-  )
-
-
 def make_update(
   model: LMConfig,
   config: RLConfig,
@@ -78,7 +55,7 @@ def make_update(
   Returns:
     (optimiser, update of a `TrainState` by a mini-batch of groups).
   """
-  tx = make_optimiser(config, trainable)
+  tx = shared.make_optimiser(config, trainable)
   loss_fn = objective.make_loss(model, config, fmt, reference)
   return tx, step.make_train_step(loss_fn, tx, config.microbatches)
 
@@ -108,7 +85,7 @@ class Trainer:
       model: shape of the LM.
       config: settings.
       fmt: the answer format.
-      prompts: the lists; only their buckets and K are read here.
+      prompts: the lists; only their buckets, K and M are read here.
       mesh: the mesh.
       seed: of the rollouts.
       observe: called with step, lists and rollouts of each first round.
@@ -141,9 +118,7 @@ class Trainer:
         [np.int32(i) for i in range(config.updates_per_rollout)],
       ),
     )
-    _, self._decode_shardings = sharding.param_shardings(
-      decoder.init_fn(model), mesh, sharding.DECODE_RULES, jax.random.key(0)
-    )
+    self._for_decoding = shared.for_decoding(model, mesh)
 
   def start(self, params: Any) -> RLState:
     """Returns the state before the first step; `params` are copied."""
@@ -155,7 +130,7 @@ class Trainer:
         config.prompts_per_step + config.prompts_per_round,
         config.group_size,
         config.max_new_tokens,
-        self._prompts.candidates.shape[1],
+        self._prompts.ids,
         self._prompts.buckets[-1],
       )
     zero = sharding.replicate(self._mesh, np.int32(0))
@@ -193,18 +168,13 @@ class Trainer:
     metrics |= more | left
     metrics['timing/rollout_seconds'] = (filled - started, 1.0)
     metrics['timing/update_seconds'] = (ended - filled, 1.0)
-    return RLState(_next(before.step), train, buffer), metrics
+    return RLState(shared.next_step(before.step), train, buffer), metrics
 
   def ranks(self, params: Any, lists: rollout.Lists) -> tuple[Any, Any]:
     """Decodes greedily; see `rollout.greedy_ranks`."""
     model, params = self._for_decoding(params)
     with sharding.use(self._mesh, sharding.DECODE_RULES):
       return rollout.greedy_ranks(model, self._config, self._fmt, params, lists)
-
-  def _for_decoding(self, params: Any) -> tuple[LMConfig, Any]:
-    """Narrows the kernels, and lays them out by DECODE_RULES."""
-    model, params = decoder.narrow(self._model, params)
-    return model, sharding.reshard(params, self._decode_shardings)
 
   def _fill(
     self, before: RLState, rounds: Sequence[rollout.Lists]
@@ -224,7 +194,7 @@ class Trainer:
           self._fmt,
           params,
           lists,
-          _round_key(self._key, before.step, used),
+          shared.round_key(self._key, before.step, used),
           self._temperature,
           config.group_size,
         )
@@ -264,16 +234,6 @@ class Trainer:
           del pairs['sampler_gap']
         metrics = metrics_lib.combine(metrics, pairs)
     return train, metrics
-
-
-@functools.partial(jax.jit, static_argnames='index')
-def _round_key(key: jax.Array, step: jax.Array, index: int) -> jax.Array:
-  return jax.random.fold_in(jax.random.fold_in(key, step), index)
-
-
-@jax.jit
-def _next(step: jax.Array) -> jax.Array:
-  return step + 1
 
 
 def _numbers(arrays: Sequence[jax.Array]) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gr2_jax import files, processes
-from gr2_jax.stages import artifacts, ranker, runner
+from gr2_jax.stages import artifacts, ranker, ranking, runner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,40 +17,34 @@ class Round:
   Attributes:
     name: of the round: `answers_{name}.jsonl`.
     stage: whose model.
-    lists: N lists; their candidates in the order in which prompts show them.
+    lists: N lists, in their incoming order.
     histories: N arrays of item indices, oldest first.
-    explain: whether answers begin with an explanation.
+    mode: how it answers; see `ranking.MODES`.
+    shown: int32 [N, K], the candidates in the order in which prompts show them;
+      None for the incoming one.
   """
 
   name: str
   stage: str
   lists: artifacts.Lists
   histories: Sequence[np.ndarray]
-  explain: bool = True
+  mode: str = ranking.EXPLAINED
+  shown: np.ndarray | None = None
 
 
-def shuffle(lists: artifacts.Lists, seed: int) -> artifacts.Lists:
+def shuffle(candidates: np.ndarray, seed: int) -> np.ndarray:
   """Puts the candidates of each list into a random order.
 
   Args:
-    lists: N lists.
+    candidates: int32 [N, K], -1 pads at the end.
     seed: of the orders.
 
   Returns:
-    The same lists; scores and grades move with their items, padding stays at
-    the end.
+    int32 [N, K]; padding stays at the end.
   """
-  keys = np.random.default_rng(seed).random(lists.candidates.shape)
-  order = np.argsort(np.where(lists.candidates >= 0, keys, 2.0), axis=1)
-  place = np.argsort(order, axis=1)
-  target = np.take_along_axis(place, lists.target[:, None], axis=1)[:, 0]
-  return dataclasses.replace(
-    lists,
-    candidates=np.take_along_axis(lists.candidates, order, axis=1),
-    scores=np.take_along_axis(lists.scores, order, axis=1),
-    grades=np.take_along_axis(lists.grades, order, axis=1),
-    target=np.where(lists.target < 0, -1, target).astype(np.int32),
-  )
+  keys = np.random.default_rng(seed).random(candidates.shape)
+  order = np.argsort(np.where(candidates >= 0, keys, 2.0), axis=1)
+  return np.take_along_axis(candidates, order, axis=1)
 
 
 def collect(
@@ -65,8 +59,9 @@ def collect(
     chunk: lists between two points at which an interrupted run resumes.
 
   Returns:
-    One answer a list: `user`, `position`, `order` (items, best first),
-    `explanation`, `valid`, `tokens` (its length).
+    One answer a list: `user`, `position`, `order` (items, best first), `alone`
+    (the order by likelihood and incoming order alone, or None), `explanation`,
+    `valid`, `tokens` (its length), `prompt_tokens`.
   """
   path = context.directory / f'answers_{asked.name}.jsonl'
   if processes.on_first(path.exists):
@@ -79,31 +74,43 @@ def collect(
     if not processes.on_first(part.exists):
       if model is None:
         model = ranker.load(
-          context.workdir, asked.stage, context.mesh, asked.explain
+          context.workdir, asked.stage, context.mesh, asked.mode
         )
-      rows = slice(start, start + chunk)
-      rankings = model.rank(
-        asked.histories[rows],
-        [row[row >= 0] for row in asked.lists.candidates[rows]],
-        batch_size,
-        f'evaluate, {asked.name}',
-      )
-      keys = zip(
-        asked.lists.user[rows], asked.lists.position[rows], strict=True
-      )
-      found = [
-        {
-          'user': int(user),
-          'position': int(position),
-          'order': ranking.order.tolist(),
-          'explanation': ranking.explanation,
-          'valid': ranking.valid,
-          'tokens': ranking.tokens,
-        }
-        for (user, position), ranking in zip(keys, rankings, strict=True)
-      ]
+      found = _answer(model, asked, slice(start, start + chunk), batch_size)
       processes.on_first(files.write_json, part, found)
     answers += files.read_json(part)
   processes.on_first(files.write_jsonl, path, answers)
   processes.on_first(shutil.rmtree, parts)
   return answers
+
+
+def _answer(
+  model: ranker.Ranker, asked: Round, rows: slice, batch_size: int
+) -> list[dict]:
+  """Answers some of a round's lists."""
+  lists = asked.lists.take(np.arange(len(asked.lists))[rows])
+  real = lambda values: [row[row >= 0] for row in values]
+  shown = None if asked.shown is None else real(asked.shown[rows])
+  rankings = model.rank(
+    asked.histories[rows],
+    real(lists.candidates),
+    batch_size,
+    f'evaluate, {asked.name}',
+    columns=lists.features,
+    shown=shown,
+  )
+  return [
+    {
+      'user': int(user),
+      'position': int(position),
+      'order': ranking.order.tolist(),
+      'alone': None if ranking.alone is None else ranking.alone.tolist(),
+      'explanation': ranking.explanation,
+      'valid': ranking.valid,
+      'tokens': ranking.tokens,
+      'prompt_tokens': ranking.prompt_tokens,
+    }
+    for user, position, ranking in zip(
+      lists.user, lists.position, rankings, strict=True
+    )
+  ]

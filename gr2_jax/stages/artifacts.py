@@ -3,15 +3,21 @@
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
+from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.teacher import citations
 from gr2_jax.text import prompts
 from gr2_jax.text import vocab as vocab_lib
+
+# The default of `CandidatesConfig.sft_share`.
+SFT_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,9 @@ class Lists:
       several positives the best graded, first in pre-rank order.
     grades: int32 [N, K], what each candidate is worth: the labels of slates,
       else one-hot at the target; 0 for nothing.
+    features: float32 [N, K, F], the evidence columns (`evidence_names`); F = 0
+      where a world wrote none.
+    fold: int32 [N], which fold's retriever made the list; -1: the final one.
   """
 
   user: np.ndarray
@@ -36,6 +45,8 @@ class Lists:
   scores: np.ndarray
   target: np.ndarray
   grades: np.ndarray
+  features: np.ndarray
+  fold: np.ndarray
 
   def __len__(self) -> int:
     """Returns the number of lists N."""
@@ -49,6 +60,16 @@ class Lists:
   def hits(self) -> 'Lists':
     """Returns the lists that hold their target: what is re-ranked [P]."""
     return self.take(self.target >= 0)
+
+
+def join(first: Lists, second: Lists) -> Lists:
+  """Puts two sets of lists of one width behind each other."""
+  return Lists(
+    **{
+      f.name: np.concatenate([getattr(first, f.name), getattr(second, f.name)])
+      for f in dataclasses.fields(Lists)
+    }
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +88,13 @@ class Artifacts:
   def dataset(self) -> dataset_lib.Dataset:
     """The catalogue and the sequences."""
     return dataset_lib.load(self.workdir / 'data')
+
+  @property
+  def user_columns(self) -> tuple[str, ...]:
+    """Names of the columns that the lists of this run bring along."""
+    if self.config.candidates.get('source') != 'slates':
+      return ()
+    return self.dataset.slate_columns
 
   @functools.cached_property
   def splits(self) -> splits_lib.Splits:
@@ -97,16 +125,98 @@ class Artifacts:
       self.vocab, self.dataset.items, self.sids, self.prompt
     )
 
+  @functools.cached_property
+  def citations(self) -> citations.Citations:
+    """Finds the items that texts cite."""
+    return citations.Citations(self.sids)
+
+  def title(self, item: int) -> str:
+    """Returns what people read for an item: its title, or else its id."""
+    record = self.dataset.items[item]
+    return record.title or record.item_id
+
+  def titles(self, text: str) -> dict[str, str]:
+    """Returns the title of each item that a text cites, by citation."""
+    named = self.citations.named(text)
+    return {cited: self.title(item) for cited, item in named.items()}
+
   def lists(self, split: str) -> Lists:
-    """Returns the candidate lists of 'train', 'valid' or 'test'."""
+    """Returns the candidate lists of 'train', 'valid', 'test' or 'folds'."""
     path = self.workdir / 'candidates' / f'{split}.npz'
     with np.load(path) as stored:
       arrays = dict(stored)
     target = arrays['target']
     # Retrieved lists have one true item: what they are worth is not stored.
-    one_hot = np.arange(arrays['candidates'].shape[1]) == target[:, None]
+    shape = arrays['candidates'].shape
+    one_hot = np.arange(shape[1]) == target[:, None]
     arrays.setdefault('grades', one_hot.astype(np.int32))
+    arrays.setdefault('features', np.zeros((*shape, 0), np.float32))
+    arrays.setdefault('fold', np.full(len(target), -1, np.int32))
     return Lists(**{f.name: arrays[f.name] for f in dataclasses.fields(Lists)})
+
+  @property
+  def has_folds(self) -> bool:
+    """Whether there are cross-fitted lists."""
+    return (self.workdir / 'candidates' / 'folds.npz').exists()
+
+  def sft_lists(self) -> Lists:
+    """Returns what SFT trains on and a teacher explains: lists with a target.
+
+    They are `candidates.sft_share` of those of the last training positions,
+    drawn by the run's seed, and the folds' lists where `candidates.fold_use`
+    says so. The rest is `rl_lists`: a policy learns nothing from lists that it
+    knows by heart.
+
+    Raises:
+      ValueError: no such list holds its target.
+    """
+    found = self._divided()[0]
+    if self.has_folds and self._candidates('fold_use', 'head') == 'sft':
+      found = join(self.lists('folds').hits(), found)
+    return self._some(found, 'SFT')
+
+  def rl_lists(self) -> Lists:
+    """Returns the lists with a target that SFT does not train on.
+
+    Raises:
+      ValueError: there is none.
+    """
+    return self._some(self._divided()[1], 'RL')
+
+  @property
+  def _sft_share(self) -> float:
+    return self._candidates('sft_share', SFT_SHARE)
+
+  def training_lists(self) -> Lists:
+    """Returns all lists with a target that SFT and RL may read."""
+    found = self.lists('train').hits()
+    return join(self.lists('folds').hits(), found) if self.has_folds else found
+
+  def _divided(self) -> tuple[Lists, Lists]:
+    hits = self.lists('train').hits()
+    seed = self.config.get('seed', 0)
+    order = np.random.default_rng(seed).permutation(len(hits))
+    count = round(self._sft_share * len(hits))
+    return hits.take(np.sort(order[:count])), hits.take(np.sort(order[count:]))
+
+  def _candidates(self, name: str, default: Any) -> Any:
+    return self.config.get('candidates', {}).get(name, default)
+
+  def _some(self, lists: Lists, whose: str) -> Lists:
+    if not len(lists):
+      raise ValueError(
+        f'{whose} has no training list that holds its target '
+        f'(candidates.sft_share = {self._sft_share}): train '
+        'the retriever longer (midtrain.all.steps), raise candidates.k, or '
+        'hold out more training positions (data.split.n_train).'
+      )
+    return lists
+
+  @functools.cached_property
+  def evidence_names(self) -> tuple[str, ...]:
+    """Names of the columns in `Lists.features`; none where a world has none."""
+    path = self.workdir / 'candidates' / 'evidence.json'
+    return tuple(files.read_json(path)['names']) if path.exists() else ()
 
   def history(self, user: int, position: int) -> np.ndarray:
     """Returns the items before a held-out position, oldest first."""

@@ -11,7 +11,7 @@ import ml_collections
 
 from gr2_jax import config as config_lib
 from gr2_jax.rl import config as rl_config
-from gr2_jax.stages import reference, rl, runner
+from gr2_jax.stages import ranking, reference, rl, runner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DirectConfig:
 
   steps: int = 0
   lr: float = 1e-6
-  max_new_tokens: int = 56
+  max_new_tokens: int = 60
 
   def __post_init__(self):
     if self.steps < 0:
@@ -39,7 +39,7 @@ def _inputs(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 @runner.stage(
   'direct',
-  sections=('text', 'rl', 'direct'),
+  sections=('text', 'answer', 'rl', 'direct'),
   inputs=_inputs,
   external=reference.fingerprint,
 )
@@ -48,6 +48,11 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(DirectConfig, config.direct)
   if not cfg.steps:
     return {'steps': 0}
+  if not ranking.is_by_list(config):
+    raise ValueError(
+      f"direct.steps = {cfg.steps} needs answer.ranking = 'list': with "
+      'utilities one model answers with explanations and without. Set it to 0.'
+    )
   settings = {**config_lib.to_dict(config.rl), **dataclasses.asdict(cfg)}
   settings['explanation_tokens'] = 0
   built = config_lib.build(rl_config.RLConfig, settings)

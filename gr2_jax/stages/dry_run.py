@@ -22,9 +22,8 @@ class Estimate:
   """How much a run asks and is answered.
 
   Attributes:
-    lists: with their target, that are asked about.
-    practice: without it, each asked about once.
-    attempts: most requests a list with its target.
+    lists: that are asked about.
+    attempts: most requests a list.
     prompt: tokens of a prompt, on average.
     longest_prompt: tokens of the longest one that was measured.
     answer: tokens of an answer as long as one may be.
@@ -32,7 +31,6 @@ class Estimate:
   """
 
   lists: int
-  practice: int
   attempts: int
   prompt: float
   longest_prompt: int
@@ -42,8 +40,7 @@ class Estimate:
   @property
   def requests(self) -> tuple[int, int]:
     """Fewest, where every first answer is accepted, and most: none is."""
-    most = self.lists * self.attempts + self.practice
-    return self.lists + self.practice, most
+    return self.lists, self.lists * self.attempts
 
   @property
   def tokens_in(self) -> tuple[int, int]:
@@ -100,14 +97,7 @@ class DryRun:
     if self.teacher == 'local':
       self._speech = speech.read(foreign.find(self.model, 'traces.model'))
       self.counted_by = f'the tokenizer of {self._speech.name}'
-    lists = self._store.lists('train')
-    self._hits, self._others = lists.hits(), lists.take(lists.target < 0)
-    if not len(self._hits):
-      raise ValueError(
-        'No training list holds its target, so there is nothing to explain: '
-        'train the retriever longer, or raise candidates.k or '
-        'data.split.n_train.'
-      )
+    self._lists = self._store.sft_lists()
 
   def examples(self) -> Iterator[tuple[str, str, int]]:
     """Yields a prompt of each kind: (what it is, as it is sent, tokens)."""
@@ -115,48 +105,39 @@ class DryRun:
       (
         mode,
         requests_lib.request(
-          self._store, self._hits, 0, mode == sampling.TARGETED
+          self._store, self._lists, 0, mode == sampling.TARGETED
         ),
       )
       for mode in (sampling.REJECTION, sampling.TARGETED)
     ]
     shown.sort(key=lambda pair: pair[0] != self.mode)
-    if self._practice:
-      shown.append(
-        (sampling.PRACTICE, requests_lib.request(self._store, self._others, 0))
-      )
     for kind, asked in shown:
       told = self._writer.messages(asked)
-      used = kind in (self.mode, sampling.PRACTICE)
-      note = '' if used else f" (not asked: traces.mode is '{self.mode}')"
+      note = f" (not asked: traces.mode is '{self.mode}')"
+      note = '' if kind == self.mode else note
       yield f'{kind}{note}', self._show(told), self._count(told)
 
   def estimate(self) -> Estimate:
     """Counts requests, and measures prompts and an answer."""
     number = min(
-      self._traces.get('lists', 0) or len(self._hits), len(self._hits)
+      self._traces.get('lists', 0) or len(self._lists), len(self._lists)
     )
-    rows = np.linspace(0, len(self._hits) - 1, min(number, _MEASURED))
+    rows = np.linspace(0, len(self._lists) - 1, min(number, _MEASURED))
     hinted = self.mode == sampling.TARGETED
     requests = [
-      requests_lib.request(self._store, self._hits, row, hinted)
+      requests_lib.request(self._store, self._lists, row, hinted)
       for row in rows.astype(int).tolist()
     ]
     lengths = [self._count(self._writer.messages(r)) for r in requests]
     longest = max(requests, key=lambda r: len(r.candidates))
     return Estimate(
       lists=number,
-      practice=self._practice,
       attempts=self._traces.get('attempts', 1),
       prompt=float(np.mean(lengths)),
       longest_prompt=max(lengths),
       answer=self._length(self._writer.longest(longest)),
       max_tokens=requests_lib.make_sampling(self._traces).max_tokens,
     )
-
-  @property
-  def _practice(self) -> int:
-    return min(self._traces.get('practice', 0), len(self._others))
 
   def _show(self, told: Sequence[dict[str, str]]) -> str:
     if self._speech:
@@ -208,7 +189,6 @@ def _numbers(run: DryRun, price_in: float, price_out: float) -> Iterator[str]:
     yield 'The rules teacher reads no prompt and costs nothing; others would:'
   yield f'tokens are counted by {run.counted_by}'
   yield f'lists with their target    {found.lists:>14,}'
-  yield f'practice lists             {found.practice:>14,}'
   yield f'tokens of a prompt         {found.prompt:>14,.0f} on average'
   yield f'                           {found.longest_prompt:>14,} at most'
   yield f'tokens of an answer        {found.answer:>14,} as long as asked for'

@@ -2,10 +2,8 @@
 
 Decodes greedily and writes `workdir/evaluate/answers_*.jsonl`, then
 `workdir/report.json` (DESIGN.md, "Fixed names") and `workdir/report.html`.
-Beside the systems on the lists as they are: `direct`, answers without
-explanation (of the second round's model, or else of RL's), and the position
-bias, what the models lose when prompts show the same candidates in a random
-order.
+What the systems are, `report/results.py` says. Beside them the position bias:
+what the models lose when prompts show the same candidates in a random order.
 """
 
 import dataclasses
@@ -17,10 +15,18 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
-from gr2_jax.rank import popularity, sasrec
+from gr2_jax.rank import linear, popularity, sasrec
 from gr2_jax.report import curves, page, results
-from gr2_jax.stages import answers, artifacts, reporting, runner
+from gr2_jax.stages import (
+  answers,
+  artifacts,
+  ranking,
+  reporting,
+  retrievers,
+  runner,
+)
 from gr2_jax.stages import candidates as candidates_stage
+from gr2_jax.teacher import rules
 
 MODELS = ('sft', 'rl')
 
@@ -75,6 +81,7 @@ def _system(lists: artifacts.Lists, found: Sequence[dict]) -> results.System:
     [answer['order'] for answer in found],
     [answer['valid'] for answer in found],
     [answer['tokens'] for answer in found],
+    [answer['prompt_tokens'] for answer in found],
   )
 
 
@@ -84,35 +91,58 @@ def _position_bias(
   cfg: EvaluateConfig,
   context: runner.Context,
 ) -> dict:
-  """Answers some lists again, their candidates in random order."""
+  """Answers some lists again, their candidates shown in random order."""
   size = min(cfg.shuffled_lists, len(test.lists))
   if not size:
     return {}
   order = np.random.default_rng(context.seed + 1).permutation(len(test.lists))
   rows = np.sort(order[:size])
-  shuffled = answers.shuffle(test.lists.take(rows), context.seed)
+  some = test.lists.take(rows)
+  shown = answers.shuffle(some.candidates, context.seed)
   found = {'n': size}
   for stage in MODELS:
     asked = answers.Round(
-      f'{stage}_shuffled', stage, shuffled, [test.histories[i] for i in rows]
+      f'{stage}_shuffled',
+      stage,
+      some,
+      [test.histories[i] for i in rows],
+      shown=shown,
     )
     system = _system(
-      shuffled, answers.collect(asked, context, cfg.batch_size, cfg.chunk)
+      some, answers.collect(asked, context, cfg.batch_size, cfg.chunk)
     )
     found[stage] = results.difference(
       system,
       systems[stage].take(rows),
       test.targets[rows],
       context.seed,
-      (shuffled.candidates, shuffled.grades) if test.graded else None,
+      (some.candidates, some.grades) if test.graded else None,
+      users=some.user,
     )
   return found
 
 
+def _evidence(test: reporting.Test) -> dict[str, results.System]:
+  """Orders the lists by their columns: rules, and the linear model."""
+  lists, store = test.lists, test.store
+  names = store.evidence_names
+  if not names:
+    return {}
+  known = store.training_lists()
+  weights = linear.fit(known.features, known.candidates >= 0, known.target)
+  real = lists.candidates >= 0
+  return {
+    'rules': results.reorder(
+      lists.candidates, rules.from_columns(lists.features, names)
+    ),
+    'evidence': results.reorder(
+      lists.candidates, linear.utilities(weights, lists.features, real)
+    ),
+  }
+
+
 def _baselines(
-  test: reporting.Test,
-  config: ml_collections.ConfigDict,
-  context: runner.Context,
+  test: reporting.Test, context: runner.Context
 ) -> dict[str, results.System]:
   """Orders the lists without a language model."""
   incoming, store = test.lists.candidates, test.store
@@ -124,24 +154,32 @@ def _baselines(
     'random': results.reorder(incoming, rng.random(incoming.shape)),
     'popularity': results.reorder(incoming, popularity.scores(counts, real)),
   }
-  directory = context.input('candidates') / 'sasrec'
-  if directory.exists():
-    section = config_lib.build(
-      candidates_stage.CandidatesConfig, config.candidates
-    ).sasrec
-    model = sasrec.load(
-      store.dataset.num_items,
-      config_lib.build(sasrec.SASRecConfig, section),
-      context.mesh,
-      directory,
-    )
+  model = retrievers.load_sasrec(store, context.mesh)
+  if model is not None:
     keys = sasrec.scores(model, test.histories, real)
     systems['sasrec'] = results.reorder(incoming, keys)
   return systems
 
 
+def _rounds(
+  config: ml_collections.ConfigDict, store: artifacts.Artifacts
+) -> dict[str, tuple[str, str]]:
+  """Returns system to (whose model, how it answers)."""
+  rounds = {stage: (stage, ranking.EXPLAINED) for stage in MODELS}
+  if not ranking.is_by_list(config):
+    rounds['direct'] = 'rl', ranking.DIRECT
+    if config.sft.weights.get('answer', 0):
+      rounds['list'] = 'rl', ranking.LIST
+  elif config.rl.constrain:
+    trained = store.model('direct').exists()
+    rounds['direct'] = 'direct' if trained else 'rl', ranking.DIRECT
+  return rounds
+
+
 @runner.stage(
-  'evaluate', sections=('evaluate', 'text', 'rl'), inputs=reporting.EARLIER
+  'evaluate',
+  sections=('evaluate', 'text', 'answer', 'sft', 'rl'),
+  inputs=reporting.EARLIER,
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Re-ranks the test lists and writes the report."""
@@ -149,16 +187,17 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(EvaluateConfig, config.evaluate)
   store = artifacts.Artifacts(config, context.workdir)
   test = _read_test(store, cfg, context.seed)
-  systems = _baselines(test, config, context)
-  rounds = {stage: (stage, True) for stage in MODELS}
-  if config.rl.constrain:
-    trained = store.model('direct').exists()
-    rounds['direct'] = 'direct' if trained else 'rl', False
+  systems = _baselines(test, context)
+  systems |= _evidence(test)
+  rounds = _rounds(config, store)
   found = {}
-  for name, (stage, explain) in rounds.items():
-    asked = answers.Round(name, stage, test.lists, test.histories, explain)
+  for name, (stage, mode) in rounds.items():
+    asked = answers.Round(name, stage, test.lists, test.histories, mode)
     found[name] = answers.collect(asked, context, cfg.batch_size, cfg.chunk)
     systems[name] = _system(test.lists, found[name])
+  if found['rl'] and found['rl'][0]['alone'] is not None:
+    alone = [answer | {'order': answer['alone']} for answer in found['rl']]
+    systems['rl_alone'] = _system(test.lists, alone)
   bias = _position_bias(test, systems, cfg, context)
 
   def finish() -> dict:

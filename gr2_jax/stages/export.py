@@ -5,6 +5,7 @@ import pathlib
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.lm import hf, io, lora
+from gr2_jax.rank import heads
 from gr2_jax.stages import artifacts, meshes
 
 
@@ -16,7 +17,8 @@ def export(
 ) -> None:
   """Writes a Hugging Face directory: weights, config and tokenizer.
 
-  LoRA's updates are added to the kernels first.
+  LoRA's updates are added to the kernels first. Temperature and weights of the
+  utilities stand in `head.json` beside them, where the run has utilities.
 
   Args:
     workdir: of a run that started from a pretrained model.
@@ -46,3 +48,6 @@ def export(
     {f'{name}_token_id': token for name, token in special.items()},
     dtype,
   )
+  found = heads.load(store.model(stage))
+  if found is not None:
+    heads.save(output, *found)

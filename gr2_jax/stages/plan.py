@@ -11,12 +11,14 @@ import ml_collections
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
+from gr2_jax.decode import items
 from gr2_jax.lm import decoder, hf_config, published
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import prompt_set
 from gr2_jax.stages import pretrained
 from gr2_jax.text import pretrained as tokenizers
+from gr2_jax.text import prompts
 from gr2_jax.text.vocab import Vocab
 
 
@@ -61,9 +63,31 @@ class Plan:
   @property
   def prompt_length(self) -> int:
     """P, as RL pads its longest prompts."""
-    longest = self.config.text.prompt.max_tokens
+    prompt = config_lib.build(prompts.PromptConfig, self.config.text.prompt)
+    # In front stand two tokens, and items with their wrappers.
+    seen = 2 + prompt.retrieval_items * (self.vocab.levels + 2)
+    longest = seen + prompt.max_tokens
     rounded = -(-longest // prompt_set.ROUND) * prompt_set.ROUND
     return self.rl.prompt_buckets[-1] if self.rl.prompt_buckets else rounded
+
+  @property
+  def _counts(self) -> tuple[int, int]:
+    """K and M: a list's candidates, and the items that its prompt shows."""
+    prompt = config_lib.build(prompts.PromptConfig, self.config.text.prompt)
+    return self.config.candidates.k, prompt.citable_items
+
+  @property
+  def ids(self) -> int:
+    """A, the most ids that a place of an answer may be limited to."""
+    return items.allowed_ids(*self._counts)
+
+  def items(self, rows: int) -> list[jax.ShapeDtypeStruct]:
+    """Returns the shapes of `decode.items.Items` of so many prompts."""
+    return [
+      jax.ShapeDtypeStruct((rows, count, *rest), kind)
+      for count in self._counts
+      for rest, kind in (((self.vocab.levels,), 'int32'), ((), 'bool'))
+    ]
 
   def params(self, model: LMConfig, rules: sharding.Rules) -> Any:
     """Returns the parameters as shapes with shardings."""

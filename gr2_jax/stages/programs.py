@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.decode import cache, parts, sampler
+from gr2_jax.decode import items as items_lib
 from gr2_jax.lm import attention, decoder, flops, tables, tails
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.report import roofline
 from gr2_jax.rl import groups, trainer
-from gr2_jax.stages import midtrain, pretrained, training
+from gr2_jax.stages import midtraining, pretrained, training
 from gr2_jax.stages import phase as phase_lib
 from gr2_jax.stages import plan as plan_lib
 from gr2_jax.train import state
@@ -67,7 +68,7 @@ def make(name: str, plan: plan_lib.Plan) -> Program:
 
 
 def _train(plan: plan_lib.Plan) -> Program:
-  cfg = config_lib.build(midtrain.MidtrainConfig, plan.config.midtrain)
+  cfg = config_lib.build(midtraining.MidtrainConfig, plan.config.midtrain)
   phase = config_lib.build(phase_lib.TrainConfig, cfg.all)
   names = sorted(name for name, weight in cfg.weights.items() if weight > 0)
   trainable = pretrained.trainable(plan.model, plan.vocab)
@@ -126,9 +127,7 @@ def _update(plan: plan_lib.Plan) -> Program:
   start = state.abstract(params, tx, plan.mesh)
   count = cfg.prompts_per_step // cfg.updates_per_rollout
   size, prompt, slots = cfg.group_size, plan.prompt_length, cfg.max_new_tokens
-  make = functools.partial(
-    groups.empty, count, size, slots, plan.config.candidates.k, prompt
-  )
+  make = functools.partial(groups.empty, count, size, slots, plan.ids, prompt)
   batch = plan.split(jax.eval_shape(make))
 
   def lower() -> jax.stages.Lowered:
@@ -240,7 +239,7 @@ def _run(
   listed: jax.Array,
   key: jax.Array,
   temperature: jax.Array,
-  *candidates: jax.Array,
+  *items: jax.Array,
 ) -> sampler.Run:
   """Returns what `sampler.sample` runs; `listed` is taken before its loop."""
   cfg, fmt = plan.rl, plan.vocab.answer_format()
@@ -254,7 +253,7 @@ def _run(
     key=key,
     temperature=temperature,
     fmt=fmt,
-    candidates=candidates,
+    items=items_lib.Items(*items),
     constrain=cfg.constrain,
     explanation_tokens=cfg.explanation_tokens,
     filters=None,
@@ -265,7 +264,7 @@ def _loop_inputs(
   plan: plan_lib.Plan, model: LMConfig, params: Any, shape: tuple[int, int]
 ) -> tuple[cache.Prompts, sampler.Loop, tuple]:
   """Returns what a step of the sampler reads: prompts, state and the rest."""
-  like, lists = jax.ShapeDtypeStruct, (shape[0], plan.config.candidates.k)
+  like = jax.ShapeDtypeStruct
   key = jax.eval_shape(lambda: jax.random.key(0))
   table = tables.output(model, params)
   listed = len(parts.list_ids(plan.vocab.answer_format())), model.width
@@ -273,9 +272,7 @@ def _loop_inputs(
     plan.whole(*listed, dtype=table.dtype),
     plan.whole(dtype=key.dtype),
     plan.whole(dtype=jnp.float32),
-    *plan.split(
-      (like((*lists, plan.vocab.levels), jnp.int32), like(lists, bool))
-    ),
+    *(plan.split(x) for x in plan.items(shape[0])),
   )
   read = jax.eval_shape(
     functools.partial(_read, model),

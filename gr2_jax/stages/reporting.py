@@ -9,9 +9,9 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, version
-from gr2_jax.report import lists, results
+from gr2_jax.report import lists, results, verdict
 from gr2_jax.stages import artifacts, runner
-from gr2_jax.teacher import citations, quality
+from gr2_jax.teacher import quality
 
 # The stages whose summaries the report holds.
 EARLIER = (
@@ -68,7 +68,7 @@ def draw_examples(
     record = store.dataset.items[item]
     sid = store.vocab.decode(store.vocab.sid_tokens(store.sids[item]))
     detail = ' · '.join([sid, ' > '.join(record.categories)])
-    return lists.Entry(record.title or record.item_id, detail, grade > 0)
+    return lists.Entry(store.title(item), detail, grade > 0)
 
   examples = []
   for row in sorted(rows.tolist()):
@@ -83,6 +83,7 @@ def draw_examples(
         order=[incoming.index(item) for item in answer['order']],
         explanation=answer['explanation'],
         valid=answer['valid'],
+        titles=store.titles(answer['explanation']),
       )
     )
   return examples
@@ -102,7 +103,7 @@ def measure_explanations(
   """
   shown = test.store.prompt.history_items
   histories = [history[-shown:] for history in test.histories]
-  cited = citations.Citations(test.store.sids)
+  cited = test.store.citations
   return {
     name: quality.measure(
       [answer['explanation'] for answer in found],
@@ -188,8 +189,10 @@ def build(
     test.targets,
     context.seed,
     test.lists.grades if test.graded else None,
+    test.lists.user,
   )
-  return {
+  num_items = test.store.dataset.num_items
+  report = {
     **head(config, blocks),
     'source': found['source'],
     **slates,
@@ -203,9 +206,18 @@ def build(
       'n': len(test.lists),
       'k': int(test.lists.candidates.shape[1]),
       'hit_rate': found['hit_rate']['test'],
+      'coverage': results.coverage(
+        test.store.lists('test').candidates, num_items
+      ),
+      'top_share': results.top_share(systems['rl'].orders),
       'systems': table,
       'deltas': deltas,
     },
     'teacher': blocks['traces']['teacher'],
     'seconds': seconds,
+  }
+  return {
+    'verdict': verdict.sentence(report),
+    'warnings': verdict.warnings(report),
+    **report,
   }

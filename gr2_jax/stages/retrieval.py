@@ -3,7 +3,8 @@
 Letters: N lists, n items a list, L levels.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -15,7 +16,7 @@ from gr2_jax.stages import artifacts, reporting, runner
 # The stages whose summaries the report holds.
 _EARLIER = ('data', 'sid', 'midtrain')
 _K = 10
-# Lists drawn for an interval, at most where 1,000 samples are fewer.
+# Users drawn for an interval, at most where 1,000 samples are fewer.
 _DRAWS = 10**9
 
 
@@ -33,14 +34,14 @@ def measure(
     found: retriever to items int32 [N, n], n at least ten, -1 pads.
     source: which of the retrievers makes the candidates.
     baselines: which are shown beside it; it may be one of them.
-    targets: int32 [N], the true items.
-    store: gives the catalogue and its semantic IDs.
+    targets: int32 [N], the true items, of the test examples in their order.
+    store: gives the catalogue, its semantic IDs and whose examples they are.
     seed: of the bootstrap.
 
   Returns:
     'baselines', the numbers of each, and 'retrieval', those of the source: in
     it 'intervals', metric to [mean, low, high], and 'deltas', 'source-baseline'
-    to metric to [delta, low, high], both by bootstrap, 95 %.
+    to metric to [delta, low, high], both by bootstrap over users, 95 %.
   """
   positions = {
     name: scores.find_positions(items, targets) for name, items in found.items()
@@ -58,23 +59,32 @@ def measure(
     for name, items in found.items()
   }
   own = values[source]
-  samples = min(bootstrap.SAMPLES, max(1000, _DRAWS // len(targets)))
+  compare = _by_user(store.splits.examples['test'][0], seed)
   nothing = {name: np.zeros_like(x) for name, x in own.items()}
   deltas = {
-    f'{source}-{name}': bootstrap.paired_difference(
-      own, values[name], seed, samples
-    )
+    f'{source}-{name}': compare(own, values[name])
     for name in baselines
     if name != source
   }
   return {
     'retrieval': {
       **blocks[source],
-      'intervals': bootstrap.paired_difference(own, nothing, seed, samples),
+      'intervals': compare(own, nothing),
       'deltas': deltas,
     },
     'baselines': {name: blocks[name] for name in baselines},
   }
+
+
+def _by_user(users: np.ndarray, seed: int) -> Callable[..., dict]:
+  """Returns the bootstrap over users, with as many samples as are cheap."""
+  samples = max(1000, _DRAWS // len(np.unique(users)))
+  return functools.partial(
+    bootstrap.paired_difference,
+    seed=seed,
+    samples=min(bootstrap.SAMPLES, samples),
+    groups=users,
+  )
 
 
 def illegal_rate(items: np.ndarray, num_items: int) -> float:

@@ -20,21 +20,31 @@ from gr2_jax import files, processes, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
 from gr2_jax.rl import config as rl_config
-from gr2_jax.rl import epoch, prompt_set, rollout, trainer
-from gr2_jax.stages import artifacts, pretrained, reference, runner
+from gr2_jax.rl import epoch, prompt_set, trainer
+from gr2_jax.stages import (
+  artifacts,
+  list_prompts,
+  pretrained,
+  ranking,
+  rankings,
+  reference,
+  rollout_log,
+  runner,
+)
 from gr2_jax.train import loop
-from gr2_jax.train.metrics import MetricsWriter
 
 
 @runner.stage(
   'rl',
-  sections=('text', 'rl'),
+  sections=('text', 'answer', 'rl'),
   inputs=reference.inputs,
   external=reference.fingerprint,
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Trains a model on the rewards of its own answers."""
   cfg = config_lib.build(rl_config.RLConfig, config.rl)
+  if not ranking.is_by_list(config):
+    return rankings.train(cfg, config, context)
   return train(cfg, cfg.start, config, context)
 
 
@@ -57,7 +67,7 @@ def train(
   """
   rl_config.check_mesh(cfg, sharding.batch_parts(context.mesh))
   store = artifacts.Artifacts(config, context.workdir)
-  lists = store.lists('train').hits()
+  lists = list_prompts.rl_lists(store, cfg.lists)
   fmt = store.vocab.answer_format()
   rl_config.check_answers_fit(cfg, fmt, lists.candidates.shape[1])
   prompts = make_prompts(store, lists, cfg.prompt_buckets)
@@ -71,7 +81,7 @@ def train(
     prompts,
     mesh,
     context.seed,
-    _observer(store, lists, context.directory / 'rollouts.jsonl', cfg, mesh),
+    rollout_log.observer(store, lists, context.directory, cfg, mesh),
     pretrained.trainable(shape, store.vocab),
     reference.load(cfg, store, mesh),
   )
@@ -106,12 +116,15 @@ def _summary(
   prompts: prompt_set.PromptSet,
   cfg: rl_config.RLConfig,
 ) -> dict:
+  records = list(files.read_jsonl(directory / 'metrics.jsonl'))
   return {
-    **_warning(final, _barren(directory, cfg), len(prompts), cfg),
+    **_warning(final, records, len(prompts), cfg),
     'lists': len(prompts),
+    'best_step': int(final.step),
     'updates': int(final.train.step),
     'longest_prompt': max(map(len, prompts.prompts)),
-    **_ends(list(files.read_jsonl(directory / 'metrics.jsonl'))),
+    **_ends(records),
+    **_validated(records, int(final.step)),
   }
 
 
@@ -123,13 +136,19 @@ def _barren(directory: pathlib.Path, cfg: rl_config.RLConfig) -> int:
 
 
 def _warning(
-  final: trainer.RLState, barren: int, lists: int, cfg: rl_config.RLConfig
+  final: trainer.RLState,
+  records: list[dict],
+  lists: int,
+  cfg: rl_config.RLConfig,
 ) -> dict[str, str]:
   """Tells of a run, or of its last epoch, in which no group qualified."""
+  barren = epoch.barren_prompts(records, cfg)
   updates = int(final.train.step)
   if updates and barren < lists:
     return {}
-  text = epoch.message(barren, int(final.step), updates, cfg)
+  # The best step may lie before the last one.
+  steps = max([int(final.step), *(r['step'] for r in records)])
+  text = epoch.message(barren, steps, updates, cfg)
   logging.warning('%s', text)
   return {'ended': text}
 
@@ -147,14 +166,13 @@ def make_prompts(
   Returns:
     The set.
   """
-  prompts = [
-    store.prompter.rerank(
-      store.history(user, position), candidates[candidates >= 0]
-    )
+  shown = [
+    (store.history(user, position), candidates[candidates >= 0])
     for user, position, candidates in zip(
       lists.user, lists.position, lists.candidates, strict=True
     )
   ]
+  prompts = [store.prompter.rerank(*each) for each in shown]
   return prompt_set.PromptSet(
     prompts,
     lists.candidates,
@@ -163,65 +181,8 @@ def make_prompts(
     store.vocab.pad,
     buckets,
     lists.grades,
+    np.stack([store.prompter.citable(*each) for each in shown]),
   )
-
-
-def _observer(
-  store: artifacts.Artifacts,
-  lists: artifacts.Lists,
-  path: Any,
-  cfg: rl_config.RLConfig,
-  mesh: jax.sharding.Mesh,
-) -> trainer.Observer:
-  """Writes the first group of every `rollouts_every`-th step."""
-  writer = MetricsWriter(path)
-  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  first = jax.jit(
-    lambda tree: jax.tree.map(lambda x: x[0], tree), out_shardings=whole
-  )
-  started = False
-
-  def observe(
-    step: int, batch: rollout.Lists, rollouts: rollout.Rollouts
-  ) -> None:
-    nonlocal started
-    if not started:
-      writer.truncate(step)
-      started = True
-    if step % cfg.rollouts_every:
-      return
-    row, group = jax.device_get(first((batch.row, rollouts)))
-    if processes.is_first():
-      writer.write(step + 1, _describe(store, lists, int(row), group))
-
-  return observe
-
-
-def _describe(
-  store: artifacts.Artifacts,
-  lists: artifacts.Lists,
-  row: int,
-  group: rollout.Rollouts,
-) -> dict:
-  """Returns one group as JSON: its list, and each answer with its rewards."""
-  answers = [
-    {
-      'text': store.vocab.decode(tokens[mask].tolist()),
-      'reward': round(float(group.rewards[g]), 4),
-      'rank_after': int(group.rank_after[g]),
-      'valid': bool(group.valid[g]),
-    }
-    for g, (tokens, mask) in enumerate(
-      zip(group.groups.tokens, group.written, strict=True)
-    )
-  ]
-  return {
-    'user': int(lists.user[row]),
-    'position': int(lists.position[row]),
-    'rank_before': int(lists.target[row]) + 1,
-    'kept': bool(group.groups.weight > 0),
-    'answers': answers,
-  }
 
 
 def _validation(
@@ -253,6 +214,18 @@ def _quality(positions: np.ndarray) -> dict[str, float]:
   return {
     'valid_recall@1': float(np.mean(scores.recall_at_k(positions, 1))),
     'valid_ndcg@5': float(np.mean(scores.ndcg_at_k(positions, 5))),
+  }
+
+
+def _validated(records: list[dict], step: int) -> dict[str, float]:
+  """Returns the NDCG@5 of the exported step, and of the best one."""
+  name = 'valid_ndcg@5'
+  found = {r['step']: round(r[name], 4) for r in records if name in r}
+  if not found:
+    return {}
+  return {
+    f'{name}_exported': found[step],
+    f'{name}_best': max(found.values()),
   }
 
 

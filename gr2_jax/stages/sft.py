@@ -1,42 +1,80 @@
-"""Supervised fine-tuning on reasoning traces (GR2.md, stage 2).
+"""Supervised fine-tuning: which candidate is the true item, and why.
+
+With `answer.ranking='likelihood'` the true item's utility is raised above the
+others' (`stages/sft_loss.py`): of lists without explanation, of lists with the
+words of a teacher before the choice, and text rows keep what mid-training
+taught. RL's lists are others (`Artifacts.sft_lists`).
+
+With 'list', the paper's way, text rows alone are trained on (GR2.md, stage 2):
 
     L = -lambda_r sum log P(reasoning) - lambda_o sum log P(ranking)
 
-over the answer's tokens only, lambda_r < lambda_o [P].
+over the answer's tokens, lambda_r < lambda_o [P].
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
+from gr2_jax.data import mixed, pipeline
 from gr2_jax.lm import io
-from gr2_jax.stages import artifacts, pretrained, runner, training
+from gr2_jax.stages import (
+  artifacts,
+  list_prompts,
+  listwise,
+  midtraining,
+  pretrained,
+  ranking,
+  runner,
+  sft_loss,
+  sft_rows,
+  sft_validation,
+  training,
+)
 from gr2_jax.stages import phase as phase_lib
-from gr2_jax.text import answer, tasks
+from gr2_jax.text import tasks
+from gr2_jax.train import loop, optimiser, state, step
+
+ANSWER, NEXT_ITEM = 'answer', 'next_item'
 
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig:
-  """What SFT does beside the training's own numbers.
+  """What SFT does beside the training's own numbers; all [G] unless marked.
 
   Attributes:
-    train: fields of `phase.TrainConfig`; `length` must hold the longest
-      prompt with its answer.
-    lambda_r: weight of a reasoning token; 0.5 [G].
-    lambda_o: weight of a ranking token; 1.0 [G].
-    practice: share of the rows that are practice (`traces.practice`) [G].
-    holdout: share of the traces that is kept for the held-out loss [G].
+    train: fields of `phase.TrainConfig`; `batch_size` text rows of `length`
+      tokens a step. `length` must hold the longest prompt with its answer where
+      `weights` has answers.
+    weights: mixture of the text rows: 'next_item', mid-training's examples, and
+      'answer', whole answers token by token, which 'list' ranks by.
+    replay: weight of a text token beside a list's log-likelihood; read with
+      answer.ranking='likelihood' alone.
+    lists: lists without explanation a step.
+    explained: lists with the words of an explanation a step; 0 for none.
+    shuffled: share of the explained prompts that show the candidates in random
+      order, so that places are learned from the column that names them.
+    lambda_r: weight of a reasoning token [P: below lambda_o].
+    lambda_o: weight of a ranking token of an answer.
+    holdout: share of the traces that is kept for the held-out loss.
   """
 
   train: Mapping
-  lambda_r: float = 0.5
+  weights: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: {ANSWER: 1.0}
+  )
+  replay: float = 0.05
+  lists: int = 32
+  explained: int = 8
+  shuffled: float = 0.5
+  lambda_r: float = 0.1
   lambda_o: float = 1.0
-  practice: float = 0.0
   holdout: float = 0.05
 
   def __post_init__(self):
@@ -45,95 +83,194 @@ class SFTConfig:
         f'sft.lambda_r = {self.lambda_r} must be above 0 and below lambda_o = '
         f'{self.lambda_o}: the ranking counts more than the reasoning.'
       )
-    if not 0 <= self.practice < 1:
+    unknown = sorted(set(self.weights) - {ANSWER, NEXT_ITEM})
+    if unknown:
       raise ValueError(
-        f'sft.practice = {self.practice} must lie in [0, 1): it is the share '
-        'of the rows that no true item was checked for.'
+        f'sft.weights names {unknown}; the tasks are {[ANSWER, NEXT_ITEM]}.'
+      )
+    for name, least in (('lists', 1), ('explained', 0)):
+      if getattr(self, name) < least:
+        raise ValueError(
+          f'sft.{name} is {getattr(self, name)}; give {least} or more.'
+        )
+    if self.replay < 0 or not 0 <= self.shuffled <= 1:
+      raise ValueError(
+        f'sft.replay = {self.replay} and sft.shuffled = {self.shuffled}: give '
+        'a weight of 0 or more, and a share in [0, 1].'
       )
 
 
-def example(
-  store: artifacts.Artifacts, trace: Mapping, cfg: SFTConfig
-) -> dict[str, np.ndarray]:
-  """Makes the training example of one trace.
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """What SFT trains with.
 
-  Args:
-    store: the run's artifacts.
-    trace: a line of `traces.jsonl`.
-    cfg: the two weights.
-
-  Returns:
-    {'tokens': int32 [t], 'weights': float32 [t]}; prompt tokens weigh 0.
+  Attributes:
+    config: of the run.
+    cfg: of the stage.
+    context: of the stage.
+    store: what earlier stages wrote.
+    traces: accepted ones, in a random order; the first `held_out` are not
+      trained on.
+    held_out: how many.
   """
-  prompt = store.prompter.rerank(
-    store.history(trace['user'], trace['position']), trace['candidates']
-  )
-  tokens, kind = answer.encode_answer(
-    store.vocab, trace['explanation'], store.sids[trace['ranking']]
-  )
-  by_kind = {answer.REASONING: cfg.lambda_r, answer.RANKING: cfg.lambda_o}
-  weights = [0.0] * len(prompt) + [by_kind[k] for k in kind]
-  return {
-    'tokens': np.array([*prompt, *tokens], np.int32),
-    'weights': np.array(weights, np.float32),
-  }
 
+  config: ml_collections.ConfigDict
+  cfg: SFTConfig
+  context: runner.Context
+  store: artifacts.Artifacts
+  traces: list[dict]
+  held_out: int
 
-def practice(context: runner.Context, cfg: SFTConfig) -> list[dict]:
-  """Reads the practice traces, none where `cfg.practice` is 0.
+  @property
+  def phase(self) -> phase_lib.TrainConfig:
+    """The training's own numbers."""
+    return config_lib.build(phase_lib.TrainConfig, self.cfg.train)
 
-  Raises:
-    ValueError: there should be some, and are none.
-  """
-  if not cfg.practice:
-    return []
-  path = context.input('traces') / 'practice.jsonl'
-  traces = list(files.read_jsonl(path))
-  if not traces:
-    raise ValueError(
-      f'sft.practice = {cfg.practice}, but {path} is empty: raise '
-      'traces.practice (every training list may hold its target), or set '
-      'sft.practice to 0.'
+  def text(self) -> tuple[dict[str, tasks.Examples], dict[str, float]]:
+    """Makes the sources of the text rows, and their weights."""
+    weights = {name: w for name, w in self.cfg.weights.items() if w > 0}
+    made = {}
+    if ANSWER in weights:
+      made[ANSWER] = self._answers(self.traces[self.held_out :])
+    if NEXT_ITEM in weights:
+      made[NEXT_ITEM] = midtraining.next_items(
+        self.config, self.store, self.phase.length
+      )
+    return made, weights
+
+  def _answers(self, traces: Sequence[dict]) -> tasks.Examples:
+    weights = self.cfg.lambda_r, self.cfg.lambda_o
+    rows = [sft_rows.example(self.store, trace, *weights) for trace in traces]
+    return tasks.Examples(ANSWER, len(rows), lambda i: rows[i])
+
+  def train_list(self) -> tuple[Any, Any, dict]:
+    """Trains on whole answers; returns shape, parameters and numbers."""
+    mesh, store, context = self.context.mesh, self.store, self.context
+    given = io.load(store.model('midtrain'), mesh, sharding.TRAIN_RULES)
+    held_out = self._answers(self.traces[: self.held_out])
+
+    def nll(params) -> float:
+      return training.mean_nll(given[0], params, held_out, self.phase, mesh)
+
+    params = training.train(
+      self.phase,
+      *given,
+      *self.text(),
+      context.directory,
+      mesh,
+      context.seed,
+      'sft',
+      trainable=pretrained.trainable(given[0], store.vocab),
+      evaluate=lambda state: {'valid_nll': nll(state.params)},
+      policy=context.policy(),
+      tracking=context.tracking,
     )
-  return traces
+    io.save(context.directory / 'model', given[0], params)
+    return {'perplexity': math.exp(nll(params))}
 
-
-def truncation(
-  store: artifacts.Artifacts, traces: Sequence[Mapping]
-) -> dict[str, int]:
-  """Counts what the prompts of traces leave out, each of them once.
-
-  Args:
-    store: the run's artifacts.
-    traces: lines of `traces.jsonl` and `practice.jsonl`.
-
-  Returns:
-    `Prompter.counts`; the number of prompts, of those that lost history for
-    `max_tokens`, and of the items that these lost.
-  """
-  dropped = [
-    store.prompter.dropped(
-      store.history(trace['user'], trace['position']), trace['candidates']
+  def train_utilities(self) -> dict:
+    """Trains the likelihoods of candidates; returns numbers."""
+    mesh, store, context = self.context.mesh, self.store, self.context
+    lists = store.sft_lists()
+    shape, lm = io.load(store.model('midtrain'), mesh, sharding.TRAIN_RULES)
+    params = {'lm': lm, 'head': listwise.fit_head(store, mesh)}
+    sources, weights = self.text()
+    if self.phase.dropout and not (self.cfg.replay and sources):
+      raise ValueError(
+        f'sft.train.dropout = {self.phase.dropout} takes its random numbers '
+        'from the text rows, of which there are none: give sft.replay and one '
+        'of sft.weights more than 0, or dropout 0.'
+      )
+    tx = optimiser.make(self.phase.optimiser, listwise.trainable(shape, store))
+    loss = sft_loss.make(
+      dataclasses.replace(shape, dropout=self.phase.dropout),
+      store.vocab.answer_format(),
+      sorted(sources),
+      self.cfg.lambda_r,
+      self.cfg.replay,
     )
-    for trace in traces
-  ]
-  return {
-    **store.prompter.counts,
-    'prompts': len(dropped),
-    'prompts_cut': sum(count > 0 for count in dropped),
-    'history_items_dropped': sum(dropped),
-  }
+    measure = sft_validation.make(
+      store,
+      shape,
+      lists,
+      self.traces[: self.held_out] if self.cfg.explained else [],
+      self.cfg.lambda_r,
+      mesh,
+    )
+    trained = loop.fit(
+      state.create(params, tx, mesh),
+      step.make_train_step(loss, tx, self.phase.microbatches),
+      self._batches(lists, sources, weights),
+      self.phase.steps,
+      context.directory,
+      mesh,
+      ckpt_every=self.phase.ckpt_every,
+      log_every=self.phase.log_every,
+      desc='sft',
+      evaluate=lambda now: measure(now.params),
+      max_skipped=self.phase.max_skipped,
+      policy=context.policy('-valid_loss' if self.phase.keep_best else ''),
+      tracking=context.tracking,
+    )
+    head = listwise.save(
+      context.directory / 'model',
+      shape,
+      trained.params,
+      store.evidence_names,
+      mesh,
+    )
+    return {
+      'lists': len(lists),
+      'best_step': int(trained.step),
+      'head': head,
+      **measure(trained.params),
+    }
+
+  def _batches(
+    self,
+    lists: artifacts.Lists,
+    sources: Mapping[str, tasks.Examples],
+    weights: Mapping[str, float],
+  ) -> mixed.Mixed:
+    cfg, seed = self.cfg, self.context.seed
+    parts = {
+      sft_loss.DIRECT: list_prompts.Batches(
+        list_prompts.direct_prompts(self.store, lists).batch,
+        pipeline.index_iterator(len(lists), cfg.lists, seed),
+      )
+    }
+    if cfg.explained:
+      explained = list_prompts.explained_rows(
+        self.store,
+        lists,
+        self.traces[self.held_out :],
+        cfg.shuffled,
+        self.context.seed,
+      )
+      parts[sft_loss.EXPLAINED] = list_prompts.Batches(
+        explained.batch,
+        pipeline.index_iterator(len(explained), cfg.explained, seed + 1),
+      )
+    if cfg.replay and sources:
+      parts[sft_loss.TEXT] = phase_lib.batches(
+        sources, weights, self.phase, seed, self.context.directory
+      )
+    return mixed.Mixed(parts)
 
 
 @runner.stage(
   'sft',
-  sections=('text', 'sft'),
-  inputs=('data', 'sid', 'midtrain', 'traces'),
+  sections=('text', 'answer', 'sft', 'midtrain'),
+  inputs=('data', 'sid', 'midtrain', 'candidates', 'traces'),
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Trains the mid-trained model on the accepted traces."""
+  """Trains the mid-trained model on lists and accepted traces."""
   cfg = config_lib.build(SFTConfig, config.sft)
-  phase = config_lib.build(phase_lib.TrainConfig, cfg.train)
+  if ranking.is_by_list(config) and not cfg.weights.get(ANSWER, 0):
+    raise ValueError(
+      f"answer.ranking = 'list', but sft.weights = {dict(cfg.weights)} trains "
+      f'no answers: give {ANSWER!r} a weight above 0.'
+    )
   store = artifacts.Artifacts(config, context.workdir)
   traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
   if not traces:
@@ -141,51 +278,16 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       f'{context.input("traces")} has no accepted trace: look at the reasons '
       'in its summary.json, and raise traces.attempts or use mode targeted.'
     )
-  examples = [example(store, trace, cfg) for trace in traces]
-  order = np.random.default_rng(context.seed).permutation(len(examples))
-  kept = max(round(cfg.holdout * len(examples)), 1)
-  held_out, train = order[:kept], order[kept:]
-
-  def source(name: str, rows: np.ndarray) -> tasks.Examples:
-    return tasks.Examples(name, len(rows), lambda i: examples[rows[i]])
-
-  sources, weights = {'answer': source('answer', train)}, {'answer': 1.0}
-  unchecked = practice(context, cfg)
-  if unchecked:
-    sources['practice'] = tasks.Examples(
-      'practice', len(unchecked), lambda i: example(store, unchecked[i], cfg)
-    )
-    weights = {'answer': 1 - cfg.practice, 'practice': cfg.practice}
-
-  mesh = context.mesh
-  shape, params = io.load(store.model('midtrain'), mesh, sharding.TRAIN_RULES)
-
-  def nll(params) -> float:
-    rows = source('held_out', held_out)
-    return training.mean_nll(shape, params, rows, phase, mesh)
-
-  params = training.train(
-    phase,
-    shape,
-    params,
-    sources,
-    weights,
-    context.directory,
-    mesh,
-    context.seed,
-    'sft',
-    trainable=pretrained.trainable(shape, store.vocab),
-    evaluate=lambda state: {'valid_nll': nll(state.params)},
-    policy=context.policy(),
-    tracking=context.tracking,
-  )
-  io.save(context.directory / 'model', shape, params)
-  lengths = [len(e['tokens']) for e in examples]
+  order = np.random.default_rng(context.seed).permutation(len(traces))
+  kept = max(round(cfg.holdout * len(traces)), 1)
+  job = _Job(config, cfg, context, store, [traces[i] for i in order], kept)
+  if ranking.is_by_list(config):
+    found = job.train_list() | training.best_step(context.directory)
+  else:
+    found = job.train_utilities()
   return {
     'traces': len(traces),
-    'held_out': len(held_out),
-    'longest': max(lengths),
-    'mean_tokens': float(np.mean(lengths)),
-    'perplexity': math.exp(nll(params)),
-    'truncation': truncation(store, [*traces, *unchecked]),
+    'held_out': kept,
+    **found,
+    'truncation': sft_rows.truncation(store, traces),
   }

@@ -14,8 +14,10 @@ from gr2_jax.stages import artifacts
 def write(store: artifacts.Artifacts, k: int, directory: pathlib.Path) -> dict:
   """Writes `{train,valid,test}.npz` of the data set's slates.
 
-  They have `grades` int32 [N, K] beside what retrieved lists have, but no
-  `rank`. Slates come without scores: `scores` are minus the place.
+  They have `grades` int32 [N, K] beside what retrieved lists have, and
+  `columns` float32 [N, K, E], what slates bring along (`store.user_columns`),
+  as it is; but no `rank`. Slates come without scores: `scores` are minus the
+  place.
 
   Args:
     store: the run's artifacts.
@@ -50,6 +52,7 @@ def write(store: artifacts.Artifacts, k: int, directory: pathlib.Path) -> dict:
       scores=np.broadcast_to(-places, part.candidates.shape),
       target=part.target,
       grades=part.grades,
+      columns=part.columns,
     )
   hit_rate = {name: 1.0 for name, size in sizes.items() if size}
   return {'hit_rate': hit_rate, 'lists': sizes, 'slates': counts}

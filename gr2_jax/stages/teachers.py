@@ -17,6 +17,8 @@ from gr2_jax.teacher import (
   rules,
 )
 
+RULES = 'rules'
+
 
 @dataclasses.dataclass(frozen=True)
 class TracesConfig:
@@ -27,11 +29,9 @@ class TracesConfig:
     model: which language model; '' for the rules.
     mode: 'rejection' (better on Beauty [P]) or 'targeted'.
     attempts: how often a list is asked at most [G].
-    lists: at most so many lists with their target are asked, drawn by the
-      seed; 0 for all. With more, those of fewer are among them.
-    practice: how many lists without their target the teacher answers too,
-      unchecked, for `sft.practice` [G]; 0 for a pretrained model.
-    explanation_tokens: budget of an explanation; should be the one of decoding.
+    lists: at most so many lists are asked, drawn by the seed; 0 for all. With
+      more, those of fewer are among them.
+    explanation_tokens: budget of the words; should be the one of decoding.
     near_duplicate: similarity in (0, 1] from which on an explanation repeats an
       earlier one and is turned down (`duplicates.find`) [G]; 0 for never, as
       suits the rules, which have few wordings.
@@ -43,12 +43,11 @@ class TracesConfig:
     local: fields of `local.LocalConfig`.
   """
 
-  teacher: str = 'rules'
+  teacher: str = RULES
   model: str = ''
   mode: str = acceptance.REJECTION
   attempts: int = 8
   lists: int = 0
-  practice: int = 0
   explanation_tokens: int = 40
   near_duplicate: float = 0.0
   prompt: Mapping = dataclasses.field(default_factory=dict)
@@ -64,11 +63,8 @@ class TracesConfig:
       raise ValueError(
         f'traces.near_duplicate = {self.near_duplicate} must lie in [0, 1].'
       )
-    for name in ('lists', 'practice'):
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f'traces.{name} is {getattr(self, name)}; give 0 or more.'
-        )
+    if self.lists < 0:
+      raise ValueError(f'traces.lists is {self.lists}; give 0 or more.')
 
 
 def history_items(cfg: TracesConfig, store: artifacts.Artifacts) -> int:
@@ -135,7 +131,7 @@ def _local(config, cfg, store, context) -> local.LocalTeacher:
 
 # Each makes a teacher of (run's config, its `traces`, artifacts, context).
 MAKERS: dict[str, Callable[..., base.Teacher]] = {
-  'rules': _rules,
+  RULES: _rules,
   'endpoint': _endpoint,
   'local': _local,
 }

@@ -1,17 +1,21 @@
-"""Reasoning traces: a teacher ranks and explains the training lists.
+"""Reasoning traces: a teacher ranks and explains the lists of SFT.
 
 Writes `workdir/traces/traces.jsonl`, one accepted trace a line: `user`,
 `position`, `candidates` (item indices in pre-rank order), `target` (the true
 item's index in the catalogue; of a graded list the best graded), `ranking` (the
-list that is trained on), `explanation`, its length in `tokens`, `mode`,
-`attempt`; `practice.jsonl`, the same for lists without their target (`target`
-null); and the acceptance report as summary.
+list that is trained on), `explanation` (its words), their length in `tokens`,
+`mode`, `attempt`; and the acceptance report as summary.
 
 `answers/` holds every answer that a teacher ever gave here, whatever became of
 it (`teacher/journal.py`). All else is made from it, so a run that was cut off
 asks for what is missing and ends in the same bytes. The folder stays when a
 changed config does the stage anew: a language model's answers cost money, and
 with more lists, more attempts or another acceptance they are still good.
+
+The rules teacher counts which item follows which in all training parts. A list
+of the folds asks about a purchase that is among them, so its ranking is better
+informed than that of a list held out; its words name an order of buying only
+where it was seen `traces.rules.least_seen` times.
 """
 
 import dataclasses
@@ -43,7 +47,7 @@ from gr2_jax.text import answer
   keep=('answers',),
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Asks the teacher about every training list that holds its target.
+  """Asks the teacher about the lists of SFT (`Artifacts.sft_lists`).
 
   Of several processes the first one asks.
 
@@ -56,40 +60,26 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(teachers.TracesConfig, config.traces)
   store = artifacts.Artifacts(config, context.workdir)
-  train = store.lists('train')
-  hits = train.hits()
-  if not len(hits):
-    raise ValueError(
-      'No training list holds its target, so there is nothing to explain: '
-      'train the retriever longer, or raise candidates.k or data.split.n_train.'
-    )
+  lists = store.sft_lists()
+  lists = _draw(lists, cfg.lists or len(lists), (context.seed, 0))
   sampler = _Sampler(cfg, store, context, teachers.make(config, store, context))
-  lists = _draw(hits, cfg.lists or len(hits), (context.seed, 0))
-  traces, summary = sampler.sample(lists, cfg.mode, cfg.attempts)
+  traces, summary = sampler.sample(lists)
   if not traces:
     raise ValueError(
       f'None of {len(lists)} lists got a trace (turned down: '
       f'{summary["rejected"]}): raise traces.attempts or use the targeted mode.'
     )
-  others = train.take(train.target < 0)
-  others = _draw(others, cfg.practice, (context.seed, 1))
-  practice, practised = sampler.sample(others, acceptance.PRACTICE, 1)
   files.write_jsonl(context.directory / 'traces.jsonl', traces)
-  files.write_jsonl(context.directory / 'practice.jsonl', practice)
   return {
     'teacher': sampler.teacher.name,
     'mode': cfg.mode,
     **summary,
     'quality': sampler.quality(traces),
-    'practice': len(practice),
-    'practised': {
-      name: practised[name] for name in ('requested', 'rejected', 'tokens')
-    },
   }
 
 
 class _Sampler:
-  """Samples traces of lists, in any mode."""
+  """Samples traces of lists."""
 
   def __init__(
     self,
@@ -99,27 +89,26 @@ class _Sampler:
     teacher: base.Teacher,
   ):
     self.teacher = teacher
-    self._store, self._context = store, context
+    self._cfg, self._store, self._context = cfg, store, context
     self._shown = teachers.history_items(cfg, store)
     self._acceptance = acceptance.Acceptance(
       fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
       citations=citations.Citations(store.sids),
+      names_top=cfg.teacher != teachers.RULES,
       near_duplicate=cfg.near_duplicate,
     )
 
-  def sample(
-    self, lists: artifacts.Lists, mode: str, attempts: int
-  ) -> tuple[list[dict], dict]:
+  def sample(self, lists: artifacts.Lists) -> tuple[list[dict], dict]:
     """Returns lines of `traces.jsonl` and the acceptance report."""
     tasks = self._tasks(lists)
     traces, tally = sampling.collect(
       self.teacher,
       tasks,
-      mode,
-      attempts,
+      self._cfg.mode,
+      self._cfg.attempts,
       self._acceptance,
       self._context.seed,
-      self._journal(mode),
+      self._journal(),
     )
     lines = [
       {
@@ -129,7 +118,7 @@ class _Sampler:
         'target': tasks[trace.row].target,
         'ranking': trace.ranking,
         'explanation': trace.explanation,
-        'mode': mode,
+        'mode': self._cfg.mode,
         'attempt': trace.attempt,
         'tokens': _length(self._store, trace.explanation),
       }
@@ -139,21 +128,28 @@ class _Sampler:
     return lines, report.summarise(tally, traces, lists.target, lengths)
 
   def quality(self, lines: Sequence[dict]) -> dict:
-    """Measures the explanations of `sample`."""
+    """Measures the explanations of `sample`, as answers hold them."""
     return quality.measure(
-      [line['explanation'] for line in lines],
+      [
+        answer.close_explanation(
+          self._store.vocab,
+          line['explanation'],
+          self._store.sids[line['ranking'][0]],
+        )
+        for line in lines
+      ],
       [self._history(line['user'], line['position']) for line in lines],
       [line['ranking'] for line in lines],
       self._acceptance.citations,
     )
 
-  def _journal(self, mode: str) -> journal.Journal:
+  def _journal(self) -> journal.Journal:
     """Opens the answers of all that shapes them beside the lists."""
     inputs = self._context.key['inputs']
     identity = {
       'teacher': self.teacher.name,
       'identity': self.teacher.identity,
-      'mode': mode,
+      'mode': self._cfg.mode,
       'seed': self._context.seed,
       # The catalogue, and its names.
       'data': inputs['data'],
@@ -167,7 +163,7 @@ class _Sampler:
       asked = requests.request(self._store, lists, row)
       # What is not shown cannot be cited.
       asked = dataclasses.replace(asked, history=asked.history[-self._shown :])
-      target = int(lists.candidates[row, place]) if place >= 0 else None
+      target = int(lists.candidates[row, place])
       where = int(lists.user[row]), int(lists.position[row])
       tasks.append(asking.Task(*where, asked, target))
     return tasks
@@ -185,6 +181,6 @@ def _draw(
 
 
 def _length(store: artifacts.Artifacts, explanation: str) -> int:
-  """Tokens of an explanation inside an answer."""
+  """Tokens of an explanation's words inside an answer."""
   text = answer.clean_explanation(explanation)
   return len(store.vocab.encode(text, added='sids'))

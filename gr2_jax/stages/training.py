@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from gr2_jax import sharding
+from gr2_jax import files, processes, sharding
 from gr2_jax.data import pipeline
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import flops, loss
@@ -98,7 +98,8 @@ def train(
     params: what to start from, on the mesh.
     sources: examples by task.
     weights: share of each task.
-    directory: gets `checkpoints/`, `metrics.jsonl` and `timing.jsonl`.
+    directory: gets `checkpoints/`, `metrics.jsonl`, `timing.jsonl` and
+      `best.json`, for `best_step`.
     mesh: the mesh.
     seed: of the data order.
     desc: what the progress bar says.
@@ -108,7 +109,8 @@ def train(
     tracking: see `loop.fit`.
 
   Returns:
-    The parameters after the last step.
+    The parameters of the best validated checkpoint; without `evaluate`, or
+    where `cfg.keep_best` is False, those after the last step.
   """
   batches = phase.batches(sources, weights, cfg, seed, directory)
   tx, step_fn = make_step(cfg, config, sorted(sources), trainable)
@@ -128,7 +130,21 @@ def train(
     work=_work(config, tx, params),
     tracking=tracking,
   )
+  found = {'best_step': int(trained.step)}
+  processes.on_first(files.write_json, directory / 'best.json', found)
   return trained.params
+
+
+def best_step(directory: pathlib.Path) -> dict[str, int]:
+  """Says of a summary which step a training returned.
+
+  Args:
+    directory: that `train` was given.
+
+  Returns:
+    {'best_step': the step}; the last one where nothing was validated.
+  """
+  return processes.on_first(files.read_json, directory / 'best.json')
 
 
 def _work(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from gr2_jax.teacher import base, citations
 
 TARGETED, REJECTION = 'targeted', 'rejection'
-PRACTICE = 'practice'
 
 # What a reader of texts finds (`Answer.problem`).
 NOT_JSON = 'not_json'
@@ -54,17 +53,21 @@ class Acceptance:
     citations: finds what an explanation cites.
     near_duplicate: similarity from which on an explanation repeats an earlier
       one (`duplicates.find`); 0: none does.
+    names_top: whether the words themselves must cite the item that is ranked
+      first. Every answer names it behind them; a language model is asked for a
+      choice in its own words, the rules leave it to the answer.
   """
 
   fits: Callable[[str], bool]
   citations: citations.Citations
   near_duplicate: float = 0.0
+  names_top: bool = True
 
 
 def judge(
   answer: base.Answer,
   request: base.Request,
-  target: int | None,
+  target: int,
   mode: str,
   acceptance: Acceptance,
 ) -> str | None:
@@ -72,16 +75,16 @@ def judge(
 
   In this order: the text could not be read; the ranking is no permutation of
   the candidates; the explanation is empty or too long; it cites none of the
-  history that was shown (where there is one), or not the item that its trace
-  will have on top; in rejection mode, another item than the true one is first
-  [P]. In targeted mode the trace has the hint on top wherever the answer has
-  it, so the hint is what must be cited.
+  history that was shown (where there is one), or (with `names_top`) not the
+  item that its trace will have on top; in rejection mode, another item than the
+  true one is first [P]. In targeted mode the trace has the hint on top wherever
+  the answer has it, so the hint is what must be cited.
 
   Args:
     answer: a teacher's.
     request: what it was asked.
-    target: the true item; None in practice.
-    mode: TARGETED, REJECTION or PRACTICE.
+    target: the true item.
+    mode: TARGETED or REJECTION.
     acceptance: what to measure by.
 
   Returns:
@@ -106,20 +109,19 @@ def judge(
   if len(request.history) and cited.isdisjoint(map(int, request.history)):
     return NO_HISTORY
   top = target if mode == TARGETED else answer.ranking[0]
-  if top not in cited:
+  if acceptance.names_top and top not in cited:
     return NOT_TOP
   if mode == REJECTION and top != target:
     return WRONG_TOP
   return None
 
 
-def order(ranking: Sequence[int], target: int | None = None) -> list[int]:
+def order(ranking: Sequence[int], target: int) -> list[int]:
   """Returns the list that is trained on [G].
 
-  The true item first (where it is known), then the teacher's order.
+  The true item first, then the teacher's order.
   """
-  first = [] if target is None else [target]
-  return list(dict.fromkeys([*first, *ranking]))
+  return list(dict.fromkeys([target, *ranking]))
 
 
 def _is_unicode(text: str) -> bool:

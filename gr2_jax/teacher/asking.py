@@ -23,13 +23,13 @@ class Task:
     user: whose; with `position` it gives the seeds of its requests.
     position: place of the true item in the user's sequence.
     request: the list, without a hint.
-    target: the true item, one of the candidates; None in practice.
+    target: the true item, one of the candidates.
   """
 
   user: int
   position: int
   request: base.Request
-  target: int | None
+  target: int
 
 
 def request_seed(seed: int, user: int, position: int, attempt: int) -> int:

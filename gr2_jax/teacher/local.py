@@ -100,9 +100,11 @@ class LocalTeacher:
     first, *others = speech.ends
     # Of the format of our own answers a free text has only the end.
     self._format = answer.AnswerFormat(
-      *(-1, -1, -1, -1),
+      *(-1, -1, -1, -1, -1),
       eos=first,
       pad=first,
+      sid_begin=-1,
+      sid_end=-1,
       sid_offset=-1,
       levels=1,
       codes=1,
@@ -188,6 +190,8 @@ class LocalTeacher:
         fmt=self._format,
         candidate_sids=inputs['sids'],
         candidate_mask=inputs['real'],
+        citable_sids=inputs['sids'],
+        citable_mask=inputs['real'],
         constrain=False,
         explanation_tokens=0,
         filters=filters.make(top_p=self._sampling.top_p),

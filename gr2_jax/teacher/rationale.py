@@ -1,8 +1,9 @@
-"""The rules teacher's words: three short steps that cite semantic IDs.
+"""The rules teacher's words: two short steps that cite a semantic ID.
 
-The steps are GR2's [P]: the pattern of the history, the match of one history
-item with the chosen candidate, the choice. Wording and length are our choice;
-a small model generates them token by token, so they are short.
+The steps are GR2's [P]: the pattern of the history, and the match of one
+history item with the chosen candidate. The third one, the choice, is in every
+answer (`AnswerFormat.top`). Wording and length are our choice; a small model
+generates them token by token, so they are short.
 """
 
 import dataclasses
@@ -61,11 +62,6 @@ MATCH = {
     ' It completes {cited}.',
   ),
 }
-CHOICE = (
-  ' Choice: {chosen}.',
-  ' So next is {chosen}.',
-  ' Best fit: {chosen}.',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +73,12 @@ class Facts:
     relation: CATEGORY, BRAND, WORD, FOLLOWS or NONE.
     name: what is shared; unused for FOLLOWS and NONE.
     cited: wrapped semantic ID of the history item that matches.
-    chosen: wrapped semantic ID of the first candidate.
   """
 
   themes: Sequence[str]
   relation: str
   name: str
   cited: str
-  chosen: str
 
 
 def write(facts: Facts, style: Sequence[int]) -> str:
@@ -92,14 +86,14 @@ def write(facts: Facts, style: Sequence[int]) -> str:
 
   Args:
     facts: what to say.
-    style: three numbers; each picks the wording of a step, modulo the choices.
+    style: two numbers; each picks the wording of a step, modulo the choices.
 
   Returns:
     One line of text, with no quote, backslash or control character of its own.
   """
   first, second = [*facts.themes, '', ''][:2]
   patterns = PATTERN if second else PATTERN_ONE if first else PATTERN_NONE
-  steps = (patterns, MATCH[facts.relation], CHOICE)
+  steps = (patterns, MATCH[facts.relation])
   text = ''.join(
     step[int(pick) % len(step)] for step, pick in zip(steps, style, strict=True)
   )
@@ -108,7 +102,6 @@ def write(facts: Facts, style: Sequence[int]) -> str:
     second=second,
     name=facts.name,
     cited=facts.cited,
-    chosen=facts.chosen,
   )
 
 
@@ -118,7 +111,6 @@ def templates() -> dict[str, list[str]]:
   return {
     'pattern': [*PATTERN, *PATTERN_ONE, *PATTERN_NONE],
     'match': matches,
-    'choice': list(CHOICE),
   }
 
 
@@ -134,13 +126,11 @@ def corpus(repeats: int = 30) -> list[str]:
   lines = []
   for step in templates().values():
     for text in step:
-      bare = text.format(
-        first='', second='', name='', cited='', chosen=''
-      ).replace('  ', ' ')
-      lines.append(bare)
+      bare = text.format(first='', second='', name='', cited='')
+      lines.append(bare.replace('  ', ' '))
   return lines * repeats
 
 
 def draw_style(rng: np.random.Generator) -> np.ndarray:
-  """Draws the numbers of one rationale: wordings and relation, int [4]."""
-  return rng.integers(0, 1 << 16, 4)
+  """Draws the numbers of one rationale: wordings and relation, int [3]."""
+  return rng.integers(0, 1 << 16, 3)

@@ -18,8 +18,7 @@ def summarise(
   Args:
     tally: of all answers.
     traces: the accepted ones.
-    places: pre-rank position of the true item in each list, from 0; -1 where
-      it is absent (practice).
+    places: pre-rank position of the true item in each list, from 0.
     lengths: tokens of each trace's explanation, in the student's vocabulary.
 
   Returns:
@@ -32,7 +31,7 @@ def summarise(
   place = np.asarray(places, int)
   kept = np.array([trace.row for trace in traces], int)
   width = int(place.max(initial=-1)) + 1
-  count = lambda found: np.bincount(found[found >= 0], minlength=width).tolist()
+  count = lambda found: np.bincount(found, minlength=width).tolist()
   pairs = zip(tally.by_attempt, tally.asked, strict=True)
   per_trace = lambda tokens: _ratio(tokens, tally.accepted, 1)
   return {

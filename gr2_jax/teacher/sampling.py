@@ -3,9 +3,7 @@
 Targeted: the teacher is told the true item and asks itself why; every sound
 answer is kept. Rejection: it is not told; an answer is kept only if its first
 item is the true one. What is turned down is asked again, up to a number of
-attempts. Practice [our choice]: lists without their target, where nothing can
-be checked but soundness; a decoder trained from scratch learns on them how
-answers go.
+attempts.
 
 All lists are asked for the first time, then those that were turned down for the
 second time, and so on. What is made of the answers follows from the journal
@@ -18,7 +16,7 @@ from collections.abc import Sequence
 from gr2_jax.teacher import acceptance as acceptance_lib
 from gr2_jax.teacher import asking, base, duplicates
 from gr2_jax.teacher import journal as journal_lib
-from gr2_jax.teacher.acceptance import PRACTICE, REJECTION, TARGETED
+from gr2_jax.teacher.acceptance import REJECTION, TARGETED
 
 REASONS = acceptance_lib.REASONS
 
@@ -29,7 +27,7 @@ class Trace:
 
   Attributes:
     row: index of its task.
-    ranking: all candidates, the true one first; in practice none is known.
+    ranking: all candidates, the true one first.
     explanation: the teacher's words.
     attempt: which attempt was accepted, from 0.
   """
@@ -93,7 +91,7 @@ def collect(
   Args:
     teacher: whom to ask.
     tasks: N lists.
-    mode: TARGETED, REJECTION or PRACTICE.
+    mode: TARGETED or REJECTION.
     attempts: how often a list is asked at most, 1 or more.
     acceptance: what answers are measured by.
     seed: of all requests; see `asking.request_seed`.
@@ -136,7 +134,7 @@ def collect(
 
 
 def _check(tasks: Sequence[asking.Task], mode: str, attempts: int) -> None:
-  modes = (TARGETED, REJECTION, PRACTICE)
+  modes = (TARGETED, REJECTION)
   if mode not in modes:
     raise ValueError(f'traces.mode is {mode!r}; use one of {modes}.')
   if attempts < 1:
@@ -144,9 +142,7 @@ def _check(tasks: Sequence[asking.Task], mode: str, attempts: int) -> None:
   for row, task in enumerate(tasks):
     if task.request.hint is not None:
       raise ValueError(f'Request {row} holds a hint; hints are given here.')
-    if mode == PRACTICE and task.target is not None:
-      raise ValueError(f'Request {row} is for practice, but has a target.')
-    if mode != PRACTICE and task.target not in task.request.candidates:
+    if task.target not in task.request.candidates:
       raise ValueError(
         f'The target {task.target} of request {row} is not among its '
         f'candidates {list(task.request.candidates)}: only lists with a hit '

@@ -1,15 +1,19 @@
 """The answer of a re-ranker: JSON whose delimiters are single tokens.
 
-    {"explanation": "...", "recommendations": ["SID_1", "SID_2", ...]}
+    {"explanation": "WORDS First: SID_1", "recommendations": ["SID_1", ...]}
 
-The text is GR2's [P] and valid JSON for every reader; the four delimiters below
+The text is GR2's [P] and valid JSON for every reader; the five delimiters below
 are one token each (DESIGN.md), so that constraints, parsing and rewards work on
-token ids. In the list a semantic ID is its L tokens without wrappers.
+token ids. An explanation is its words, if any, then `top` and the item that is
+ranked first (our choice: so what is said and what is ranked cannot differ). In
+the list a semantic ID is its L tokens without wrappers, elsewhere it has them.
 """
 
 import dataclasses
 import json
+import pathlib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +22,11 @@ if TYPE_CHECKING:
   from gr2_jax.text import vocab as vocab_lib
 
 OPEN = '{"explanation": "'
+TOP = ' First: '
 MID = '", "recommendations": ["'
 SEP = '", "'
 CLOSE = '"]}'
+DELIMITERS = (OPEN, TOP, MID, SEP, CLOSE)
 
 # What may not stand bare inside a JSON string: control bytes, '"' and '\'.
 UNSAFE_BYTES = frozenset([*range(0x20), 0x22, 0x5C])
@@ -38,28 +44,35 @@ class AnswerFormat:
 
   Attributes:
     open: id of the delimiter before the explanation.
+    top: id of the delimiter between the explanation's words and the item that
+      is ranked first, which ends it.
     mid: id of the delimiter between explanation and list.
     sep: id of the delimiter between two semantic IDs.
     close: id of the delimiter that ends the list.
     eos: id that ends the answer.
     pad: id that fills rows up; it may be `eos`.
+    sid_begin: id before a semantic ID in an explanation.
+    sid_end: id behind it.
     sid_offset: id of level 0, code 0; level l, code c is
       `sid_offset + l * codes + c`.
     levels: L.
     codes: C.
     unsafe: ids of the text pieces that no explanation may hold: those with a
-      quote, a backslash or a control byte, which would break its JSON string,
-      and the control ids, which are no text (begin, the special tokens of a
-      pretrained tokenizer).
+      quote, a backslash or a control byte, which would break its JSON string;
+      the control ids, which are no text (begin, the special tokens of a
+      pretrained tokenizer); and the tokens of prompts alone, tasks and roles.
     other_ends: further ids that end what a foreign model writes.
   """
 
   open: int
+  top: int
   mid: int
   sep: int
   close: int
   eos: int
   pad: int
+  sid_begin: int
+  sid_end: int
   sid_offset: int
   levels: int
   codes: int
@@ -74,9 +87,51 @@ class AnswerFormat:
     return ended
 
 
+def unsafe_pieces(pieces: Sequence[bytes]) -> list[int]:
+  """Returns which text pieces no explanation may hold, by their bytes."""
+  return [
+    i
+    for i, piece in enumerate(pieces)
+    if not piece or not UNSAFE_BYTES.isdisjoint(piece)
+  ]
+
+
+def check_delimiters(
+  found: Sequence[str] | None, directory: pathlib.Path
+) -> None:
+  """Refuses a vocabulary whose answers have other delimiters.
+
+  Args:
+    found: those that it was saved with.
+    directory: where.
+
+  Raises:
+    ValueError: they are not `DELIMITERS`: the ids of its models are others.
+  """
+  if tuple(found or ()) != DELIMITERS:
+    raise ValueError(
+      f'The vocabulary in {directory} has the delimiters {found}, answers of '
+      f'this version {list(DELIMITERS)}: train the run anew, or use the '
+      'version that made it.'
+    )
+
+
 def clean_explanation(text: str) -> str:
   """Replaces what JSON would have to escape: quotes, backslashes, controls."""
   return text.translate(_UNSAFE_TEXT)
+
+
+def close_explanation(
+  vocab: 'vocab_lib.Vocab', words: str, sid: np.ndarray
+) -> str:
+  """Returns the text of an explanation as answers hold it.
+
+  Args:
+    vocab: the vocabulary.
+    words: its words.
+    sid: semantic ID of the item that is ranked first: int [L].
+  """
+  return clean_explanation(words) + TOP + vocab.sid_text(sid, wrapped=True)
 
 
 def encode_answer(
@@ -86,13 +141,14 @@ def encode_answer(
 
   Args:
     vocab: the vocabulary.
-    explanation: any text; it is passed through `clean_explanation`, and only
-      semantic IDs and their wrappers are recognised as added tokens in it.
+    explanation: the words, any text; it is passed through `clean_explanation`,
+      and only semantic IDs and their wrappers are recognised as added tokens in
+      it. `top` and the first item are written behind it.
     sids: the ranked list, best first: int [K, L].
 
   Returns:
     (tokens, kind): kind is 0 for reasoning (the opening delimiter and the
-    explanation) and 1 for the ranking (all after it, the end token included).
+    words) and 1 for the ranking (from `top` to the end token, both included).
 
   Raises:
     ValueError: an empty list, or codes that the vocabulary does not have.
@@ -103,7 +159,7 @@ def encode_answer(
   fmt = vocab.answer_format()
   reasoning = [fmt.open]
   reasoning += vocab.encode(clean_explanation(explanation), added='sids')
-  ranking = [fmt.mid, *rows[0]]
+  ranking = [fmt.top, fmt.sid_begin, *rows[0], fmt.sid_end, fmt.mid, *rows[0]]
   for row in rows[1:]:
     ranking += [fmt.sep, *row]
   ranking += [fmt.close, fmt.eos]

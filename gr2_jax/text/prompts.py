@@ -3,22 +3,24 @@
 A re-ranking prompt shows, like GR2's [P], the task, the history and all the
 candidates together, every item as wrapped semantic ID, title and category path:
 
-    <bos><|rerank|> INSTRUCTION <|history|> ITEM ... <|candidates|> ITEM ...
+    <bos><|retrieve|> SID ... SID
+    <|rerank|> INSTRUCTION <|history|> ITEM ... <|candidates|> ITEM ...
     ORDER <|answer|>
     ITEM = <|sid_begin|><s_a_3>...<s_d_9><|sid_end|> Toy Story (1995) | A/B/C
     ORDER = the candidates' semantic IDs once more, bare and without a gap
 
+It begins as a retrieval prompt does, so that the model reads the history as
+mid-training taught it to, and shows only the last items of it with their texts.
 ORDER is our choice. Among the items, texts part the semantic IDs of
 neighbours, and a small decoder did not learn to find the next candidate; side
 by side it takes one step of copying.
 
-A retrieval prompt is the history in semantic IDs alone, up to the token after
-which the next one follows:
+A retrieval prompt is the history in semantic IDs, up to where the next begins:
 
     <bos><|retrieve|> SID ... SID <|sid_begin|>
 
-Role tokens in place of sentences keep prompts short (our choice): a model that
-is trained from scratch learns nothing from a constant sentence.
+Role tokens keep prompts short (our choice): a model that is trained from
+scratch learns nothing from a constant sentence.
 """
 
 import dataclasses
@@ -42,7 +44,8 @@ class PromptConfig:
     max_candidates: K, the longest list [P: 10].
     title_tokens: a longer title is cut.
     category_tokens: a longer category path loses its root first.
-    max_tokens: a longer re-ranking prompt loses its oldest history first.
+    max_tokens: of what follows the history in semantic IDs in a re-ranking
+      prompt; a longer one loses its oldest items with text first.
     retrieval_items: at most this many of the last items in a retrieval prompt.
     instruction: text after the task token; empty for none.
   """
@@ -54,6 +57,11 @@ class PromptConfig:
   max_tokens: int = 288
   retrieval_items: int = 10
   instruction: str = INSTRUCTION
+
+  @property
+  def citable_items(self) -> int:
+    """M, the most items that a re-ranking prompt shows."""
+    return self.history_items + self.max_candidates
 
   def __post_init__(self):
     for name in ('history_items', 'max_candidates', 'retrieval_items'):
@@ -111,12 +119,10 @@ class Prompter:
       [*wrapped, *text]
       for wrapped, text in zip(self._wrapped.tolist(), self.texts, strict=True)
     ]
-    self._head = [vocab.bos, vocab.token('<|rerank|>')]
-    self._head += vocab.encode(cfg.instruction, added='none')
-    self._head.append(vocab.token('<|history|>'))
-    self._candidates = vocab.token('<|candidates|>')
-    self._answer = vocab.token('<|answer|>')
-    self._retrieve = vocab.token('<|retrieve|>')
+    task, shown = map(vocab.token, ('<|rerank|>', '<|history|>'))
+    self._head = [task, *vocab.encode(cfg.instruction, added='none'), shown]
+    names = '<|candidates|>', '<|answer|>', '<|retrieve|>'
+    self._candidates, self._answer, self._retrieve = map(vocab.token, names)
     self._check_budget()
 
   def rerank(
@@ -129,7 +135,7 @@ class Prompter:
       candidates: item indices in pre-rank order, 1 to `max_candidates`.
 
     Returns:
-      Token ids, at most `max_tokens`.
+      Token ids, at most `max_tokens` behind the history in semantic IDs.
 
     Raises:
       ValueError: no candidate or too many.
@@ -139,38 +145,60 @@ class Prompter:
         f'{len(candidates)} candidates; a prompt takes 1 to '
         f'{self.cfg.max_candidates} (text.prompt.max_candidates).'
       )
-    tail = [self._candidates]
+    body = [*self._seen(history), *self._head]
+    for item in self.shown(history, candidates):
+      body += self.segments[item]
+    body.append(self._candidates)
     for item in candidates:
-      tail += self.segments[item]
-    tail += self._wrapped[np.asarray(candidates), 1:-1].ravel().tolist()
-    tail.append(self._answer)
-    shown = self._shown(history)[self.dropped(history, candidates) :]
-    body = [token for item in shown for token in self.segments[item]]
-    return self._head + body + tail
+      body += self.segments[item]
+    order = self._wrapped[np.asarray(candidates), 1:-1].ravel().tolist()
+    return [*body, *order, self._answer]
 
   def dropped(
     self, history: Sequence[int] | np.ndarray, candidates: Sequence[int]
   ) -> int:
     """Returns how many items `rerank` leaves out for `max_tokens`.
 
-    Of the last `history_items`, that is, the oldest first.
+    Args:
+      history: as in `rerank`; of its last `history_items`.
+      candidates: as in `rerank`.
+    """
+    last = min(len(history), self.cfg.history_items)
+    return last - len(self.shown(history, candidates))
+
+  def shown(
+    self, history: Sequence[int] | np.ndarray, candidates: Sequence[int]
+  ) -> list[int]:
+    """Returns the items of a history that `rerank` shows, oldest first.
+
+    Args:
+      history: as in `rerank`.
+      candidates: as in `rerank`; what they leave no room for is not shown.
+    """
+    room, kept = self.cfg.max_tokens - self._around(candidates), []
+    for item in list(history[-self.cfg.history_items :])[::-1]:
+      room -= len(self.segments[item])
+      if room < 0:
+        break
+      kept.append(item)
+    return kept[::-1]
+
+  def citable(
+    self, history: Sequence[int] | np.ndarray, candidates: Sequence[int]
+  ) -> np.ndarray:
+    """Returns what `rerank` shows with text: what an explanation may cite.
 
     Args:
       history: as in `rerank`.
       candidates: as in `rerank`.
-    """
-    listed = sum(len(self.segments[item]) for item in candidates)
-    order = len(candidates) * (self._wrapped.shape[1] - 2)
-    room = self.cfg.max_tokens - len(self._head) - listed - order - 2
-    shown = self._shown(history)
-    for kept, item in enumerate(reversed(shown)):
-      room -= len(self.segments[item])
-      if room < 0:
-        return len(shown) - kept
-    return 0
 
-  def _shown(self, history: Sequence[int] | np.ndarray) -> list[int]:
-    return list(history[-self.cfg.history_items :])
+    Returns:
+      int32 [M], M = `history_items` + `max_candidates`; the history's first,
+      some perhaps twice, -1 at the end.
+    """
+    items = [*self.shown(history, candidates), *candidates]
+    pad = [-1] * (self.cfg.citable_items - len(items))
+    return np.array([*items, *pad], np.int32)
 
   def retrieval(self, history: Sequence[int] | np.ndarray) -> list[int]:
     """Writes a retrieval prompt of the last `retrieval_items` items.
@@ -181,8 +209,11 @@ class Prompter:
     Returns:
       Token ids; the last one is `<|sid_begin|>`.
     """
-    items = np.asarray(history[-self.cfg.retrieval_items :], np.int64)
-    return [*self.sequence(items), self._vocab.sid_begin]
+    return [*self._seen(history), self._vocab.sid_begin]
+
+  def _seen(self, history: Sequence[int] | np.ndarray) -> list[int]:
+    last = history[-self.cfg.retrieval_items :]
+    return self.sequence(np.asarray(last, np.int64))
 
   def sequence(self, items: np.ndarray) -> list[int]:
     """Writes items in the format of `retrieval`, without its last token.
@@ -213,11 +244,16 @@ class Prompter:
     self.counts['categories_cut'] += root > 0 or len(tokens) > limit
     return tokens[:limit]
 
+  def _around(self, candidates: Sequence[int] | np.ndarray) -> int:
+    """Returns the tokens of a prompt beside the history."""
+    listed = sum(len(self.segments[item]) for item in candidates)
+    order = len(candidates) * (self._wrapped.shape[1] - 2)
+    return len(self._head) + listed + order + 2
+
   def _check_budget(self) -> None:
     """Refuses budgets that some list of K candidates would exceed."""
-    lengths = sorted(map(len, self.segments))[-self.cfg.max_candidates :]
-    order = len(lengths) * (self._wrapped.shape[1] - 2)
-    worst = len(self._head) + sum(lengths) + order + 2
+    lengths = np.argsort([len(segment) for segment in self.segments])
+    worst = self._around(lengths[-self.cfg.max_candidates :])
     if worst > self.cfg.max_tokens:
       raise ValueError(
         f'{self.cfg.max_candidates} long candidates alone take {worst} tokens, '

@@ -2,7 +2,7 @@
 
 The text pieces are trained here (SentencePiece) or those of a pretrained LLM.
 Ids, in this order: the text pieces (with the control ids among them),
-`<|sid_begin|>` and `<|sid_end|>`, the four JSON delimiters of an answer, the
+`<|sid_begin|>` and `<|sid_end|>`, the five delimiters of an answer, the
 task and role tokens, the L * C semantic-ID tokens, and unused rows up to a
 multiple of 64. On a pretrained tokenizer the first added token follows its last
 id, in a row that the checkpoint may already have as padding: readers of
@@ -30,7 +30,7 @@ ROW_MULTIPLE = 64
 MAX_LEVELS = 26
 
 WRAPPERS = ('<|sid_begin|>', '<|sid_end|>')
-DELIMITERS = (answer.OPEN, answer.MID, answer.SEP, answer.CLOSE)
+DELIMITERS = answer.DELIMITERS
 TASKS = ('rerank', 'retrieve', 'describe', 'identify', 'persona', 'text')
 ROLES = ('history', 'candidates', 'answer')
 
@@ -141,14 +141,15 @@ class Vocab:
     self._pieces.save(directory)
     meta = {'levels': self.levels, 'codes': self.codes}
     meta |= {'text': self._pieces.kind, 'min_rows': self._min_rows}
+    meta['delimiters'] = list(DELIMITERS)
     files.write_json(directory / 'vocab.json', meta)
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Vocab':
-    """Reads what `save` wrote."""
+    """Reads what `save` wrote; ValueError where another version wrote it."""
     meta = files.read_json(directory / 'vocab.json')
-    # Directories of earlier versions name no kind: they hold SentencePiece.
-    kind = meta.get('text', pieces_lib.Pieces.kind)
+    answer.check_delimiters(meta.get('delimiters'), directory)
+    kind = meta['text']
     if kind not in _KINDS:
       known = f'this version reads {sorted(_KINDS)}'
       raise ValueError(f'{directory} holds {kind!r} text pieces, {known}.')
@@ -174,7 +175,7 @@ class Vocab:
     self._pretrained().export(directory, self._added)
 
   def token(self, name: str) -> int:
-    """Returns the id of an added token, such as '<|rerank|>' or '<s_a_0>'."""
+    """Returns the id of an added token, such as '<|rerank|>'."""
     if name not in self._added:
       raise KeyError(f'{name!r} is no added token of this vocabulary.')
     return self._added[name]
@@ -260,22 +261,22 @@ class Vocab:
 
   @functools.cached_property
   def _unsafe(self) -> tuple[int, ...]:
-    return tuple(
-      i
-      for i, piece in enumerate(self._pieces.bytes)
-      if not piece or not answer.UNSAFE_BYTES.isdisjoint(piece)
-    )
+    roles = [self._added[f'<|{name}|>'] for name in (*TASKS, *ROLES)]
+    return *answer.unsafe_pieces(self._pieces.bytes), *roles
 
   def answer_format(self) -> answer.AnswerFormat:
     """Returns the ids that an answer is made of."""
-    open_, mid, sep, close = (self._added[name] for name in DELIMITERS)
+    open_, top, mid, sep, close = (self._added[name] for name in DELIMITERS)
     return answer.AnswerFormat(
       open=open_,
+      top=top,
       mid=mid,
       sep=sep,
       close=close,
       eos=self.eos,
       pad=self.pad,
+      sid_begin=self.sid_begin,
+      sid_end=self.sid_end,
       sid_offset=self.sid_offset,
       levels=self.levels,
       codes=self.codes,

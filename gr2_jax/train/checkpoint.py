@@ -21,8 +21,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from gr2_jax.train import manifest
-from gr2_jax.train.retention import Best, Policy
+from gr2_jax import processes
+from gr2_jax.train import manifest, retention
+from gr2_jax.train.retention import Policy
 
 
 def _brief(error: Exception) -> str:
@@ -67,7 +68,7 @@ class Checkpointer:
       self._directory,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(
-          [policies.LatestN(self._policy.keep), Best(self._scores)]
+          [policies.LatestN(self._policy.keep), retention.Best(self._scores)]
         ),
         create=True,
         cleanup_tmp_directories=True,
@@ -82,6 +83,12 @@ class Checkpointer:
     """Step of the latest complete checkpoint, or None; waits for a save."""
     self.wait()
     return self._manager.latest_step()
+
+  def ranked(self) -> list[int]:
+    """Returns the steps that have a score, best first; waits for a save."""
+    self.wait()
+    steps = self._manager.all_steps()
+    return processes.on_first(retention.ranked, self._scores, steps)
 
   def save(
     self,
@@ -154,14 +161,18 @@ class Checkpointer:
         'command again.'
       ) from error
 
-  def restore(self, like: Any) -> tuple[Any, Any, Any] | None:
+  def restore(
+    self, like: Any, steps: Sequence[int] | None = None
+  ) -> tuple[Any, Any, Any] | None:
     """Reads the latest checkpoint; where that is damaged, the one before.
 
     Damaged ones are renamed to `STEP.damaged`, with a warning.
 
     Args:
-      like: a tree of arrays whose shapes, types and shardings (on whatever
-        mesh) the restored state takes.
+      like: a tree of arrays, or of their shapes, whose shapes, types and
+        shardings (on whatever mesh) the restored state takes.
+      steps: which to try, in this order, such as `ranked()`; None for all, the
+        latest first.
 
     Returns:
       (state, iterator state, meta), or None where there is no checkpoint.
@@ -172,7 +183,9 @@ class Checkpointer:
     """
     self.wait()
     damaged: dict[int, manifest.Damaged] = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    if steps is None:
+      steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
       try:
         body = self._manifest(step)
         path = self._directory / str(step)
@@ -183,8 +196,8 @@ class Checkpointer:
         continue
       for bad, error in damaged.items():
         logging.warning(
-          'Checkpoint %s is damaged (%s): going on from step %d, before it. '
-          'The damaged one is kept as %d.damaged.',
+          'Checkpoint %s is damaged (%s): going on from step %d. The damaged '
+          'one is kept as %d.damaged.',
           self._directory / str(bad),
           error,
           step,

@@ -90,7 +90,9 @@ class _Job:
       writers.Writers(self.directory, self.tracking) as writer,
       profile.Profiler(steps, self.directory / 'profile') as profiler,
     ):
-      found = checkpointer.restore(state)
+      # Shapes alone, so that no more than one state need be held.
+      like = jax.tree.map(_shape, state)
+      found = checkpointer.restore(like)
       start, meta = 0, {'window': {}, 'skipped': 0}
       if found is not None:
         state, iterator_state, meta = found
@@ -100,7 +102,7 @@ class _Job:
         # `stop` is asked where an undisturbed run would ask it.
         asked = start % self.ckpt_every == 0
         if start >= self.num_steps or (asked and self._ended()):
-          return state
+          return _best(state, like, checkpointer)
         self.iterator.set_state(iterator_state)
       skips = Skips(self.max_skipped, self.directory, meta['skipped'])
       window = _Window(meta['window'], skips)
@@ -127,7 +129,7 @@ class _Job:
             raise preemption.Preempted(self._farewell(done))
           if saved and self._ended():
             break
-    return state
+      return _best(state, like, checkpointer)
 
   def _ended(self) -> bool:
     if self.stop is None:
@@ -157,7 +159,7 @@ class _Job:
     if save:
       window.flush()
       with clock.book('evaluation'):
-        record.update(self.evaluate(state) if self.evaluate else {})
+        record.update(self._evaluated(state))
     record, times = metrics_lib.split_timing(record)
     if record:
       writer.write(done, record)
@@ -168,6 +170,19 @@ class _Job:
     if due:
       writer.write_timing(done, {**clock.take(), **times})
     return save
+
+  def _evaluated(self, state: TrainState) -> Mapping[str, float]:
+    """Evaluates, and makes sure of what the checkpoints are judged by."""
+    if self.evaluate is None:
+      return {}
+    found = self.evaluate(state)
+    metric = self.policy.metric if self.policy else ''
+    if metric and metric not in found:
+      raise ValueError(
+        f'The best checkpoint is to be that of {metric!r}, but the evaluation '
+        f'gives {sorted(found)}: name one of these.'
+      )
+    return found
 
   def _save(
     self,
@@ -187,6 +202,23 @@ class _Job:
       f'SIGTERM: {self.desc} is saved after step {done} of {self.num_steps}; '
       f'ending with exit code {preemption.EXIT_CODE}. The same command goes on.'
     )
+
+
+def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+
+def _best(
+  state: TrainState, like: TrainState, checkpointer: Checkpointer
+) -> TrainState:
+  """Returns the best validated state; without validations the one given."""
+  steps = checkpointer.ranked()
+  if not steps or steps[0] == int(state.step):
+    return state
+  for x in jax.tree.leaves(state):
+    x.delete()  # Before there is another one.
+  found, *_ = checkpointer.restore(like, steps)
+  return found
 
 
 def fit(
@@ -231,16 +263,16 @@ def fit(
     stop: asked after every checkpoint, and before the first step, whether to
       end; by what is on disk alone, so that a resumed run decides alike.
     max_skipped: skipped updates in a row (`skips.py`) after which it ends.
-    policy: which checkpoints stay, and what they must agree with.
+    policy: of the checkpoints; names the metric that chooses what is returned.
     work: what a host batch holds, for rates: units by name, and `flops`.
     tracking: where else the numbers go, and which steps are traced.
 
   Returns:
-    The state after `num_steps`, or where `stop` ended the run.
+    The best validated state, of equals the first, else the last.
 
   Raises:
     FloatingPointError: `max_skipped` was reached; names step and batch file.
-    ValueError: the data ended too early, or the checkpoint is of another run.
+    ValueError: too little data, another run's checkpoint, or no such metric.
     OSError: a checkpoint could not be written.
   """
   job = _Job(

@@ -1,7 +1,7 @@
 """Which checkpoints stay, and what they must have been made with."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -12,8 +12,9 @@ class Policy:
   Attributes:
     keep: how many of the latest stay; with two there is one before the latest,
       should that be damaged.
-    best: metric whose best checkpoint stays too; a '-' before the name says
-      that lower is better. Empty for none.
+    best: metric whose best checkpoint stays too, and is what training returns;
+      a '-' before the name says that lower is better. Empty for none: training
+      returns its last state.
     config: JSON-able, with the seeds; a checkpoint that was made with another
       one is refused. None to compare nothing.
     force: use it all the same, with a warning.
@@ -24,12 +25,23 @@ class Policy:
   config: Any = None
   force: bool = False
 
+  @property
+  def metric(self) -> str:
+    """Name of the metric of `best`."""
+    return self.best.removeprefix('-')
+
   def score(self, metrics: Mapping[str, float]) -> float | None:
     """Returns what is greatest for the best checkpoint; None without it."""
-    value = metrics.get(self.best.removeprefix('-'))
+    value = metrics.get(self.metric)
     if value is None:
       return None
     return -float(value) if self.best.startswith('-') else float(value)
+
+
+def ranked(scores: Mapping[int, float], steps: Iterable[int]) -> list[int]:
+  """Returns the steps that have a score, best first; of equals the first."""
+  known = [step for step in steps if step in scores]
+  return sorted(known, key=lambda step: (-scores[step], step))
 
 
 class Best:
@@ -44,6 +56,5 @@ class Best:
   ) -> list[bool]:
     """Says of each checkpoint whether it stays: Orbax's PreservationPolicy."""
     steps = [found.step for found in checkpoints]
-    known = [step for step in steps if step in self._scores]
-    best = max(known, key=lambda step: (self._scores[step], -step), default=-1)
-    return [step == best for step in steps]
+    best = ranked(self._scores, steps)[:1]
+    return [step in best for step in steps]

@@ -46,6 +46,10 @@ def raw():
       'timestamp': index % 5,
       'item_ids': sorted({row['item_id'], items[index]}),
       'labels': [index % 3] * len({row['item_id'], items[index]}),
+      'features': {
+        'ctr': [index / 7] * len({row['item_id'], items[index]}),
+        'age': [index] * len({row['item_id'], items[index]}),
+      },
     }
     for index, row in enumerate(rows[:30])
   ]
@@ -113,6 +117,8 @@ def test_beam_gives_the_same_data_set(
   assert found[DIRECT].counts == found[''].counts
   assert (found[''].counts['below_core_users'] > 0) == (core > 0)
   assert bool(found[DIRECT].slates) == with_slates
+  columns = ('ctr', 'age') if with_slates else ()
+  assert found[DIRECT].slate_columns == found[''].slate_columns == columns
   # No intermediate file is left, and nothing is done again.
   assert not (tmp_path / 'data3' / 'beam').exists()
   monkeypatch.delattr('gr2_jax.data.beam.Tables')

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
-from gr2_jax.data import builder, sources, splits
+from gr2_jax.data import builder, records, sources, splits
 from gr2_jax.data import dataset as dataset_lib
 
 ITEMS = """\
@@ -58,6 +59,35 @@ def test_what_is_written_is_read_back(tmp_path, source):
   assert read.items[1].price == 5.04
   assert read.slates == [dataset_lib.Slate(1, 4, (2, 0), (0, 2))]
   assert read.timestamps[-1] == 1700000000000000000
+
+
+def test_columns_of_slates_are_read_back(tmp_path, source):
+  lines = (
+    '{"user_id": "bob", "timestamp": 4, "item_ids": ["A3", "A1"],'
+    ' "labels": [0, 2], "features": {"ctr": [0.1, 1e-30], "age": [3, 4]}}\n'
+    '{"user_id": "ann", "timestamp": 5, "item_ids": ["A1", "A2", "A3"],'
+    ' "labels": [0, 2, 0], "features": {"age": [7, 8, 9], "ctr": [0, 1, 2]}}\n'
+  )
+  with open(f'{source.dir}/slates.jsonl', 'w') as file:
+    file.write(lines)
+  builder.write(tmp_path / 'data', source, SPLIT)
+  read = dataset_lib.load(tmp_path / 'data')
+  _assert_same(read, sources.read(source))
+  assert read.slate_columns == ('ctr', 'age')
+  ann, bob = read.slates
+  assert ann.columns == ((0.0, 1.0, 2.0), (7.0, 8.0, 9.0))
+  single = tuple(np.array([0.1, 1e-30], np.float32).tolist())
+  assert bob.columns == (single, (3.0, 4.0))
+
+
+def test_a_slate_from_before_there_were_columns_has_none():
+  record = tf_example_pb2.Example().features.feature
+  record['id'].bytes_list.value.append(b'ann')
+  record['timestamps'].int64_list.value.append(4)
+  record['items'].int64_list.value.extend([2, 0])
+  record['labels'].int64_list.value.extend([0, 2])
+  read = records.to_slate(record, {'ann': 7})
+  assert read == dataset_lib.Slate(7, 4, (2, 0), (0, 2))
 
 
 def test_any_tfds_reader_finds_tables_and_splits(tmp_path, source):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import hypothesis
 import numpy as np
 import pytest
@@ -132,14 +134,16 @@ def test_ids_do_not_depend_on_the_order_of_the_file(rows, random):
 def test_slates_follow_their_users_and_items():
   rows = [('u', 'a', 0), ('u', 'b', 1), ('v', 'a', 0), ('v', 'b', 1)]
   slates = [
-    ('v', 9, ('b', 'a'), (0, 2)),
-    ('u', 5, ('a', 'c'), (1, 0)),  # c is dropped by the core.
-    ('nobody', 5, ('a',), (1,)),
-    ('v', 3, ('a',), (1,)),
+    ('v', 9, ('b', 'a'), (0, 2), ((0.5, 0.25),)),
+    ('u', 5, ('a', 'c'), (1, 0), ((1, 2),)),  # c is dropped by the core.
+    ('nobody', 5, ('a',), (1,), ((3,),)),
+    ('v', 3, ('a',), (1,), ((4,),)),
   ]
-  dataset = clean.clean('test', _raw(rows, slates=slates), core=2)
+  made = dataclasses.replace(_raw(rows, slates=slates), slate_columns=('own',))
+  dataset = clean.clean('test', made, core=2)
+  assert dataset.slate_columns == ('own',)
   assert dataset.slates == [
-    dataset_lib.Slate(1, 3, (0,), (1,)),
-    dataset_lib.Slate(1, 9, (1, 0), (0, 2)),
+    dataset_lib.Slate(1, 3, (0,), (1,), ((4,),)),
+    dataset_lib.Slate(1, 9, (1, 0), (0, 2), ((0.5, 0.25),)),
   ]
   assert dataset.counts['dropped_slates'] == 2

@@ -43,8 +43,29 @@ def test_the_hash_is_of_the_content():
     dataclasses.replace(dataset, timestamps=dataset.timestamps + 1),
     dataclasses.replace(dataset, offsets=np.array([0, 1, 2, 4])),
     dataclasses.replace(dataset, slates=[slate]),
+    *(
+      dataclasses.replace(
+        dataset,
+        slates=[dataclasses.replace(slate, columns=((number,),))],
+        slate_columns=(name,),
+      )
+      for number, name in ((1.0, 'a'), (2.0, 'a'), (1.0, 'b'))
+    ),
   ]
-  assert len({dataset.sha256, *(other.sha256 for other in others)}) == 7
+  assert len({dataset.sha256, *(other.sha256 for other in others)}) == 10
+
+
+def test_the_hash_of_slates_without_columns_is_the_one_of_old():
+  """Data sets that were written before there were columns are still read."""
+  made = dataset_lib.from_sequences('n', ITEMS[1:], {'u': [0, 1, 0]})
+  made = dataclasses.replace(
+    made,
+    items=[dataset_lib.Item('a', 'A'), dataset_lib.Item('b', 'B')],
+    slates=[dataset_lib.Slate(0, 2, (1, 0), (0, 1))],
+  )
+  assert made.sha256 == (
+    '5fc6a22935246ed357c7e8a832eb4e33f4cc714d90af3dc3aae68565005045ff'
+  )
 
 
 def test_sequences_must_fit_the_catalogue_and_the_times():

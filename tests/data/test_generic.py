@@ -1,5 +1,7 @@
+import csv
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -70,7 +72,88 @@ def test_all_formats_give_the_same(folder, tmp_path_factory):
   assert generic.read(other) == expected
 
 
+SLATE = {'user_id': 'ann', 'timestamp': 9, 'item_ids': ['A2', 'A1']}
+FEATURES = {'ctr': [0.25, 0.5], 'age': [3, 40]}
+
+
+def test_slates_bring_columns_in_all_formats(folder):
+  """In the order of the first slate's names, whatever the order of others."""
+  slates = [
+    {**SLATE, 'labels': [1, 0], 'features': FEATURES},
+    {
+      **SLATE,
+      'labels': [0, 2],
+      'features': {'age': [5, 6], 'ctr': [-1, 1e-3]},
+    },
+  ]
+  _write(folder, 'slates.jsonl', map(json.dumps, slates))
+  expected = generic.read(folder)
+  assert expected.slate_columns == ('ctr', 'age')
+  assert [slate.columns for slate in expected.slates] == [
+    ((0.25, 0.5), (3.0, 40.0)),
+    ((-1.0, float(np.float32(1e-3))), (5.0, 6.0)),
+  ]
+  (folder / 'slates.jsonl').unlink()
+  table = pa.Table.from_pylist(slates)
+  pyarrow.parquet.write_table(table, folder / 'slates.parquet')
+  assert generic.read(folder) == expected
+  (folder / 'slates.parquet').unlink()
+  with (folder / 'slates.csv').open('w', newline='') as file:
+    writer = csv.DictWriter(file, slates[0])
+    writer.writeheader()
+    for slate in slates:
+      writer.writerow(
+        {
+          **slate,
+          'item_ids': '|'.join(slate['item_ids']),
+          'labels': '|'.join(map(str, slate['labels'])),
+          'features': json.dumps(slate['features']),
+        }
+      )
+  assert generic.read(folder) == expected
+
+
+def _slates(*features):
+  """Lines of slates of two items; None is a slate without the key."""
+  return [
+    json.dumps(
+      {**SLATE, 'labels': [1, 0], **({} if f is None else {'features': f})}
+    )
+    for f in features
+  ]
+
+
 BAD = {
+  'missing columns': (
+    'slates.jsonl',
+    _slates(FEATURES, None),
+    r"slates.jsonl:2: features lacks the columns \['ctr', 'age'\].*give every",
+  ),
+  'another column': (
+    'slates.jsonl',
+    _slates(FEATURES, FEATURES, {**FEATURES, 'x': [1, 2]}),
+    r"slates.jsonl:3: features .*has \['x'\], which the first slate does not",
+  ),
+  'columns of a later slate only': (
+    'slates.jsonl',
+    _slates(None, FEATURES),
+    r"slates.jsonl:2: features .*has \['ctr', 'age'\].*leave them out",
+  ),
+  'too few numbers': (
+    'slates.jsonl',
+    _slates({'ctr': [0.5]}),
+    r"slates.jsonl:1: features\['ctr'\] has 1 numbers for 2 candidates; give",
+  ),
+  'not finite': (
+    'slates.jsonl',
+    _slates(FEATURES, {**FEATURES, 'age': [1, float('nan')]}),
+    r"slates.jsonl:2: features\['age'\] is nan at place 1; give finite",
+  ),
+  'reserved column': (
+    'slates.jsonl',
+    _slates({'score': [1, 2]}),
+    r"slates.jsonl:1: .*'score', which every run computes .*: rename",
+  ),
   'missing column': (
     'interactions.csv',
     ['user_id,item,timestamp', 'ann,A1,1'],

@@ -86,6 +86,30 @@ def test_lists_are_padded_cut_and_have_the_best_graded_as_target():
   assert lists['train'].target.tolist() == [1, 1, 3, 3]
 
 
+def test_columns_are_cut_and_padded_with_their_items():
+  columns = lambda *rows: tuple(tuple(map(float, row)) for row in rows)
+  made = dataclasses.replace(
+    _made(
+      (35, (20, 4), (0, 2), columns((1, 2), (10, 20))),
+      (35, (20, 4, 5, 21), (1, 2, 2, 0), columns((3, 4, 5, 6), (7, 8, 9, 0))),
+      (35, (21, 4, 5, 22), (0, 2, 0, 0), columns((6, 5, 4, 3), (2, 1, 0, -1))),
+      (999, (11, 12), (0, 1), columns((8, 9), (0.5, 0.25))),
+    ),
+    slate_columns=('a', 'b'),
+  )
+  lists, _ = slates.make(made, SPLIT, 3)
+  # The second one lacks a negative among its first three.
+  assert lists['train'].columns.dtype == np.float32
+  assert lists['train'].columns.tolist() == [
+    [[1, 10], [2, 20], [0, 0]],
+    [[6, 2], [5, 1], [4, 0]],
+  ]
+  assert lists['valid'].columns.shape == (0, 3, 2)
+  assert lists['test'].columns.tolist() == [[[8, 0.5], [9, 0.25], [0, 0]]]
+  plain, _ = slates.make(_made((35, (20, 4), (0, 2))), SPLIT, 3)
+  assert plain['train'].columns.shape == (1, 3, 0)
+
+
 def test_refusals():
   with pytest.raises(ValueError, match="'m' has no slates: add"):
     slates.make(_made(), SPLIT, 4)

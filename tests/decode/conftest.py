@@ -14,17 +14,22 @@ from gr2_jax.lm import decoder
 from gr2_jax.text import answer
 
 LEVELS, CODES = 3, 8
+# Of words: room for one citation and three tokens.
+BUDGET = 8
 
 
 @pytest.fixture(scope='session')
 def fmt():
   return answer.AnswerFormat(
     open=16,
+    top=13,
     mid=17,
     sep=18,
     close=19,
     eos=2,
     pad=0,
+    sid_begin=14,
+    sid_end=15,
     sid_offset=20,
     levels=LEVELS,
     codes=CODES,
@@ -95,7 +100,20 @@ def lists():
 
 
 @pytest.fixture(scope='session')
-def sample(tiny, fmt, prompts, lists):
+def citable():
+  """Citable items [4, 4, 3]: more than candidates, few, one twice, and none."""
+  sids = [
+    [[0, 1, 2], [2, 2, 2], [0, 1, 3], [4, 1, 2]],
+    [[6, 5, 4], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
+    [[1, 2, 3], [1, 2, 3], [3, 2, 1], [0, 0, 0]],
+    [[0, 0, 0]] * 4,
+  ]
+  mask = np.arange(4) < np.array([4, 1, 3, 0])[:, None]
+  return jnp.asarray(sids, jnp.int32), jnp.asarray(mask)
+
+
+@pytest.fixture(scope='session')
+def sample(tiny, fmt, prompts, lists, citable):
   """Gives `sample(seed, temperature, constrain, params, ..) -> Samples`."""
 
   def run(
@@ -103,9 +121,10 @@ def sample(tiny, fmt, prompts, lists):
     temperature=1.0,
     constrain=True,
     params=None,
-    slots=20,
+    slots=BUDGET + 21,
     filters=None,
     batch=prompts,
+    words_only=False,
   ):
     return sampler.sample(
       tiny.config,
@@ -118,9 +137,12 @@ def sample(tiny, fmt, prompts, lists):
       fmt=fmt,
       candidate_sids=lists[0],
       candidate_mask=lists[1],
+      citable_sids=citable[0],
+      citable_mask=citable[1],
       constrain=constrain,
-      explanation_tokens=4,
+      explanation_tokens=BUDGET,
       filters=filters,
+      words_only=words_only,
     )
 
   return run

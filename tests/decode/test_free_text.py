@@ -28,6 +28,8 @@ def write(tiny, fmt, prompts):
       fmt=dataclasses.replace(fmt, other_ends=tuple(ends)),
       candidate_sids=nothing,
       candidate_mask=jnp.zeros(nothing.shape[:2], bool),
+      citable_sids=nothing,
+      citable_mask=jnp.zeros(nothing.shape[:2], bool),
       constrain=False,
       explanation_tokens=0,
     )

@@ -17,8 +17,8 @@ def served(fmt, tiny):
 
 def test_the_list_holds_sids_and_what_is_around_them(fmt):
   ids = parts.list_ids(fmt).tolist()
-  assert len(ids) == len(set(ids)) == 3 * 8 + 4
-  assert set(ids) == {*range(20, 44), 17, 18, 19, 2}
+  assert len(ids) == len(set(ids)) == 3 * 8 + 7
+  assert set(ids) == {*range(20, 44), 13, 14, 15, 17, 18, 19, 2}
 
 
 def test_ids_come_back(fmt, served):
@@ -44,11 +44,11 @@ def test_logits_are_those_of_the_whole(fmt, tiny, served, tied):
   # The same sums of 16 terms of order one, at most in another order.
   want = np.asarray(whole)[..., parts.list_ids(fmt)]
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
-  # Of the whole, what no explanation may hold is out.
-  banned = np.asarray(served[0].logits(output, hidden))
-  assert (banned[..., [fmt.open, fmt.sep, *fmt.unsafe]] == -1e4).all()
+  np.testing.assert_array_equal(served[0].logits(output, hidden), whole)
+  assert served[1].banned is None
+  assert served[0].banned[[fmt.open, fmt.sep, *fmt.unsafe]].all()
 
 
 def test_without_the_constraint_one_part_serves_all(fmt, tiny):
   (whole,) = parts.served(tiny.config, fmt, False)
-  assert not whole.listing and not whole.constrain
+  assert not whole.listing and whole.banned is None

@@ -13,13 +13,13 @@ from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import parse
 
 # As the fixture `sample` has them.
-G, S, EXPLANATION = 4, 20, 4
+G, S, EXPLANATION = 4, 29, 8
 
 read = jax.jit(parse.parse_ranking, static_argnums=2)
 
 
 def test_the_longest_answer_fits_exactly(fmt):
-  assert constraints.answer_length(fmt, 3, EXPLANATION) == 19 <= S
+  assert constraints.answer_length(fmt, 3, EXPLANATION) == 29 <= S
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'fmt', 'constrain'))
@@ -31,9 +31,9 @@ def recompute(
   tokens = samples.tokens
   hidden = model(prompts, valid, tokens[..., :-1], method='hidden_shared')
   logits = model(hidden, method='unembed')
-  if constrain:
-    logits = constraints.ban(logits, fmt)
-  return logps.token_logps(logits, tokens, temperature, samples.allowed)[0]
+  banned = constraints.banned(fmt, config.vocab_size) if constrain else None
+  args = logits, tokens, temperature, samples.allowed, banned
+  return logps.token_logps(*args)[0]
 
 
 @pytest.mark.parametrize('constrain', [True, False])
@@ -66,7 +66,9 @@ def test_masks_hold_the_eos_and_nothing_after_it(sample, fmt):
 
 
 @pytest.mark.slow
-def test_padding_may_be_the_end_token(tiny, fmt, prompts, lists, sample):
+def test_padding_may_be_the_end_token(
+  tiny, fmt, prompts, lists, citable, sample
+):
   """Pretrained models often have no padding token of their own."""
   same = dataclasses.replace(fmt, pad=fmt.eos)
   again = sampler.sample(
@@ -80,6 +82,8 @@ def test_padding_may_be_the_end_token(tiny, fmt, prompts, lists, sample):
     fmt=same,
     candidate_sids=lists[0],
     candidate_mask=lists[1],
+    citable_sids=citable[0],
+    citable_mask=citable[1],
     constrain=False,
     explanation_tokens=EXPLANATION,
   )
@@ -121,7 +125,7 @@ def test_greedy_log_probabilities_are_those_at_temperature_one(
   assert float(jnp.abs(gap).max()) < 2e-4
 
 
-def test_first_tokens_follow_the_model(tiny, fmt, prompts, lists):
+def test_first_tokens_follow_the_model(tiny, fmt, prompts, lists, citable):
   """The share of each first token against its probability."""
   group = 4096
   samples = sampler.sample(
@@ -136,6 +140,8 @@ def test_first_tokens_follow_the_model(tiny, fmt, prompts, lists):
     fmt,
     lists[0][:1],
     lists[1][:1],
+    citable[0][:1],
+    citable[1][:1],
     False,
     0,
   )
@@ -177,7 +183,9 @@ def test_keys_make_the_difference(sample):
   assert (rows[:, :1] != rows[:, 1:]).any(), 'rollouts differ from each other'
 
 
-def test_an_empty_prompt_pads_the_batch(tiny, fmt, prompts, lists, sample):
+def test_an_empty_prompt_pads_the_batch(
+  tiny, fmt, prompts, lists, citable, sample
+):
   valid = prompts[1].at[1].set(False)
   samples = sampler.sample(
     tiny.config,
@@ -191,6 +199,8 @@ def test_an_empty_prompt_pads_the_batch(tiny, fmt, prompts, lists, sample):
     fmt=fmt,
     candidate_sids=lists[0],
     candidate_mask=lists[1],
+    citable_sids=citable[0],
+    citable_mask=citable[1],
     constrain=True,
     explanation_tokens=EXPLANATION,
   )
@@ -200,7 +210,7 @@ def test_an_empty_prompt_pads_the_batch(tiny, fmt, prompts, lists, sample):
 
 
 def test_one_compilation_a_bucket_and_an_early_exit(
-  tiny, fmt, lists, monkeypatch
+  tiny, fmt, lists, citable, monkeypatch
 ):
   """Counts traces, and at run time the steps of the loop."""
   traces, steps = [], []
@@ -215,7 +225,7 @@ def test_one_compilation_a_bucket_and_an_early_exit(
     return sampler.sample.__wrapped__(*args)
 
   monkeypatch.setattr(sampler.Run, 'step', counted_step)
-  run = jax.jit(counted, static_argnums=(0, 5, 6, 8, 11, 12))
+  run = jax.jit(counted, static_argnums=(0, 5, 6, 8, 13, 14))
   rng = np.random.default_rng(0)
   for length in (6, 8, 6, 8):
     for temperature in (0.0, 0.5, 1.0):
@@ -231,17 +241,18 @@ def test_one_compilation_a_bucket_and_an_early_exit(
         jnp.float32(temperature),
         fmt,
         *lists,
+        *citable,
         True,
         0,
       )
       longest = int(samples.mask.sum(-1).max())
       jax.effects_barrier()
-      assert longest == 15 and len(steps) == 14
+      assert longest == 21 and len(steps) == 20
   assert len(traces) == 2
 
 
 def test_eight_devices_sample_what_one_does(
-  tiny, fmt, prompts, lists, sample, mesh8
+  tiny, fmt, prompts, lists, citable, sample, mesh8
 ):
   one = sample(4)
   _, shardings = sharding.param_shardings(
@@ -251,7 +262,8 @@ def test_eight_devices_sample_what_one_does(
     jax.random.key(0),
   )
   params = sharding.reshard(tiny.params, shardings)
-  tokens, valid, sids, mask = sharding.shard_batch(mesh8, (*prompts, *lists))
+  given = (*prompts, *lists, *citable)
+  tokens, valid, sids, mask, *shown = sharding.shard_batch(mesh8, given)
   with sharding.use(mesh8, sharding.DECODE_RULES):
     eight = sampler.sample(
       tiny.config,
@@ -265,6 +277,8 @@ def test_eight_devices_sample_what_one_does(
       fmt=fmt,
       candidate_sids=sids,
       candidate_mask=mask,
+      citable_sids=shown[0],
+      citable_mask=shown[1],
       constrain=True,
       explanation_tokens=EXPLANATION,
     )
@@ -275,5 +289,5 @@ def test_eight_devices_sample_what_one_does(
 
 
 def test_an_answer_that_does_not_fit_is_an_error(sample):
-  with pytest.raises(ValueError, match='takes up to 19 tokens.*=18'):
-    sample(slots=18)
+  with pytest.raises(ValueError, match='takes up to 29 tokens.*=28'):
+    sample(slots=28)

@@ -28,7 +28,7 @@ def test_none_and_neutral_are_one_bit_for_bit(sample, constrain, temperature):
 def test_none_traces_nothing_for_filters(sample, monkeypatch):
   monkeypatch.setattr(filters, 'active', None)
   monkeypatch.setattr(filters, 'threshold', None)
-  jax.eval_shape(lambda: sample(slots=21))
+  jax.eval_shape(lambda: sample(slots=30))
 
 
 def test_greedy_ignores_filters(sample):
@@ -57,21 +57,25 @@ def test_both_log_probabilities_equal_the_reference(
   samples = sample(4, temperature, constrain, filters=filters.make(**MIXED))
   samples = jax.tree.map(np.asarray, samples)
   lengths = np.asarray(prompts[1]).sum(-1)
+
+  def free(ids):
+    if not constrain:
+      return np.arange(64)
+    out = constraints.banned(fmt, 64) | (np.arange(64) == -2 - ids[0])
+    return np.flatnonzero(~out)
+
   checked, narrowed = 0, 0
   for q, g in np.ndindex(samples.tokens.shape[:2]):
     live = samples.mask[q, g]
-    full = np.zeros((1, 28), np.int32)
+    full = np.zeros((1, 40), np.int32)
     start = lengths[q]
     full[0, :start] = np.asarray(prompts[0])[q, :start]
     full[0, start : start + live.sum()] = samples.tokens[q, g, live]
-    logits = tiny.forward(full)[0]
-    if constrain:
-      logits = constraints.ban(logits, fmt)
-    logits = np.asarray(logits, np.float64) / temperature
+    logits = np.asarray(tiny.forward(full)[0], np.float64) / temperature
     for place in np.flatnonzero(live):
       row = logits[start + place - 1]
       ids = samples.allowed[q, g, place]
-      ids = ids[ids >= 0] if (ids >= 0).any() else np.arange(len(row))
+      ids = ids[ids >= 0] if (ids >= 0).any() else free(ids)
       row = np.where(np.isin(np.arange(len(row)), ids), row, -np.inf)
       kept = kept_by_sorting(row, **MIXED)
       token = samples.tokens[q, g, place]
@@ -118,7 +122,7 @@ def test_one_compilation_for_all_values_and_prompts_of_a_bucket(sample):
 
 
 def test_eight_devices_sample_what_one_does(
-  tiny, fmt, prompts, lists, sample, mesh8
+  tiny, fmt, prompts, lists, citable, sample, mesh8
 ):
   one = sample(4, filters=filters.make(**MIXED))
   _, shardings = sharding.param_shardings(
@@ -128,7 +132,7 @@ def test_eight_devices_sample_what_one_does(
     jax.random.key(0),
   )
   params = sharding.reshard(tiny.params, shardings)
-  inputs = sharding.shard_batch(mesh8, (*prompts, *lists))
+  inputs = sharding.shard_batch(mesh8, (*prompts, *lists, *citable))
   with sharding.use(mesh8, sharding.DECODE_RULES):
     eight = sampler.sample(
       tiny.config,
@@ -141,7 +145,7 @@ def test_eight_devices_sample_what_one_does(
       fmt,
       *inputs[2:],
       True,
-      4,
+      8,
       filters.make(**MIXED),
     )
   np.testing.assert_array_equal(one.tokens, eight.tokens)

@@ -10,6 +10,7 @@ from absl import app
 
 from gr2_jax import processes, sharding
 from gr2_jax.train import loop, optimiser, state, step
+from gr2_jax.train.retention import Policy
 from launch import cluster
 
 STEPS = 4
@@ -39,7 +40,7 @@ def _loss(params, batch):
   return jnp.square(error).sum(), jnp.float32(error.size), {}
 
 
-def train(mesh, directory, steps=STEPS):
+def train(mesh, directory, steps=STEPS, evaluate=None):
   """Fits a line; returns its three slopes and the offset as a list."""
   tx = optimiser.make(optimiser.OptimiserConfig(lr=0.1, total_steps=STEPS))
   params = {'kernel': np.full(3, 0.3, np.float32), 'bias': np.zeros(1, 'f')}
@@ -54,6 +55,8 @@ def train(mesh, directory, steps=STEPS):
     log_every=1,
     # Decided by what only the first process sees for certain.
     stop=lambda: len((directory / 'metrics.jsonl').read_text()) > 10**6,
+    evaluate=evaluate,
+    policy=Policy(best='score'),
   )
   found = sharding.fetch(mesh, final.params)
   return [*found['kernel'].tolist(), *found['bias'].tolist()]
@@ -88,6 +91,10 @@ def main(argv):
   # Ended after two steps and started again: the same.
   train(mesh, directory / 'cut', 2)
   found['resumed'] = train(mesh, directory / 'cut')
+  # Of two validated steps the earlier one is the better.
+  worse = lambda state: {'score': -int(state.step)}
+  found['best'] = train(mesh, directory / 'best', evaluate=worse)
+  found['second'] = train(mesh, directory / 'second', 2)
   (directory / f'found_{index}.json').write_text(json.dumps(found))
 
 

@@ -20,9 +20,7 @@ def get_config(arg: str = ''):
   config.midtrain.eval_examples = 4
   config.candidates.sasrec = {'max_epochs': 1}
   config.candidates.width = 10
-  config.traces.practice = 4
   config.sft.train.update(phase)
-  config.sft.practice = 0.0
   config.rl.steps, config.rl.prompts_per_step, config.rl.group_size = 1, 2, 2
   config.evaluate.max_lists = 4
   return config

@@ -23,14 +23,14 @@ _SETTINGS = {
   'midtrain.new_rows.steps': 0,
   'midtrain.all.steps': 8,
   'midtrain.all.ckpt_every': 4,
-  'sft.train.length': 448,
+  'sft.train.length': 576,
   'sft.train.steps': 4,
+  'sft.train.batch_size': 4,
   'sft.train.ckpt_every': 4,
   'candidates.width': 16,
   'candidates.chunk': 64,
   'rl.steps': 2,
   'rl.prompts_per_step': 8,
-  'direct.steps': 1,
 }
 
 
@@ -69,6 +69,7 @@ def test_two_processes_agree_and_train_as_one(tmp_path):
   mesh = sharding.make_mesh(devices=jax.devices()[:2])
   alone = several_worker.train(mesh, tmp_path / 'alone')
   assert first['trained'] == second['trained'] == first['resumed']
+  assert first['best'] == second['best'] == first['second'] != first['trained']
   np.testing.assert_allclose(first['trained'], alone, rtol=1e-6)
   lines = (tmp_path / 'cut' / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == [1, 2, 3, 4]

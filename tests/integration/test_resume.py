@@ -27,7 +27,7 @@ def _command(data, workdir):
     'sid.embeddings': data / 'embeddings.npy',
     'text.pieces': 400,
     'text.prompt.max_tokens': 352,
-    'sft.train.length': 448,
+    'sft.train.length': 576,
     'candidates.width': 16,
     'candidates.chunk': 64,
     'rl.steps': 8,
@@ -83,7 +83,7 @@ _TIMING = ('tokens_per_second', 'rollout_seconds', 'update_seconds')
 def _trained(workdir):
   """Metrics of each step, and checksums of the last state, by stage."""
   found = {}
-  for stage in ('sid', 'midtrain', 'sft', 'rl', 'direct'):
+  for stage in ('sid', 'midtrain', 'sft', 'rl'):
     records = [
       {k: v for k, v in json.loads(line).items() if k not in _TIMING}
       for line in (workdir / stage / 'metrics.jsonl').read_text().splitlines()

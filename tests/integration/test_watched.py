@@ -50,7 +50,7 @@ def run(tmp_path_factory):
     'sid.embeddings': data / 'embeddings.npy',
     'text.pieces': 500,
     'text.prompt.max_tokens': 352,
-    'sft.train.length': 448,
+    'sft.train.length': 576,
     'candidates.width': 16,
     'candidates.chunk': 64,
     'rl.steps': 4,

@@ -40,7 +40,7 @@ def test_a_dry_run_of_a_small_road(tmp_path):
   )
   assert shown.returncode == 0, shown.stderr
   print(shown.stdout)
-  for kind in ('rejection', 'targeted', 'practice'):
+  for kind in ('rejection', 'targeted'):
     assert f'===== {kind}' in shown.stdout
   assert 'requests' in shown.stdout and '\ncost' in shown.stdout
   assert sorted(tmp_path.rglob('*')) == before

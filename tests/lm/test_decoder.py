@@ -83,6 +83,35 @@ def test_groups_equal_a_pass_over_the_concatenation(scan, stepwise):
 
 
 @pytest.mark.parametrize('scan', [False, True])
+def test_a_tree_behind_a_prompt_equals_its_paths(scan):
+  """Each token follows a parent of its own, and sees its ancestors alone."""
+  config = dataclasses.replace(TINY, scan=scan)
+  variables = {'params': _params(config)}
+  prompts, tails = _tokens(2, 6), _tokens(2, 3, 4, seed=1)
+  valid = np.arange(6)[None] < np.array([[6], [4]])
+  # A chain, a star, and two branches of two; -1 is the prompt's end.
+  parents = np.array([[-1, 0, 1, 2], [-1, -1, -1, -1], [-1, 0, -1, 2]])
+  seen = np.zeros((3, 4, 4), bool)
+  for g, t in np.ndindex(3, 4):
+    seen[g, t, t] = True
+    if parents[g, t] >= 0:
+      seen[g, t] |= seen[g, parents[g, t]]
+  places = np.broadcast_to(seen.sum(-1) - 1, (2, 3, 4))
+  mask = np.broadcast_to(seen, (2, 3, 4, 4))
+  hidden = _apply(config, 'hidden_shared')(
+    variables, prompts, valid, tails, places, mask
+  )
+  got = _apply(config, 'unembed')(variables, hidden[:, :, 1:])
+  rows, ends = np.zeros((24, 10), np.int32), []
+  for row, (q, g, t) in zip(rows, np.ndindex(2, 3, 4), strict=True):
+    path = [*prompts[q][valid[q]], *tails[q, g][seen[g, t]]]
+    row[: len(path)] = path
+    ends.append(len(path) - 1)
+  want = np.asarray(_apply(config)(variables, rows))[np.arange(24), ends]
+  np.testing.assert_allclose(got.reshape(24, -1), want, **EXACT)
+
+
+@pytest.mark.parametrize('scan', [False, True])
 def test_the_state_after_each_prompt(scan):
   config = dataclasses.replace(TINY, scan=scan)
   variables, prompts = {'params': _params(config)}, _tokens(3, 6)

@@ -82,15 +82,22 @@ def report():
   )
   table, deltas = results.summarise(
     {
-      'prerank': results.System(incoming, np.ones(700, bool)),
-      'random': noisy(1e6),
+      # In another order than they are shown in.
       'sft': noisy(5.0),
+      'evidence': noisy(2.5),
+      'prerank': results.System(incoming, np.ones(700, bool)),
+      'sasrec': noisy(4.0),
+      'random': noisy(1e6),
+      'rl_alone': noisy(3.5),
+      'rules': noisy(4.5),
+      'list': dataclasses.replace(noisy(3.0), tokens=np.full(700, 61)),
       'rl': dataclasses.replace(noisy(2.0), tokens=np.full(700, 93)),
       'direct': dataclasses.replace(noisy(3.0), tokens=np.full(700, 53)),
     },
     incoming,
     targets,
     seed=0,
+    users=np.arange(700) // 2,
   )
   full = {'recall@5': 0.1, 'recall@10': 0.16, 'ndcg@5': 0.07, 'ndcg@10': 0.09}
   triples = {
@@ -140,9 +147,11 @@ def report():
       'n': 700,
       'k': 10,
       'hit_rate': 0.16,
+      'coverage': 0.4,
+      'top_share': 0.03,
       'systems': table,
       'deltas': deltas,
-      'shuffled': {'n': 500, 'sft': deltas['sft-prerank']},
+      'shuffled': {'n': 500, 'sft': deltas['rl-prerank']},
     },
     'teacher': 'rules',
     'seconds': {'data': 3.0, 'rl': 240.5},

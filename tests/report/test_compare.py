@@ -16,6 +16,8 @@ def test_settings_then_results(tmp_path):
     {
       'config': {'seed': 0, 'rl': {'alpha': 0.2}},
       'seed': 0,
+      'verdict': 'words',
+      'warnings': [],
       'rerank': {'n': 10, 'ndcg@5': 0.25, 'delta': [0.1, -0.2, 0.3]},
     },
   )

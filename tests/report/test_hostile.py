@@ -71,15 +71,21 @@ def test_the_page_shows_hostile_text_as_text(report, workdir, text):
   rerank = report['rerank']
   rerank['systems'][text] = rerank['systems']['rl']
   rerank['deltas'][text] = rerank['deltas']['rl-sft']
+  report |= {'verdict': text, 'warnings': [text]}
   report['baselines'][text] = report['baselines']['sasrec']
   entry = lists.Entry(text, text, True)
-  example = lists.Example(text, [entry], [entry], [0], text, False)
+  cited = '<|sid_begin|><s_a_1><|sid_end|>'
+  said = f'{text}{cited} {text}'
+  titles = {cited: text}
+  example = lists.Example(text, [entry], [entry], [0], said, False, titles)
   sections = [(text, curves.draw(workdir)[0][1])]
   document = page.build(report, sections, [example])
   reader = _read(document)
-  # User, title and detail three times, explanation.
-  shown = [part for part in reader.text if _shown(text) in part]
-  assert len(shown) >= 8
+  # User, title and detail three times, explanation before and after a citation,
+  # which a title stands for, itself in its tooltip; verdict and warning.
+  shown = [x for x in reader.text if text in x or _shown(text) in x]
+  assert len(shown) >= 12
+  assert cited in reader.values and cited not in ''.join(reader.text)
   assert '\x00' not in ''.join(lists.section([example]))
 
 

@@ -1,5 +1,6 @@
 """The page: complete, escaped, self-contained; and in a real browser."""
 
+import copy
 import html.parser
 import re
 import shutil
@@ -95,8 +96,43 @@ def test_ten_lists_with_their_targets(document, examples):
   assert '<span class="move up">▲9</span>' not in document.split('article')[1]
 
 
+def test_the_verdict_stands_on_top_and_warnings_below_it(
+  report, workdir, examples
+):
+  few = copy.deepcopy(report)
+  few['rerank']['n'] = 12
+  few['rl'] = {'ended': 'RL ended <b>early</b>.'}
+  document = page.build(few, [], examples)
+  top = document.split('<main>')[1].split('<h2>')[0]
+  assert top.startswith('<p class="verdict">The re-ranker (rl) beats the')
+  assert top.count('<li>') == 2 and 'Only 12 test lists' in top
+  assert 'RL ended &lt;b&gt;early&lt;/b&gt;.' in top
+  assert '<ol class="warnings">' not in page.build(report, [], examples)
+
+
+def test_systems_stand_in_order_and_are_explained(document, report):
+  rows = re.findall('<tr><td>([a-z_]+)</td>', document)
+  count = len(report['rerank']['systems'])
+  want = ['prerank', 'random', 'sasrec', 'rules', 'evidence', 'sft', 'rl']
+  assert rows[:count] == [*want, 'rl_alone', 'direct', 'list']
+  meanings = document.split('<dl class="meanings">')[1].split('</dl>')[0]
+  assert re.findall('<dt>([a-z_]+)</dt>', meanings) == rows[:count]
+  assert 'a linear listwise model on exactly the columns' in meanings
+
+
+def test_a_run_without_differences_has_a_page(report, examples):
+  alone = copy.deepcopy(report)
+  rerank = alone['rerank']
+  rerank['systems'] = {'random': rerank['systems']['random']}
+  rerank['deltas'] = {}
+  del rerank['shuffled']
+  document = page.build(alone, [], examples)
+  assert 'compared with nothing' in document
+  assert 'data-chart="rerank/' not in document
+
+
 def test_counted_charts(document, report):
-  assert page.count_charts(document) == 16
+  assert page.count_charts(document) == 18
   assert document.count('data-chart="rerank/') == len(
     report['rerank']['deltas']
   )

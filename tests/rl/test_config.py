@@ -14,8 +14,10 @@ from gr2_jax.rl import config as rl_config
     ('updates_per_rollout', 1, 'clip never acts'),
     ('group_size', 1, 'at least 2'),
     ('overlong_buffer', -1, 'max_new_tokens'),
-    ('overlong_buffer', 18, 'max_new_tokens'),
+    ('overlong_buffer', 25, 'max_new_tokens'),
     ('reward', 'mrr', "'promotion', 'auc' or 'ndcg'"),
+    ('invalid', -0.5, '-1 or 0'),
+    ('invalid', 1.0, '-1 or 0'),
     ('credit', 'late', "'answer', or 'causal'"),
     ('prompts_per_step', 7, 'multiple'),
     ('temperature', 0.0, 'above 0'),
@@ -32,6 +34,13 @@ from gr2_jax.rl import config as rl_config
     ('reference', 'sft', 'rl.kl = 0.0'),
     ('entropy_bonus', -0.1, 'at least 0'),
     ('start', 'data', "'sft' or 'midtrain'"),
+    ('lists', 'valid', "'train' or 'folds'"),
+    ('rankings', 2, 'at least 4'),
+    ('rankings', 7, 'even'),
+    ('lists_per_step', 0, 'multiple'),
+    ('lists_per_step', 33, 'updates_per_rollout . microbatches = 2'),
+    ('explained_per_step', -2, '0 .none. or a multiple'),
+    ('explained_per_step', 7, 'multiple'),
   ],
 )
 def test_refused(name, value, match):
@@ -42,8 +51,8 @@ def test_refused(name, value, match):
 def test_answers_must_fit():
   rl_config.check_answers_fit(tiny.CONFIG, tiny.FMT, tiny.K)
   # open, 4, mid, 3 * (2 + 1) - 1, close, eos: 16 tokens.
-  short = dataclasses.replace(tiny.CONFIG, max_new_tokens=15)
-  with pytest.raises(ValueError, match='take 16'):
+  short = dataclasses.replace(tiny.CONFIG, max_new_tokens=22)
+  with pytest.raises(ValueError, match='take 23'):
     rl_config.check_answers_fit(short, tiny.FMT, tiny.K)
 
 
@@ -51,6 +60,39 @@ def test_groups_must_divide_by_the_devices():
   rl_config.check_mesh(tiny.CONFIG, 4)
   with pytest.raises(ValueError, match='multiple of 16'):
     rl_config.check_mesh(tiny.CONFIG, 8)
+
+
+def test_lists_must_divide_by_the_devices():
+  change = dataclasses.replace
+  config = change(tiny.CONFIG, lists_per_step=12, explained_per_step=16)
+  check = lambda config, parts: rl_config.check_mesh(
+    config, parts, 'likelihood'
+  )
+  check(config, 2)
+  with pytest.raises(
+    ValueError, match='rl.lists_per_step = 12 in 2 .* 4 devices.*multiple of 8'
+  ):
+    check(config, 4)
+  config = change(config, lists_per_step=24)
+  check(config, 4)
+  with pytest.raises(ValueError, match='rl.explained_per_step = 12.* of 8'):
+    check(change(config, explained_per_step=12), 4)
+  check(change(config, explained_per_step=0), 4)
+  # Each kind of answer has sizes of its own.
+  rl_config.check_mesh(change(config, lists_per_step=2), 4, 'list')
+  check(change(config, prompts_per_step=2), 4)
+
+
+def test_explanations_are_drawn_half_by_each_head():
+  change = dataclasses.replace
+  for size in (2, 5):
+    config = change(tiny.CONFIG, group_size=size)
+    with pytest.raises(
+      ValueError,
+      match=f'rl.group_size = {size} .*even.*explained_per_step = 8',
+    ):
+      change(config, explained_per_step=8)
+  change(tiny.CONFIG, group_size=6, explained_per_step=8)
 
 
 def test_terms_that_need_each_other():

@@ -12,8 +12,10 @@ from gr2_jax.text.answer import AnswerFormat
 
 PAD, EOS, QUOTE = 0, 1, 5
 OPEN, MID, SEP, CLOSE = 10, 11, 12, 13
+TOP, BEGIN, END = 14, 15, 16
 FMT = AnswerFormat(
   open=OPEN, mid=MID, sep=SEP, close=CLOSE, eos=EOS, pad=PAD,
+  top=TOP, sid_begin=BEGIN, sid_end=END,
   sid_offset=20, levels=2, codes=4, unsafe=(QUOTE,),
 )  # fmt: skip
 T = 20

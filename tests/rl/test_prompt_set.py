@@ -29,6 +29,21 @@ def test_semantic_ids_and_masks_of_short_lists():
   )
 
 
+def test_what_may_be_cited_is_padded_and_masked():
+  prompts = tiny.prompt_set()
+  batch = prompts.batch(np.array([0, 1]))
+  np.testing.assert_array_equal(
+    batch.citable_mask, [[True] * 4 + [False], [True] * 5]
+  )
+  np.testing.assert_array_equal(
+    batch.citable_sids[1], tiny.SIDS[prompts.citable[1]]
+  )
+  assert prompts.ids == tiny.M
+  alone = dataclasses.replace(prompts, citable=None)
+  np.testing.assert_array_equal(alone.citable, prompts.candidates)
+  assert alone.ids == tiny.K
+
+
 def test_grades_are_one_hot_at_the_target_unless_given():
   prompts = tiny.prompt_set()
   batch = prompts.batch(np.arange(6))

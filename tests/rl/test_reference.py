@@ -24,19 +24,26 @@ EOS, PAD, QUOTE, OPEN, MID, SEP, CLOSE, OFFSET = 1, 0, 5, 10, 11, 12, 13, 32
 WORDS = (20, 21, 22)
 FMT = AnswerFormat(
   open=OPEN, mid=MID, sep=SEP, close=CLOSE, eos=EOS, pad=PAD,
+  top=14, sid_begin=8, sid_end=9,
   sid_offset=OFFSET, levels=L, codes=C, unsafe=(QUOTE,),
 )  # fmt: skip
 # Fifty candidates and an explanation of five tokens just fit.
 T = 5 + K * (L + 1) + 3
 CONFIG = RLConfig(
-  steps=1, max_new_tokens=T, explanation_tokens=5, constrain=False, alpha=0.2
-)
+  steps=1, max_new_tokens=T, explanation_tokens=5, constrain=False, alpha=0.2,
+  invalid=-1.0,
+)  # fmt: skip
 CONFIGS = {
   'conditional': {},
   'unconditional': {'conditional': False},
+  'conditional, 0 if invalid': {'invalid': 0.0},
   'auc': {'reward': 'auc'},
   'ndcg': {'reward': 'ndcg', 'overlong_buffer': 30},
-  'ndcg unconditional': {'reward': 'ndcg', 'conditional': False},
+  'ndcg unconditional': {
+    'reward': 'ndcg',
+    'conditional': False,
+    'invalid': 0.0,
+  },
 }
 
 _reward = jax.jit(rollout.reward, static_argnums=(0, 1))
@@ -99,7 +106,7 @@ def _expect(config, tokens, items, grades, target):
   if config.overlong_buffer and late > 0:
     penalty = -late / config.overlong_buffer
   if order is None:
-    return -1.0, -1.0 + penalty
+    return config.invalid, config.invalid + penalty
   if config.reward == 'promotion':
     before, after = target + 1, order.index(target) + 1
     rank = (before - after) / count
@@ -185,10 +192,15 @@ def _arrays(lists):
     prompt_valid=np.ones((size, 1), bool),
     candidate_sids=int32(np.stack([items // C, items % C], -1)),
     candidate_mask=items >= 0,
+    citable_sids=np.zeros((size, 0, L), np.int32),
+    citable_mask=np.zeros((size, 0), bool),
     target=int32([target for _, _, target, _ in lists]),
     # Padding is masked, not merely graded 0.
     grades=int32(np.where(items >= 0, grades, 2)),
     row=np.arange(size, dtype=np.int32),
+    features=np.zeros((size, K, 0), np.float32),
+    history=np.zeros((size, 0), np.int32),
+    history_valid=np.zeros((size, 0), bool),
   )
   nothing = np.zeros(tokens.shape, np.float32)
   samples = sampler.Samples(

@@ -12,8 +12,8 @@ AFTER = jnp.array([[1, 2, 3, 1], [3, 1, 3, 5], [3, 4, 5, 4]])
 VALID = jnp.ones((3, 4), bool)
 
 
-def _advantages(reward, valid, alpha):
-  shaped = reward(BEFORE, AFTER, valid, K, alpha=alpha)
+def _advantages(reward, valid, alpha, invalid=-1.0):
+  shaped = reward(BEFORE, AFTER, valid, K, alpha, invalid)
   return np.asarray(advantage.group_advantage(shaped, 'none'))
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from gr2_jax.rl import rewards
 
 
-def _slow(before, after, valid, k, alpha, conditional):
+def _slow(before, after, valid, k, alpha, invalid, conditional):
   """GR2.md, stage 3, word by word."""
   if not valid:
-    return -1.0
+    return invalid
   promotion = (before - after) / k
   if not conditional:
     return promotion + alpha
@@ -27,19 +27,19 @@ def test_by_hand():
   valid = jnp.array([[True, True, True, False], [True] * 4])
   # 5 -> 2 is 3/10 and the bonus; 5 -> 5 gets nothing; 5 -> 9 loses 4/10.
   expected = [[0.5, 0.0, -0.4, -1.0], [0.2, -0.1, -0.9, 0.2]]
-  got = rewards.conditional(before, after, valid, 10, 0.2)
+  got = rewards.conditional(before, after, valid, 10, 0.2, -1.0)
   np.testing.assert_allclose(got, expected, atol=1e-6)
   expected = [[0.5, 0.2, -0.2, -1.0], [0.2, 0.1, -0.7, 0.2]]
-  got = rewards.rank_promotion(before, after, valid, 10, 0.2)
+  got = rewards.rank_promotion(before, after, valid, 10, 0.2, -1.0)
   np.testing.assert_allclose(got, expected, atol=1e-6)
   assert got.dtype == jnp.float32
 
 
 def test_copying_the_input_earns_nothing_unless_it_was_right():
   ranks = jnp.arange(1, 11)
-  copied = rewards.conditional(ranks, ranks, True, 10, 0.2)
+  copied = rewards.conditional(ranks, ranks, True, 10, 0.2, -1.0)
   np.testing.assert_allclose(copied, [0.2] + [0.0] * 9, atol=1e-6)
-  hacked = rewards.rank_promotion(ranks, ranks, True, 10, 0.2)
+  hacked = rewards.rank_promotion(ranks, ranks, True, 10, 0.2, -1.0)
   np.testing.assert_allclose(hacked, 0.2, atol=1e-6)
 
 
@@ -48,6 +48,7 @@ def test_copying_the_input_earns_nothing_unless_it_was_right():
 def test_equals_the_scalar_reference(data):
   k = data.draw(st.integers(2, 12))
   alpha = data.draw(st.sampled_from([0.0, 0.2, 0.5]))
+  invalid = data.draw(st.sampled_from([-1.0, 0.0]))
   rows = data.draw(
     st.lists(
       st.tuples(st.integers(1, k), st.integers(1, k), st.booleans()),
@@ -61,15 +62,15 @@ def test_equals_the_scalar_reference(data):
     (True, rewards.conditional),
     (False, rewards.rank_promotion),
   ):
-    expected = [_slow(*row, k, alpha, conditional) for row in rows]
-    got = function(before, after, valid, k, alpha)
+    expected = [_slow(*row, k, alpha, invalid, conditional) for row in rows]
+    got = function(before, after, valid, k, alpha, invalid)
     # float32 arithmetic on numbers of order one.
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_short_lists_are_measured_by_their_own_length():
   got = rewards.rank_promotion(
-    jnp.array([4, 4]), jnp.array([1, 1]), True, jnp.array([4, 10]), 0.0
+    jnp.array([4, 4]), jnp.array([1, 1]), True, jnp.array([4, 10]), 0.0, -1.0
   )
   np.testing.assert_allclose(got, [0.75, 0.3], atol=1e-6)
 
@@ -146,7 +147,9 @@ def test_the_identity_rule_by_hand():
   )
   rank = jnp.array([[0.5, 0.5], [0.7, 1.0], [1.0, 0.2]])
   valid = jnp.array([[True, True], [True, False], [True, True]])
-  got = rewards.graded(rank, copied, valid, 0.2)
+  got = rewards.graded(rank, copied, valid, 0.2, -1.0)
   np.testing.assert_allclose(
     got, [[0.2, 0.7], [0.9, -1.0], [1.2, 0.4]], atol=1e-6
   )
+  got = rewards.graded(rank, copied, valid, 0.2, 0.0)
+  assert got[1].tolist() == pytest.approx([0.9, 0.0])

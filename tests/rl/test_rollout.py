@@ -64,10 +64,39 @@ def test_rewards_are_those_of_the_answers_read_in_python(rolled):
       assert after == rolled.rank_after[q, g]
       assert rolled.identity[q, g] == (order == list(range(count)))
       ranks = (lists.target[q] + 1, after, True, count)
-      expected = rewards.conditional(*ranks, 0.2) + rewards.overlong(
-        mask.sum(), 18, 2
+      expected = rewards.conditional(*ranks, 0.2, -1.0) + rewards.overlong(
+        mask.sum(), tiny.S, 2
       )
       np.testing.assert_allclose(rolled.rewards[q, g], expected, atol=1e-6)
+
+
+def test_words_cite_what_prompts_show_and_end_with_the_first_item(rolled):
+  lists = tiny.prompt_set(buckets=(16,)).batch(np.arange(tiny.Q))
+  fmt, cited = tiny.FMT, 0
+  offsets = fmt.sid_offset + np.arange(tiny.L) * tiny.C
+  for q, g in np.ndindex(tiny.Q, tiny.G):
+    tokens = rolled.groups.tokens[q, g][rolled.written[q, g]].tolist()
+    shown = (lists.citable_sids[q][lists.citable_mask[q]] + offsets).tolist()
+    words, rest = (
+      tokens[1 : tokens.index(fmt.top)],
+      tokens[tokens.index(fmt.top) :],
+    )
+    starts = [i for i, token in enumerate(words) if token == fmt.sid_begin]
+    for i in starts:
+      assert words[i + 1 : i + 1 + tiny.L] in shown
+      assert words[i + 1 + tiny.L] == fmt.sid_end
+    codes = [token for token in words if token >= fmt.sid_offset]
+    assert len(codes) == tiny.L * len(starts), 'no code outside of a citation'
+    assert len(words) <= tiny.CONFIG.explanation_tokens
+    cited += len(starts)
+    order = _read(
+      rolled.groups.tokens[q, g],
+      lists.candidate_sids[q][lists.candidate_mask[q]],
+      rolled.written[q, g],
+    )
+    first = (lists.candidate_sids[q, order[0]] + offsets).tolist()
+    assert rest[: tiny.L + 3] == [fmt.top, fmt.sid_begin, *first, fmt.sid_end]
+  assert cited > 2
 
 
 def test_groups_are_kept_by_the_rank_reward(rolled):
@@ -82,10 +111,11 @@ def test_overlong_alone_keeps_no_group():
     [tiny.FMT.sid_offset + i * tiny.C + c for i, c in enumerate(sid)]
     for sid in lists.candidate_sids[0]
   ]
-  tokens = np.zeros((1, 2, 18), np.int32)
-  mask = np.zeros((1, 2, 18), bool)
+  tokens = np.zeros((1, 2, tiny.S), np.int32)
+  mask = np.zeros((1, 2, tiny.S), bool)
   for g, words in enumerate(([20], [20, 21, 22, 23])):
-    row = [tiny.FMT.open, *words, tiny.FMT.mid]
+    first = [tiny.FMT.sid_begin, *names[0], tiny.FMT.sid_end]
+    row = [tiny.FMT.open, *words, tiny.FMT.top, *first, tiny.FMT.mid]
     for place, name in enumerate(names):
       row += [tiny.FMT.sep, *name] if place else name
     row += [tiny.FMT.close, tiny.FMT.eos]
@@ -101,7 +131,7 @@ def test_overlong_alone_keeps_no_group():
   reward = jax.jit(rollout.reward, static_argnums=(0, 1))
   rolled = reward(config, tiny.FMT, lists, samples)
   assert rolled.valid.all() and rolled.identity.all()
-  # 13 and 16 tokens of 18: 3/8 and 6/8 of the penalty.
+  # 18 and 21 tokens of 25: 1/8 and 4/8 of the penalty.
   spread = rolled.rewards[0, 0] - rolled.rewards[0, 1]
   np.testing.assert_allclose(spread, 3 / 8, atol=1e-6)
   np.testing.assert_array_equal(rolled.groups.weight, [0])
@@ -123,7 +153,7 @@ def test_masks_come_from_the_sampler_and_hold_the_eos(rolled):
   tokens, mask = rolled.groups.tokens, rolled.groups.mask
   assert mask.dtype == bool
   for row, kept in zip(
-    tokens.reshape(-1, 18), mask.reshape(-1, 18), strict=True
+    tokens.reshape(-1, tiny.S), mask.reshape(-1, tiny.S), strict=True
   ):
     ended = np.flatnonzero(row == tiny.FMT.eos)
     np.testing.assert_array_equal(np.flatnonzero(kept), np.arange(ended[0] + 1))

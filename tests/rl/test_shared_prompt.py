@@ -34,11 +34,13 @@ def _params(mesh):
 def batch():
   """Answers of unequal lengths, free and limited places, a free group."""
   rng = np.random.default_rng(0)
-  tokens = rng.integers(17, 40, (Q, G, S)).astype(np.int32)
+  tokens = rng.integers(17, 32, (Q, G, S)).astype(np.int32)
   tokens[..., 4:] = rng.integers(32, 40, (Q, G, S - 4))
   allowed = np.full((Q, G, S, tiny.K), -1, np.int32)
   allowed[..., 4:, 0] = tokens[..., 4:]
   allowed[..., 5, 1] = 32 + (tokens[..., 5] - 31) % 8
+  # A place where no citation may begin.
+  allowed[..., 3, 0] = -2 - tiny.FMT.sid_begin
   prompt_length = rng.integers(1, P + 1, Q)
   length = rng.integers(2, S + 1, (Q, G))
   prompt_valid = np.arange(P) < prompt_length[:, None]
@@ -83,12 +85,13 @@ def _separate(params, batch):
     )
     states = apply(rows, method='hidden')
     states = jnp.take_along_axis(states, places[..., None], axis=1)
-    logits = constrain.ban(apply(states, method='unembed'), tiny.FMT)
+    logits = apply(states, method='unembed')
     scores, _ = logps.token_logps(
       logits.reshape(Q, G, S, -1),
       batch.tokens,
       CONFIG.temperature,
       batch.allowed,
+      constrain.banned(tiny.FMT, MODEL.vocab_size),
     )
     return dapo.dapo_loss(scores, batch.old_logps, batch.advantages, mask)[:2]
 

@@ -1,6 +1,5 @@
 """Whole RL steps on a tiny LM: metrics, resume, fills, programs, learning."""
 
-import contextlib
 import dataclasses
 import json
 
@@ -137,22 +136,6 @@ def busy(mesh1):
   )
 
 
-@contextlib.contextmanager
-def _programs():
-  """Collects the names of what is traced or compiled meanwhile."""
-  seen = []
-
-  def listen(event, _, **kwargs):
-    if event.startswith('/jax/core/compile'):
-      seen.append((event, kwargs))
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    yield seen
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def _round(prompts, bucket, hopeful):
   """A round in a bucket, of which the first so many lists teach something."""
   fits = [i for i, p in enumerate(prompts.prompts) if len(p) <= bucket]
@@ -179,12 +162,12 @@ def test_no_step_compiles_or_moves_anything_anew(mesh1, busy):
   put = lambda step: sharding.shard_batch(
     mesh1, tuple(_round(prompts, *kind) for kind in step)
   )
-  with _programs() as seen:
+  with tiny.programs() as seen:
     for rounds in map(put, first):
       state, _ = rl.step(state, rounds)
   assert seen
   records, later = [], [put(step) for step in later]
-  with _programs() as seen, jax.transfer_guard('disallow'):
+  with tiny.programs() as seen, jax.transfer_guard('disallow'):
     for rounds in later:
       state, pairs = rl.step(state, rounds)
       records.append(jax.device_get(pairs))

@@ -136,7 +136,7 @@ def _distributions(shape, params, found):
   banned = constrain.banned(tiny.FMT, shape.vocab_size)
   for i in range(q):
     prompt = found.prompt[i][found.prompt_valid[i]]
-    rows = np.zeros((g, 40), np.int32)
+    rows = np.zeros((g, 48), np.int32)
     rows[:, : len(prompt)] = prompt
     rows[:, len(prompt) : len(prompt) + s] = found.tokens[i]
     logits = np.asarray(apply({'params': params}, rows), np.float64)
@@ -145,7 +145,9 @@ def _distributions(shape, params, found):
       allowed = found.allowed[i, :, t]
       for j in range(g):
         ids = allowed[j][allowed[j] >= 0]
-        ids = ids if len(ids) else np.flatnonzero(~banned)
+        if not len(ids):
+          ids = np.flatnonzero(~banned)
+          ids = ids[ids != -2 - allowed[j][0]]
         p = np.exp(row[j, ids] - row[j, ids].max())
         out[i, j, t, ids] = p / p.sum()
   return out

@@ -8,9 +8,9 @@ import pytest
 
 _TESTS = pathlib.Path(__file__).parents[1]
 # `small`, the made-up run, `made`, the made-up tokenizers, and `scripted`, the
-# teacher.
+# teacher; `tiny`, the tiny LM of the RL tests.
 sys.path[:0] = [
-  str(_TESTS / name) for name in ('integration', 'text', 'teacher')
+  str(_TESTS / name) for name in ('integration', 'rl', 'text', 'teacher')
 ]
 
 
@@ -30,3 +30,33 @@ def workdir(tmp_path, monkeypatch):
     tmp_path / 'sid' / 'sids.npz', sids=small.sids().astype(np.int32)
   )
   return tmp_path
+
+
+@pytest.fixture(scope='session')
+def before_sft(tmp_path_factory, mesh1):
+  """The finished stages before SFT: lists with columns, and traces."""
+  import small
+
+  root = tmp_path_factory.mktemp('before_sft')
+  small.write_before_sft(root, mesh1)
+  return root
+
+
+@pytest.fixture
+def listed(tmp_path, before_sft, mesh1, monkeypatch):
+  """`listed(name)`: a run of its own on these stages, on one device."""
+  import small
+
+  from gr2_jax import sharding
+  from gr2_jax.data import dataset as dataset_lib
+
+  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
+  monkeypatch.setattr(sharding, 'make_mesh', lambda **axes: mesh1)
+
+  def make(name):
+    (tmp_path / name).mkdir()
+    for stage in before_sft.iterdir():
+      (tmp_path / name / stage.name).symlink_to(stage)
+    return tmp_path / name
+
+  return make

@@ -46,13 +46,13 @@ def run(workdir):
   config = ml_collections.ConfigDict(
     {
       'data': {'kind': 'generic', 'split': {}},
+      'candidates': {'sft_share': 1.0, 'fold_use': 'head'},
       'text': {'prompt': {'max_candidates': small.K, 'history_items': 3}},
       'traces': {
         'teacher': 'endpoint',
         'model': 'qwen3-32b',
         'mode': 'rejection',
         'attempts': 4,
-        'practice': 3,
         'explanation_tokens': 100,
         'prompt': {'priming': False},
         'sampling': {'max_tokens': 700},
@@ -65,41 +65,52 @@ def run(workdir):
 def test_numbers_by_hand():
   found = dry_run.Estimate(
     lists=100,
-    practice=10,
     attempts=8,
     prompt=2000.5,
     longest_prompt=2400,
     answer=600,
     max_tokens=1000,
   )
-  assert found.requests == (110, 810)
-  assert found.tokens_in == (220_055, 1_620_405)
-  assert found.tokens_out == (66_000, 810_000)
+  assert found.requests == (100, 800)
+  assert found.tokens_in == (200_050, 1_600_400)
+  assert found.tokens_out == (60_000, 800_000)
   fewest, most = found.cost(0.5, 2.0)
-  np.testing.assert_allclose(fewest, 0.1100275 + 0.132)
-  np.testing.assert_allclose(most, 0.8102025 + 1.62)
+  np.testing.assert_allclose(fewest, 0.100025 + 0.12)
+  np.testing.assert_allclose(most, 0.8002 + 1.6)
 
 
 def test_the_numbers_of_a_run(run):
   config, workdir = run
   dry = dry_run.DryRun(config, workdir)
   found = dry.estimate()
-  # 8 of 12 lists hold their target; of the other four three are practised on.
-  assert (found.lists, found.practice, found.attempts) == (8, 3, 4)
-  assert found.requests == (11, 35)
+  # 8 of 12 lists hold their target.
+  assert (found.lists, found.attempts) == (8, 4)
+  assert found.requests == (8, 32)
   examples = list(dry.examples())
   assert [kind.split()[0] for kind, *_ in examples] == [
     'rejection',
     'targeted',
-    'practice',
   ]
   lengths = [tokens for *_, tokens in examples]
   assert found.prompt <= found.longest_prompt
   assert abs(found.prompt - lengths[0]) < 0.05 * lengths[0]
   assert lengths[1] > lengths[0]
-  config.traces.lists, config.traces.practice = 5, 100
-  found = dry_run.DryRun(config, workdir).estimate()
-  assert (found.lists, found.practice) == (5, 4)
+  config.traces.lists = 5
+  assert dry_run.DryRun(config, workdir).estimate().lists == 5
+
+
+def test_the_lists_that_sft_reads_are_counted(run):
+  config, workdir = run
+  stored = workdir / 'candidates' / 'train.npz'
+  arrays = {name: rows[1:6] for name, rows in np.load(stored).items()}
+  files.atomic_savez(stored.with_name('folds.npz'), **arrays)
+  lists = lambda: dry_run.DryRun(config, workdir).estimate().lists
+  assert lists() == 8
+  # Of users 1 to 5 all but user 3.
+  config.candidates.fold_use = 'sft'
+  assert lists() == 4 + 8
+  config.candidates.sft_share = 0.25
+  assert lists() == 4 + 2
 
 
 def test_a_reader_sees_what_is_sent_and_what_it_costs(run):
@@ -177,7 +188,7 @@ def test_what_is_missing_is_named(run):
   arrays = dict(np.load(path))
   arrays['target'][:] = -1
   files.atomic_savez(path, **arrays)
-  with pytest.raises(ValueError, match='No training list holds its target'):
+  with pytest.raises(ValueError, match='no training list that holds'):
     dry_run.describe(config, workdir)
   config.data.kind = 'synthetic'
   with pytest.raises(ValueError, match='synthetic world'):

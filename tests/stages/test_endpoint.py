@@ -51,6 +51,7 @@ def run(workdir):
         'seed': 0,
         'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
         'data': {'split': {}},
+        'candidates': {'sft_share': 1.0},
         'text': {'prompt': {'max_candidates': 3}},
         'traces': {
           'teacher': 'endpoint',

@@ -7,8 +7,9 @@ import pytest
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.rank import evidence
 from gr2_jax.stages import answers as answers_lib
-from gr2_jax.stages import artifacts, evaluate, ranker
+from gr2_jax.stages import evaluate, ranker, ranking
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -20,27 +21,39 @@ USERS, K = 12, 4
 
 
 class _Model:
-  """Turns every list round; the answer to its third list is not valid."""
+  """Turns every list round; the answer to its third list is not valid.
 
-  def __init__(self, stage, explain, calls):
-    self.stage, self.explain, self.calls = stage, explain, calls
+  SFT's keeps each list as its prompt shows it.
+  """
 
-  def rank(self, histories, candidates, batch_size, desc):
+  def __init__(self, stage, mode, calls, alone):
+    self.stage, self.mode, self.calls, self.alone = stage, mode, calls, alone
+
+  def rank(self, histories, candidates, batch_size, desc, columns, shown):
     assert len(histories) == len(candidates) and batch_size == 64
+    assert columns.shape[:2] == (len(candidates), K)
     name = desc.removeprefix('evaluate, ')
-    assert name in ('direct', self.stage, f'{self.stage}_shuffled')
-    assert self.explain == (name != 'direct')
+    shuffled = name.endswith('_shuffled')
+    assert (shown is not None) == shuffled
+    modes = {'direct': ranking.DIRECT, 'list': ranking.LIST}
+    assert self.mode == modes.get(name, ranking.EXPLAINED)
+    assert name in modes or name.removesuffix('_shuffled') == self.stage
     self.calls.append((name, len(candidates)))
     if self.calls.count(('rl', 5)) == 2 and self.calls[0] == 'kill':
       raise KeyboardInterrupt
+    shown = candidates if shown is None else shown
     return [
-      ranker.Ranking(
-        order=items[::-1] if i != 2 and self.stage == 'rl' else items,
+      ranking.Ranking(
+        order=items[::-1] if i != 2 and self.stage == 'rl' else seen,
         explanation=f'because of <b>{self.stage}</b>',
+        explanation_titles='',
         valid=i != 2,
-        tokens=7 if self.explain else 3,
+        tokens=3 if self.mode == ranking.DIRECT else 7,
+        prompt_tokens=100,
+        # The incoming order.
+        alone=items if self.alone and self.mode != ranking.LIST else None,
       )
-      for i, items in enumerate(candidates)
+      for i, (items, seen) in enumerate(zip(candidates, shown, strict=True))
     ]
 
 
@@ -127,7 +140,9 @@ def run(tmp_path, monkeypatch):
   monkeypatch.setattr(
     ranker,
     'load',
-    lambda workdir, stage, mesh, explain: _Model(stage, explain, calls),
+    lambda workdir, stage, mesh, mode: _Model(
+      stage, mode, calls, config.answer.ranking == 'likelihood'
+    ),
   )
   config = ml_collections.ConfigDict(
     {
@@ -136,7 +151,8 @@ def run(tmp_path, monkeypatch):
       'data': {'split': {}},
       'text': {'prompt': {'max_candidates': K}},
       'candidates': {'source': 'popularity'},
-      'answer': {},
+      'answer': {'ranking': 'list'},
+      'sft': {'weights': {'answer': 1.0}},
       'rl': {'constrain': True},
       'evaluate': {'chunk': 5, 'examples': 3, 'shuffled_lists': 6},
     }
@@ -169,6 +185,9 @@ def test_the_report_has_the_fixed_names_and_the_right_numbers(run):
   rerank = report['rerank']
   # Users 4 and 9 have no target in their list.
   assert rerank['n'] == 10 and rerank['k'] == K and rerank['hit_rate'] == 0.8
+  assert 0 < rerank['coverage'] <= 1 and 0 < rerank['top_share'] <= 1
+  assert report['verdict'].startswith('The re-ranker (rl)')
+  assert report['warnings'][0].startswith('Only 10 test lists')
   systems = rerank['systems']
   # Targets at 0 1 2 3 0 1 2 3 0 1.
   assert systems['prerank']['recall@1'] == 0.3
@@ -222,40 +241,73 @@ def test_position_bias_is_what_shuffled_candidates_cost(run):
   assert any(a['order'] != items[a['user']].tolist() for a in answers)
 
 
-def test_shuffled_lists_keep_their_items_scores_and_padding():
+def test_shuffled_lists_keep_their_items_and_padding():
   rng = np.random.default_rng(0)
   candidates = np.stack([rng.permutation(20)[:6] for _ in range(50)])
   candidates[::3, 4:] = -1
-  lists = artifacts.Lists(
-    user=np.arange(50),
-    position=np.zeros(50, int),
-    candidates=candidates.astype(np.int32),
-    scores=np.where(candidates < 0, -np.inf, candidates * 2.0),
-    target=np.where(np.arange(50) % 7 == 0, -1, np.arange(50) % 4),
-    grades=np.where(candidates < 0, 0, candidates % 3),
+  shuffled = answers_lib.shuffle(candidates, seed=1)
+  np.testing.assert_array_equal(shuffled >= 0, candidates >= 0)
+  np.testing.assert_array_equal(np.sort(shuffled), np.sort(candidates))
+  # The first item comes to each of four places about as often.
+  places = (shuffled == candidates[:, :1]).argmax(axis=1)
+  assert set(places) >= set(range(4))
+  again = answers_lib.shuffle(candidates, seed=1)
+  np.testing.assert_array_equal(again, shuffled)
+  assert (answers_lib.shuffle(candidates, seed=2) != shuffled).any()
+
+
+@pytest.fixture
+def with_columns(run):
+  """The run with utilities: 'follow' marks the true item of every list."""
+  workdir, config, calls = run
+  names = evidence.NAMES
+  with np.load(workdir / 'candidates' / 'test.npz') as arrays:
+    fields = dict(arrays)
+  features = np.zeros((USERS, K, len(names)), np.float32)
+  follow = np.arange(K) == fields['target'][:, None]
+  features[..., names.index('follow')] = follow
+  features[..., names.index('log_rank')] = -np.arange(K)
+  for split in ('train', 'test'):
+    path = workdir / 'candidates' / f'{split}.npz'
+    files.atomic_savez(path, **fields, features=features)
+  files.write_json(
+    workdir / 'candidates' / 'evidence.json', {'names': list(names)}
   )
-  shuffled = answers_lib.shuffle(lists, seed=1)
-  real = shuffled.candidates >= 0
-  np.testing.assert_array_equal(real, candidates >= 0)
-  np.testing.assert_array_equal(
-    np.sort(shuffled.candidates), np.sort(candidates)
-  )
-  np.testing.assert_array_equal(
-    shuffled.scores[real], shuffled.candidates[real] * 2.0
-  )
-  np.testing.assert_array_equal(
-    shuffled.grades, np.where(real, shuffled.candidates % 3, 0)
-  )
-  rows, hit = np.arange(50), lists.target >= 0
-  np.testing.assert_array_equal(
-    shuffled.candidates[rows, shuffled.target][hit],
-    candidates[rows, lists.target][hit],
-  )
-  assert (shuffled.target[~hit] == -1).all()
-  # A target from the front comes to each of four places about as often.
-  assert len(set(shuffled.target[hit])) >= 4
-  again = answers_lib.shuffle(lists, seed=1)
-  np.testing.assert_array_equal(again.candidates, shuffled.candidates)
+  config.answer.ranking = 'likelihood'
+  return workdir, config, calls
+
+
+def test_utilities_bring_systems_to_be_compared_with(with_columns):
+  workdir, config, calls = with_columns
+  evaluate.run(config, workdir)
+  rerank = files.read_json(workdir / 'report.json')['rerank']
+  systems = rerank['systems']
+  assert list(systems) == [
+    'prerank', 'random', 'popularity', 'rules', 'evidence', 'sft', 'rl',
+    'rl_alone', 'direct', 'list',
+  ]  # fmt: skip
+  # What the columns say is right.
+  assert systems['evidence']['recall@1'] == systems['rules']['recall@1'] == 1
+  # The likelihood alone keeps the incoming order, here.
+  assert systems['rl_alone']['identity_rate'] == 0.8
+  assert systems['rl_alone']['recall@1'] == systems['prerank']['recall@1']
+  assert systems['direct']['answer_tokens'] == 3
+  assert set(rerank['deltas']) == {
+    'rl-prerank', 'rl_alone-prerank', 'rl-evidence', 'rl-sft', 'direct-rl',
+  }  # fmt: skip
+  assert rerank['deltas']['rl_alone-prerank']['ndcg@5'] == [0, 0, 0]
+  (delta, *_) = rerank['deltas']['rl-evidence']['recall@1']
+  assert delta == pytest.approx(systems['rl']['recall@1'] - 1)
+  assert set(rerank['shuffled']) == {'n', 'sft', 'rl'}
+
+
+def test_the_papers_lists_are_asked_for_where_they_were_trained(with_columns):
+  workdir, config, calls = with_columns
+  config.sft.weights.answer = 0.0
+  evaluate.run(config, workdir)
+  systems = files.read_json(workdir / 'report.json')['rerank']['systems']
+  assert 'list' not in systems and 'direct' in systems
+  assert not [call for call in calls if call[0] == 'list']
 
 
 def test_a_killed_run_ends_in_the_same_report(run):

@@ -1,5 +1,7 @@
 """Mid-training over a made-up catalogue, a few steps of each phase."""
 
+import dataclasses
+
 import jax
 import ml_collections
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder, io
-from gr2_jax.stages import midtrain, runner
+from gr2_jax.stages import midtrain, midtraining, runner
 from gr2_jax.text.vocab import Vocab
 
 PHASE = {'batch_size': 8, 'length': 128, 'ckpt_every': 2, 'log_every': 1}
@@ -74,3 +76,17 @@ def test_new_rows_train_alone_and_each_task_has_a_perplexity(workdir):
 def test_a_task_that_does_not_exist_is_named(workdir):
   with pytest.raises(ValueError, match=r"\['next_word'\]"):
     midtrain.run(_config(next_word=1.0), workdir)
+
+
+@pytest.mark.parametrize(
+  'share, steps', [(1.0, (2, 5)), (0.5, (1, 2)), (0.01, (1, 1))]
+)
+def test_a_share_of_the_steps(share, steps):
+  config = _config(next_item=1.0)
+  config.midtrain.all.steps = 5
+  job = midtraining.Training(
+    config, *[None] * 6, 'some', None, None, share=share
+  )
+  assert (job.first.steps, job.phase.steps) == steps
+  config.midtrain.new_rows.steps = 0
+  assert dataclasses.replace(job).first.steps == 0

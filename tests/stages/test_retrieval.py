@@ -27,10 +27,18 @@ def test_illegal_items_are_counted():
   assert retrieval.illegal_rate(np.full((1, 2), -1), 4) == 0
 
 
-def test_measure_by_hand():
-  store = types.SimpleNamespace(
-    dataset=types.SimpleNamespace(num_items=4), sids=SIDS
+def _store(users):
+  return types.SimpleNamespace(
+    dataset=types.SimpleNamespace(num_items=4),
+    sids=SIDS,
+    splits=types.SimpleNamespace(
+      examples={'test': (np.array(users), np.zeros(len(users), int))}
+    ),
   )
+
+
+def test_measure_by_hand():
+  store = _store([0, 1, 2])
   right, wrong = np.array([[0], [1], [2]]), np.array([[0], [0], [0]])
   pad = np.full((3, 9), -1)
   found = {
@@ -48,3 +56,23 @@ def test_measure_by_hand():
   alone = retrieval.measure(found, 'other', ['other'], TARGETS, store, seed=0)
   assert alone['retrieval']['deltas'] == {}
   assert alone['baselines']['other']['recall@5'] == pytest.approx(1 / 3)
+
+
+def test_targets_of_one_user_are_drawn_together():
+  # Of each user all targets are found or none, so that twenty users, not two
+  # hundred targets, say how sure the recall is.
+  users = np.repeat(np.arange(20), 10)
+  targets = np.zeros(200, int)
+  items = np.full((200, 10), -1)
+  items[:, 0] = np.where(users % 2, 0, 1)
+  half = {}
+  for name, whose in {'users': users, 'lists': np.arange(200)}.items():
+    found = retrieval.measure(
+      {'lm': items}, 'lm', [], targets, _store(whose), 0
+    )
+    mean, low, high = found['retrieval']['intervals']['recall@5']
+    assert mean == 0.5
+    half[name] = (high - low) / 2
+  # Binomial: .98 / sqrt(n); quantiles of 20 users are a multiple of .05.
+  assert half['users'] == pytest.approx(0.98 / 20**0.5, abs=0.026)
+  assert half['lists'] == pytest.approx(0.98 / 200**0.5, abs=0.006)

@@ -103,7 +103,7 @@ def _config(**section):
         'lr': 1e-3,
         'prompts_per_step': 16,
         'group_size': 2,
-        'max_new_tokens': 20,
+        'max_new_tokens': 25,
         'explanation_tokens': 4,
         'overlong_buffer': 1,
         'checkpoint_every': 2,
@@ -129,6 +129,13 @@ def test_files_and_a_resume_with_the_same_end(workdir, monkeypatch):
   records = list(files.read_jsonl(whole / 'rl' / 'metrics.jsonl'))
   assert [r['step'] for r in records] == [1, 2, 3, 4]
   assert {'valid_ndcg@5', 'valid_recall@1'} <= set(records[1])
+  # Of two validations the better one, of equals the first.
+  scores = {
+    r['step']: r['valid_ndcg@5'] for r in records if r['step'] in (2, 4)
+  }
+  best = max(scores, key=lambda step: (scores[step], -step))
+  assert summary['best_step'] == best and summary['updates'] == 2 * best
+  assert summary['valid_ndcg@5_exported'] == summary['valid_ndcg@5_best']
   samples = list(files.read_jsonl(whole / 'rl' / 'rollouts.jsonl'))
   assert [s['step'] for s in samples] == [1, 3]
   for sample in samples:
@@ -163,7 +170,7 @@ def test_files_and_a_resume_with_the_same_end(workdir, monkeypatch):
 def test_settings_are_checked_before_anything_runs(workdir):
   path = workdir('bad')
   with pytest.raises(ValueError, match='max_new_tokens'):
-    rl.run(_config(max_new_tokens=18), path)
+    rl.run(_config(max_new_tokens=23), path)
   with pytest.raises(ValueError, match='multiple of 16'):
     rl.run(_config(prompts_per_step=8), path)
 
@@ -224,7 +231,7 @@ def test_an_epoch_without_any_group_ends_the_run(workdir):
 def test_a_second_round_without_explanations(workdir):
   path = workdir('direct')
   config = _config(steps=2)
-  config.direct = {'steps': 0, 'lr': 1e-3, 'max_new_tokens': 16}
+  config.direct = {'steps': 0, 'lr': 1e-3, 'max_new_tokens': 21}
   with pytest.raises(FileNotFoundError, match="Run the stage 'rl'"):
     direct.run(config, path)
   rl.run(config, path)
@@ -232,13 +239,15 @@ def test_a_second_round_without_explanations(workdir):
   assert not (path / 'direct' / 'model').exists()
   config.direct.steps = 2
   summary = direct.run(config, path)
-  # Two delimiters, up to four items of two codes, the end.
+  # Three delimiters, an item in its wrappers, up to four of two codes, the end.
   assert summary['valid_rate_last'] == 1
-  assert summary['answer_tokens_last'] <= 2 + K * 3 + 1
+  assert summary['answer_tokens_last'] <= 3 + 4 + K * 3 + 1
   for sample in files.read_jsonl(path / 'direct' / 'rollouts.jsonl'):
     for answer in sample['answers']:
       listed = json.loads(answer['text'].removesuffix('</s>'))
-      assert listed['explanation'] == '' and listed['recommendations']
+      first = listed['recommendations'][0]
+      closing = f' First: <|sid_begin|>{first}<|sid_end|>'
+      assert listed['explanation'] == closing, 'no words'
   mesh = sharding.make_mesh()
   _, after = io.load(path / 'direct' / 'model', mesh, sharding.TRAIN_RULES)
   moved = jax.tree.map(

@@ -1,12 +1,15 @@
 import dataclasses
-import types
 
+import jax
 import numpy as np
 import pytest
 import small
 
-from gr2_jax import files
-from gr2_jax.stages import sft
+from gr2_jax import files, sharding
+from gr2_jax.lm import io
+from gr2_jax.rank import evidence, heads
+from gr2_jax.stages import artifacts, listwise, sft, sft_rows, sft_validation
+from gr2_jax.train import loop
 
 TRACE = {
   'user': 2,
@@ -19,18 +22,19 @@ TRACE = {
 
 def test_only_the_answer_weighs_and_the_ranking_weighs_more(tmp_path):
   store = small.store(tmp_path)
-  cfg = sft.SFTConfig(train={}, lambda_r=0.25, lambda_o=2.0)
-  made = sft.example(store, TRACE, cfg)
+  made = sft_rows.example(store, TRACE, 0.25, 2.0)
   vocab = store.vocab
   tokens, weights = made['tokens'].tolist(), made['weights']
   fmt = vocab.answer_format()
   start, middle = tokens.index(fmt.open), tokens.index(fmt.mid)
   assert tokens[start - 1] == vocab.token('<|answer|>')
   np.testing.assert_array_equal(weights[:start], 0)
-  np.testing.assert_array_equal(weights[start:middle], 0.25)
-  np.testing.assert_array_equal(weights[middle:], 2.0)
-  explained = vocab.decode(tokens[start + 1 : middle])
-  assert explained == 'Likes drama.'
+  top = tokens.index(fmt.top)
+  np.testing.assert_array_equal(weights[start:top], 0.25)
+  np.testing.assert_array_equal(weights[top:], 2.0)
+  assert vocab.decode(tokens[start + 1 : top]) == 'Likes drama.'
+  cited = vocab.sid_text(store.sids[3], wrapped=True)
+  assert vocab.decode(tokens[top:middle]) == f' First: {cited}'
   first = vocab.sid_tokens(store.sids[3]).tolist()
   assert tokens[middle + 1 : middle + 3] == first
   assert tokens[-1] == fmt.eos
@@ -39,46 +43,196 @@ def test_only_the_answer_weighs_and_the_ranking_weighs_more(tmp_path):
 @pytest.mark.parametrize('lambda_r', [0.0, 1.0, 1.5])
 def test_reasoning_must_weigh_less_than_the_ranking(lambda_r):
   with pytest.raises(ValueError, match='lambda_r'):
-    sft.SFTConfig(train={}, lambda_r=lambda_r)
-
-
-def test_practice_is_a_share_of_the_rows():
-  with pytest.raises(ValueError, match='practice'):
-    sft.SFTConfig(train={}, practice=1.0)
-
-
-def test_practice_that_is_missing_is_named(tmp_path):
-  (tmp_path / 'practice.jsonl').write_text('')
-  context = types.SimpleNamespace(input=lambda stage: tmp_path)
-  cfg = sft.SFTConfig(train={}, practice=0.5)
-  with pytest.raises(ValueError, match='traces.practice'):
-    sft.practice(context, cfg)
-  files.write_jsonl(tmp_path / 'practice.jsonl', [TRACE])
-  assert sft.practice(context, cfg) == [TRACE]
-  assert sft.practice(context, sft.SFTConfig(train={})) == []
+    sft.SFTConfig(train={}, weights={}, lambda_r=lambda_r)
 
 
 def test_what_prompts_leave_out_does_not_depend_on_how_often_they_are_made(
   tmp_path,
 ):
-  store, cfg = small.store(tmp_path), sft.SFTConfig(train={})
-  before = sft.truncation(store, [TRACE, TRACE])
+  store = small.store(tmp_path)
+  before = sft_rows.truncation(store, [TRACE, TRACE])
   assert before['prompts'] == 2
   for _ in range(3):
-    sft.example(store, TRACE, cfg)
-  assert sft.truncation(store, [TRACE, TRACE]) == before
+    sft_rows.example(store, TRACE, 0.1, 1.0)
+  assert sft_rows.truncation(store, [TRACE, TRACE]) == before
   prompter = store.prompter
   history = store.history(TRACE['user'], TRACE['position'])
   assert len(history) > 1 and before['history_items_dropped'] == 0
-  # Room for the newest item alone.
+  # Room for the newest item alone; the history in semantic IDs has its own.
   newest = len(prompter.segments[history[-1]])
   given = sum(len(prompter.segments[item]) for item in history)
-  used = len(prompter.rerank(history, TRACE['candidates']))
+  seen = len(prompter.retrieval(history)) - 1
+  used = len(prompter.rerank(history, TRACE['candidates'])) - seen
   prompter.cfg = dataclasses.replace(
     prompter.cfg, max_tokens=used - given + newest
   )
-  assert sft.truncation(store, [TRACE, TRACE]) == {
+  assert sft_rows.truncation(store, [TRACE, TRACE]) == {
     **before,
     'prompts_cut': 2,
     'history_items_dropped': 2 * (len(history) - 1),
   }
+
+
+def _trained(workdir):
+  """Parameters of the LM, and the bytes of the head."""
+  mesh = sharding.make_mesh()
+  directory = workdir / 'sft' / 'model'
+  _, params = io.load(directory, mesh, sharding.TRAIN_RULES)
+  return jax.device_get(params), (directory / 'head.json').read_bytes()
+
+
+@pytest.fixture
+def trained(listed):
+  """A run with utilities, and its summary."""
+  workdir = listed('whole')
+  return workdir, sft.run(small.config(), workdir)
+
+
+def test_utilities_train_with_the_model_and_stand_beside_it(trained):
+  workdir, summary = trained
+  names = evidence.NAMES
+  head, columns = heads.load(workdir / 'sft' / 'model')
+  assert columns == names and summary['head'] == heads.describe(head, names)
+  lists = artifacts.Artifacts(small.config(), workdir).sft_lists()
+  assert summary['lists'] == len(lists) and summary['traces'] == len(lists)
+  # RL's lists are not trained on here, but the evidence is fitted to them, too.
+  every = artifacts.Artifacts(small.config(), workdir).training_lists()
+  start = heads.fit(every.features, every.candidates >= 0, every.target)
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), head, start)
+  # Each weight and temperature learns, at a rate of 3e-3; what words add is
+  # left to RL.
+  for own in moved.values():
+    assert own.pop('words') == 0
+  assert all(0 < x < 0.02 for x in jax.tree.leaves(moved))
+  records = list(files.read_jsonl(workdir / 'sft' / 'metrics.jsonl'))
+  assert [r['step'] for r in records] == [1, 2, 3, 4]
+  kinds = {f'nll_direct_{h}' for h in heads.HEADS}
+  kinds |= {'nll_explained', 'nll_words', 'nll/answer', 'nll/next_item'}
+  assert all(kinds <= set(record) for record in records)
+  measured = {r['step']: r['valid_loss'] for r in records if 'valid_loss' in r}
+  assert set(measured) == {2, 4}
+  assert summary['best_step'] == min(measured, key=measured.get)
+  # What is exported is what was measured best.
+  assert summary['valid_loss'] == pytest.approx(
+    min(measured.values()), rel=1e-5
+  )
+  assert {'valid_ndcg@5', 'valid_recall@1', 'valid_alone_ndcg@5'} <= set(
+    summary
+  )
+
+
+def test_the_checkpoint_is_chosen_by_the_whole_loss(
+  trained, listed, monkeypatch
+):
+  """Of both heads, and of held-out words and the choice behind them."""
+  _, summary = trained
+  parts = ('valid_nll', 'valid_alone_nll', 'valid_explained_loss')
+  assert summary['valid_loss'] == pytest.approx(sum(summary[x] for x in parts))
+  assert summary['valid_explained_nll'] > 0 and summary['valid_words_nll'] > 0
+  # lambda_r of each word, and the choice.
+  words = summary['valid_explained_loss'] - summary['valid_explained_nll']
+  assert words / summary['valid_words_nll'] / 0.1 > 1
+  # The direct lists are best at step 2, the sum at step 4.
+  found, explained = iter([(1.0, 3.0), (2.0, 0.5)] * 2), []
+
+  def validation(*args):
+    def measure(params):
+      direct, behind = next(found)
+      explained.append(behind)
+      return {'valid_nll': direct, 'valid_alone_nll': 0.0}
+
+    return measure
+
+  def words(loss, rows, mesh):
+    assert len(rows) == summary['held_out']
+    return lambda params: {'valid_explained_loss': explained.pop()}
+
+  monkeypatch.setattr(listwise, 'validation', validation)
+  monkeypatch.setattr(sft_validation, '_words', words)
+  assert sft.run(small.config(), listed('chosen'))['best_step'] == 4
+
+
+def test_a_killed_run_with_utilities_ends_in_the_same_bits(
+  trained, listed, killed_after
+):
+  whole, summary = trained
+  cut = listed('cut')
+  with killed_after(loop, '_next_batch', 3):
+    sft.run(small.config(), cut)
+  resumed = sft.run(small.config(), cut)
+  for result in (summary, resumed):
+    result.pop('seconds')
+  assert resumed == summary
+  jax.tree.map(np.testing.assert_array_equal, _trained(whole), _trained(cut))
+  texts = [(w / 'sft' / 'metrics.jsonl').read_text() for w in (whole, cut)]
+  assert texts[0] == texts[1]
+
+
+def test_lists_alone_need_neither_words_nor_text(listed):
+  config = small.config()
+  config.sft.explained, config.sft.replay = 0, 0.0
+  workdir = listed('plain')
+  sft.run(config, workdir)
+  record = next(files.read_jsonl(workdir / 'sft' / 'metrics.jsonl'))
+  assert 'nll_direct_full' in record and 'nll_words' not in record
+  assert not any(name.startswith('nll/') for name in record)
+
+
+@pytest.mark.parametrize('field', ['replay', 'weights'])
+def test_dropout_without_text_rows_is_refused(listed, field):
+  """Its random numbers come with them."""
+  config = small.config()
+  config.sft.train.dropout = 0.1
+  config.sft.update({'replay': 0.0} if field == 'replay' else {})
+  if field == 'weights':
+    config.sft.weights = {'next_item': 0.0, 'answer': 0.0}
+  with pytest.raises(ValueError, match=r'sft\.train\.dropout = 0\.1 .* none'):
+    sft.run(config, listed(field))
+
+
+def test_lists_of_training_lose_activations(listed, trained):
+  """The first losses, of the same parameters and lists, are others."""
+  config = small.config()
+  config.sft.train.dropout = 0.3
+  workdir = listed('dropped')
+  sft.run(config, workdir)
+  first, plain = (
+    next(files.read_jsonl(path / 'sft' / 'metrics.jsonl'))
+    for path in (workdir, trained[0])
+  )
+  for name in ('nll_direct_full', 'nll_explained', 'nll_words'):
+    assert first[name] != pytest.approx(plain[name], rel=1e-4)
+
+
+def test_the_papers_lists_are_trained_token_by_token(listed):
+  config = small.config()
+  config.answer.ranking = 'list'
+  config.sft.weights = {'answer': 1.0}
+  workdir = listed('tokens')
+  summary = sft.run(config, workdir)
+  assert summary['perplexity'] > 1 and 'head' not in summary
+  assert not (workdir / 'sft' / 'model' / 'head.json').exists()
+
+
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
+    ('weights', {'rank': 1.0}, r"names \['rank'\]"),
+    ('lists', 0, 'sft.lists is 0'),
+    ('explained', -1, 'sft.explained is -1'),
+    ('replay', -0.1, 'sft.replay = -0.1'),
+    ('shuffled', 1.5, 'sft.shuffled = 1.5'),
+  ],
+)
+def test_settings_without_sense_are_refused(field, value, message):
+  with pytest.raises(ValueError, match=message):
+    sft.SFTConfig(**{'train': {}, 'weights': {}, field: value})
+
+
+def test_traces_of_other_lists_are_refused(listed):
+  workdir = listed('other')
+  config = small.config()
+  # Another share of the lists is SFT's.
+  config.candidates.sft_share = 0.1
+  with pytest.raises(ValueError, match='run the traces stage again'):
+    sft.run(config, workdir)

@@ -12,6 +12,7 @@ from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
+from gr2_jax.rank import evidence
 from gr2_jax.stages import artifacts, road, slates
 from gr2_jax.teacher import rationale
 from gr2_jax.text import vocab as vocab_lib
@@ -82,7 +83,10 @@ def _config():
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'kind': 'generic', 'split': SPLIT},
       'lm': {},
+      # SFT reads it for replay, which answers alone have not.
+      'midtrain': {},
       'text': {'prompt': {'max_candidates': K, 'history_items': 3}},
+      'answer': {'ranking': 'list'},
       'candidates': {
         'source': 'slates',
         'k': K,
@@ -91,7 +95,7 @@ def _config():
       },
       'traces': {'attempts': 4, 'explanation_tokens': 40},
       'sft': {
-        'train': {'steps': 2, 'batch_size': 4, 'length': 256, 'lr': 1e-3}
+        'train': {'steps': 2, 'batch_size': 4, 'length': 320, 'lr': 1e-3}
       },
       'rl': {
         'steps': 1,
@@ -100,12 +104,12 @@ def _config():
         'reward': 'ndcg',
         'prompts_per_step': 4,
         'group_size': 4,
-        'max_new_tokens': 24,
+        'max_new_tokens': 32,
         'explanation_tokens': 4,
         'max_rounds': 1,
         'rollouts_every': 1,
       },
-      'direct': {},
+      'direct': {'steps': 0},
       'evaluate': {'examples': 2},
     }
   )
@@ -135,6 +139,59 @@ def test_lists_of_slates(made, tmp_path):
     assert (lists.candidates < 0).any()
 
 
+def test_columns_of_slates_become_evidence(made, tmp_path):
+  """What a slate says of its items stands behind the columns of every run."""
+  told = dataclasses.replace(
+    made,
+    slates=[
+      dataclasses.replace(
+        s, columns=(tuple(float(i) for i in s.items), (7.0,) * len(s.items))
+      )
+      for s in made.slates
+    ],
+    slate_columns=('item', 'same'),
+  )
+  store = artifacts.Artifacts(_config(), tmp_path)
+  store.__dict__['dataset'] = told
+  assert store.user_columns == ('item', 'same')
+  (tmp_path / 'candidates').mkdir()
+  slates.write(store, K, tmp_path / 'candidates')
+  columns = evidence.Evidence(
+    told,
+    store.splits,
+    evidence.EvidenceConfig(),
+    extra_names=store.user_columns,
+  )
+  for name in ('train', 'valid', 'test'):
+    lists = store.lists(name)
+    with np.load(tmp_path / 'candidates' / f'{name}.npz') as stored:
+      raw = stored['columns']
+    real = lists.candidates >= 0
+    np.testing.assert_array_equal(raw[real][:, 0], lists.candidates[real])
+    np.testing.assert_array_equal(raw[real][:, 1], 7)
+    np.testing.assert_array_equal(raw[~real], 0)
+    histories = [
+      store.history(user, position)
+      for user, position in zip(lists.user, lists.position, strict=True)
+    ]
+    found = columns.columns(histories, lists.candidates, lists.scores, raw)
+    *_, item, same = np.moveaxis(found, -1, 0)
+    np.testing.assert_array_equal(same, 0)
+    row, k = item[0][real[0]], real[0].sum()
+    items = lists.candidates[0, :k]
+    np.testing.assert_allclose(
+      row, (items - items.mean()) / items.std(), atol=1e-6
+    )
+
+
+def test_columns_of_slates_are_those_of_runs_that_rank_them(made, tmp_path):
+  config = _config()
+  config.candidates.source = 'lm'
+  store = artifacts.Artifacts(config, tmp_path)
+  store.__dict__['dataset'] = dataclasses.replace(made, slate_columns=('a',))
+  assert store.user_columns == ()
+
+
 def test_too_few_held_out_is_an_error(made, tmp_path):
   config = _config()
   config.data.split = {'kind': 'leave_one_out'}
@@ -151,6 +208,16 @@ def test_from_slates_to_the_report(before, made, capsys):
     files.read_json(before / stage / 'summary.json') for stage in stages
   )
   assert found['source'] == 'slates' and found['retriever'] == 'lm'
+  store = artifacts.Artifacts(_config(), before)
+  lists = store.lists('train')
+  assert store.evidence_names == evidence.NAMES
+  assert lists.features.shape == (*lists.candidates.shape, 5)
+  # Minus the place is the only score that a slate has.
+  score, rank = lists.features[..., 0], lists.features[..., 1]
+  real = lists.candidates >= 0
+  assert (lists.features[~real] == 0).all() and (~real).any()
+  assert (np.diff(np.where(real, score, -9.0), axis=1)[real[:, 1:]] < 0).all()
+  assert (np.diff(np.where(real, rank, -9.0), axis=1)[real[:, 1:]] < 0).all()
   assert found['retrieval']['n'] == 2 * USERS
   assert tuned['traces'] == traced['accepted'] > 0
   best = {
@@ -161,7 +228,8 @@ def test_from_slates_to_the_report(before, made, capsys):
   for trace in files.read_jsonl(before / 'traces' / 'traces.jsonl'):
     target = best[trace['user'], trace['position']]
     assert trace['target'] == target == trace['ranking'][0]
-  assert trained['lists'] == 2 * USERS and trained['valid_rate_last'] == 1
+  # SFT reads half of the lists and RL the others.
+  assert trained['lists'] == USERS and trained['valid_rate_last'] == 1
   # R_ndcg lies in 0..1; alpha comes on top, but alone for flawed identities.
   # Both are means that were rounded to four digits.
   assert 0 < trained['rank_reward_last'] < 1

@@ -19,7 +19,6 @@ def test_a_teacher_that_does_not_exist_is_named():
     ({'mode': 'both'}, "mode is 'both'"),
     ({'near_duplicate': 1.5}, 'near_duplicate = 1.5'),
     ({'lists': -1}, 'lists is -1'),
-    ({'practice': -2}, 'practice is -2'),
   ],
 )
 def test_wrong_settings_are_named(changed, words):

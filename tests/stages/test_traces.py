@@ -60,6 +60,8 @@ def world(tmp_path, monkeypatch):
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'split': {}},
+      # SFT, and so the teacher, reads every list.
+      'candidates': {'sft_share': 1.0, 'fold_use': 'head'},
       'text': {'prompt': {'max_candidates': 4}},
       'traces': {'attempts': 3, 'explanation_tokens': 60},
     }
@@ -67,8 +69,8 @@ def world(tmp_path, monkeypatch):
   return tmp_path, config, np.array(place), goal
 
 
-def read(path, name='traces'):
-  return list(files.read_jsonl(path / 'traces' / f'{name}.jsonl'))
+def read(path):
+  return list(files.read_jsonl(path / 'traces' / 'traces.jsonl'))
 
 
 def test_lines_and_report(world):
@@ -102,7 +104,7 @@ def test_lines_and_report(world):
   assert sum(summary['by_position']['traces']) == len(lines)
   quality = summary['quality']
   assert quality['citing'] == quality['last_is_top'] == 1
-  # The rules cite one of the history, then the first candidate.
+  # The rules cite one of the history, the answer then the first candidate.
   assert quality['cited_history'] == quality['cited_candidates'] == 0.5
   assert quality['cited_exist'] == 1 and 0 < quality['distinct_2'] < 1
   tokens = summary['tokens']
@@ -156,19 +158,16 @@ def content(path):
   """All bytes that a finished run must have, whatever happened to it."""
   summary = files.read_json(path / 'traces' / 'summary.json')
   summary.pop('seconds')
-  names = ('traces.jsonl', 'practice.jsonl')
-  return [(path / 'traces' / name).read_bytes() for name in names], summary
+  return (path / 'traces' / 'traces.jsonl').read_bytes(), summary
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_killed_anywhere_it_ends_in_the_same_bytes(world, teach, seed):
   path, config, place, _ = world
-  config.traces.practice = 5
   config.traces.near_duplicate = 1.0
   whole = teach()
   summary = traces.run(config, path / 'one')
-  assert summary['near_duplicates'] > 0 and summary['practice'] > 0
-  assert summary['practised']['requested'] == min(5, (place < 0).sum())
+  assert summary['near_duplicates'] > 0
   # Each answer read 20 tokens and wrote 7.
   assert summary['tokens']['prompt'] == 20 * sum(summary['asked'])
   assert summary['tokens']['completion'] == 7 * sum(summary['asked'])
@@ -220,8 +219,7 @@ def test_what_was_paid_for_is_used_again(world, teach):
   assert traces.run(config, path / 'one')['requested'] == 12
   assert {*first.asked, *second.asked} <= {*other.asked}
   kept = list((path / 'one' / 'traces' / 'answers').iterdir())
-  # Of each prompt those of rejection and of practice.
-  assert len(kept) == 4
+  assert len(kept) == 2, 'one of each prompt'
   # Back to the first one: all is there.
   config.traces.prompt = {}
   last = teach()
@@ -257,20 +255,36 @@ def test_targeted_mode_keeps_every_list(world):
   assert summary['by_attempt'] == [summary['accepted'], 0, 0]
 
 
-def test_practice_is_what_lacks_its_target_and_stands_apart(world):
+def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
   path, config, place, _ = world
-  without = traces.run(config, path / 'one')
-  config.traces.practice = 1000
-  summary = traces.run(config, path / 'two')
-  assert (without['practice'], summary['practice']) == (0, (place < 0).sum())
-  assert summary['accepted'] == without['accepted']
-  assert read(path / 'one') == read(path / 'two')
-  assert read(path / 'one', 'practice') == []
-  practice = read(path / 'two', 'practice')
-  assert {line['user'] for line in practice} == set(np.flatnonzero(place < 0))
-  for line in practice:
-    assert (line['target'], line['mode']) == (None, 'practice')
-    assert sorted(line['ranking']) == sorted(line['candidates'])
+  stored = path / 'one' / 'candidates' / 'train.npz'
+  arrays = dict(np.load(stored))
+  sequences = dataset_lib.load(None)
+  # One position earlier, and with the target in the last place of every list
+  # but that of user 7.
+  folds = arrays | {'position': arrays['position'] - 1}
+  folds['candidates'] = arrays['candidates'].copy()
+  for user, row in enumerate(folds['candidates']):
+    goal = sequences.sequence(user)[4]
+    others = np.setdiff1d(row, goal)
+    row[:3], row[3] = others[:3], goal
+  folds['target'] = np.where(np.arange(30) == 7, -1, 3)
+  files.atomic_savez(stored.with_name('folds.npz'), **folds)
+  config.traces.mode = 'targeted'
+  traces.run(config, path / 'one')
+  assert {line['position'] for line in read(path / 'one')} == {5}
+  config.candidates.fold_use = 'sft'
+  files.write_json(stored.with_name('DONE'), {'fingerprint': 'with folds'})
+  summary = traces.run(config, path / 'one')
+  assert summary['requested'] == 29 + (place >= 0).sum()
+  lines = [line for line in read(path / 'one') if line['position'] == 4]
+  assert [line['user'] for line in lines] == [u for u in range(30) if u != 7]
+  for line in lines:
+    assert line['candidates'] == folds['candidates'][line['user']].tolist()
+    assert line['target'] == sequences.sequence(line['user'])[4]
+  # So many of all of them.
+  config.traces.lists = 5
+  assert traces.run(config, path / 'one')['requested'] == 5
 
 
 def test_no_hit_is_an_error_that_says_what_to_do(world):

@@ -30,12 +30,12 @@ def _example(index):
   return {'tokens': tokens, 'weights': weights}
 
 
-def _train(directory, mesh, phase=PHASE, shape=SHAPE, seed=0):
+def _train(directory, mesh, phase=PHASE, shape=SHAPE, seed=0, evaluate=None):
   params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
   source = tasks.Examples('it', 50, _example)
   trained = training.train(
     phase, shape, params, {'it': source}, {'it': 1.0}, directory, mesh, seed,
-    'test',
+    'test', evaluate=evaluate,
   )  # fmt: skip
   return np.concatenate([np.ravel(x) for x in jax.tree.leaves(trained)])
 
@@ -78,16 +78,27 @@ def test_a_run_goes_on_on_other_meshes(mesh1, tmp_path, killed_after):
     np.testing.assert_allclose(found[2:], want[2:], rtol=1e-4)
 
 
-def test_the_best_validation_stays_where_that_is_wanted(
-  mesh1, tmp_path, monkeypatch
-):
-  found = []
-  monkeypatch.setattr(
-    loop, 'fit', lambda state, *_, policy, **__: found.append(policy) or state
-  )
-  for keep in (True, False):
-    _train(tmp_path, mesh1, dataclasses.replace(PHASE, keep_best=keep))
-  assert [policy.best for policy in found] == ['-valid_nll', '']
+def test_the_best_validation_comes_out_where_that_is_wanted(mesh1, tmp_path):
+  seen = {}
+
+  def evaluate(state):
+    leaves = [np.ravel(x) for x in jax.tree.leaves(state.params)]
+    seen[int(state.step)] = np.concatenate(leaves)
+    # Steps 2, 4 and 5 are validated: better once, then worse.
+    return {'valid_nll': {2: 3.0, 4: 1.0, 5: 2.0}[int(state.step)]}
+
+  for keep, want in ((True, 4), (False, 5)):
+    phase = dataclasses.replace(PHASE, keep_best=keep)
+    directory = tmp_path / str(keep)
+    found = _train(directory, mesh1, phase, evaluate=evaluate)
+    np.testing.assert_array_equal(found, seen[want])
+    assert training.best_step(directory) == {'best_step': want}
+  assert not np.array_equal(seen[4], seen[5])
+
+
+def test_without_validation_the_last_step_comes_out(mesh1, tmp_path):
+  _train(tmp_path, mesh1)
+  assert training.best_step(tmp_path) == {'best_step': 5}
 
 
 def test_a_limit_that_lets_all_pass_is_refused():

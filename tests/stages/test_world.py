@@ -8,7 +8,7 @@ from gr2_jax import files, sharding
 from gr2_jax.data import synthetic
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, road, sft
+from gr2_jax.stages import artifacts, road, sft_rows
 
 BEFORE_SFT = ('data', 'sid', 'midtrain', 'candidates', 'traces')
 
@@ -73,11 +73,12 @@ def test_sft_and_rl_read_what_was_written(run):
   )
   assert shape.vocab_size == store.vocab.size
   trace = next(files.read_jsonl(store.workdir / 'traces' / 'traces.jsonl'))
-  made = sft.example(store, trace, sft.SFTConfig(train={}))
-  # open, mid, five items of two codes, four separators, close, end.
-  assert (made['weights'] > 0).sum() == 18
+  made = sft_rows.example(store, trace, 0.1, 1.0)
+  # open, top, an item in its wrappers, mid, five items of two codes, four
+  # separators, close, end.
+  assert (made['weights'] > 0).sum() == 23
   assert len(made['tokens']) <= config.sft.train.length
-  assert 18 <= config.rl.max_new_tokens
+  assert 23 <= config.rl.max_new_tokens
 
 
 def test_other_codes_than_the_world_has_are_named(tmp_path):

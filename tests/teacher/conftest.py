@@ -41,8 +41,9 @@ class World:
     self.dataset = dataset_lib.from_sequences('world', ITEMS, sequences)
     self.splits = splits_lib.make(self.dataset, splits_lib.SplitConfig())
     self.sids = SIDS
+    # Enough pieces that themes are short enough to be named.
     lines = itertools.chain(wording.corpus(ITEMS), rationale.corpus())
-    self.vocab = vocab_lib.Vocab.train(lines, 420, levels=2, codes=5)
+    self.vocab = vocab_lib.Vocab.train(lines, 540, levels=2, codes=5)
 
   def teacher(self, explanation_tokens=60, **weights):
     return rules.RulesTeacher(

@@ -17,9 +17,9 @@ def request(candidates, history=(0,), hint=None):
   return base.Request(np.array(history, int), np.array(candidates, int), hint)
 
 
-def accept(fits=lambda text: True, near_duplicate=0.0):
+def accept(fits=lambda text: True, near_duplicate=0.0, names_top=True):
   found = citations.Citations(SIDS)
-  return acceptance.Acceptance(fits, found, near_duplicate)
+  return acceptance.Acceptance(fits, found, near_duplicate, names_top)
 
 
 def sound(ranking, words='because of', history=0):

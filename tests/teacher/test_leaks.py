@@ -105,6 +105,8 @@ def _store(sequences, target, mode='rejection'):
     scores=np.zeros((users, 6)),
     target=target,
     grades=np.zeros((users, 6), int),
+    features=np.zeros((users, 6, 0), np.float32),
+    fold=np.full(users, -1),
   )
   return store, lists
 

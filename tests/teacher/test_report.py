@@ -35,10 +35,3 @@ def test_a_report_of_nothing():
   assert found['acceptance'] == 0 and found['acceptance_by_attempt'] == [0]
   assert found['by_position'] == {'lists': [], 'traces': []}
   assert found['tokens']['prompt_per_trace'] == 0
-
-
-def test_lists_without_their_target_have_no_position():
-  tally = sampling.Tally(2, [2], [2], dict.fromkeys(sampling.REASONS, 0))
-  traces = [sampling.Trace(row, [], '', 0) for row in range(2)]
-  found = report.summarise(tally, traces, [-1, -1], [1, 1])
-  assert found['by_position'] == {'lists': [], 'traces': []}

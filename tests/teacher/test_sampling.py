@@ -97,7 +97,11 @@ def test_rejection_keeps_only_what_ranks_the_target_first(world, tmp_path):
     requests.append(base.Request(rng.permutation(24)[:4], candidates))
     targets.append(int(rng.choice(candidates)))
   traces, tally = collect(
-    tmp_path, world.teacher(), tasks_of(requests, targets), REJECTION
+    tmp_path,
+    world.teacher(),
+    tasks_of(requests, targets),
+    REJECTION,
+    names_top=False,
   )
   assert 0 < tally.accepted == len(traces) < 100
   for trace in traces:
@@ -117,27 +121,12 @@ def test_targeted_tells_and_keeps_all(world, tmp_path):
 
   teacher = Scripted(script)
   traces, tally = collect(
-    tmp_path, teacher, tasks_of(requests, [3, 4]), TARGETED
+    tmp_path, teacher, tasks_of(requests, [3, 4]), TARGETED, names_top=False
   )
   assert teacher.asked == [(0, (1, 2, 3), 3), (0, (4, 5, 6), 4)]
   assert [t.ranking[0] for t in traces] == [3, 4]
   assert tally.accepted == 2 and tally.asked == [2, 0, 0]
   assert all(r.hint is None for r in requests), 'requests stay as they were'
-
-
-def test_practice_keeps_all_that_is_sound(tmp_path):
-  def script(asked, attempt, seed):
-    items = asked.candidates.tolist()[::-1]
-    return sound(items) if items[0] == 3 else base.Answer(items, '')
-
-  teacher = Scripted(script)
-  requests = [request([1, 2, 3]), request([4, 5, 6])]
-  tasks = tasks_of(requests, [None, None])
-  traces, tally = collect(tmp_path, teacher, tasks, sampling.PRACTICE, 1)
-  assert [(t.row, t.ranking) for t in traces] == [(0, [3, 2, 1])]
-  assert teacher.asked == [(0, (1, 2, 3), None), (0, (4, 5, 6), None)]
-  assert (tally.requested, tally.accepted, tally.by_attempt) == (2, 1, [1])
-  assert tally.rejected['empty_explanation'] == 1
 
 
 def test_near_duplicates_are_dropped_in_the_order_of_the_lists(tmp_path):
@@ -283,8 +272,6 @@ def test_wrong_arguments_are_named(tmp_path):
     run([], [], attempts=0)
   with pytest.raises(ValueError, match='target 9 of request 0'):
     run([request([1, 2])], [9])
-  with pytest.raises(ValueError, match='has a target'):
-    run([request([1, 2])], [1], mode='practice')
   with pytest.raises(ValueError, match='holds a hint'):
     run([request([1, 2], hint=1)], [1])
   assert teacher.asked == []

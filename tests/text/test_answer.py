@@ -22,11 +22,13 @@ def test_tokens_and_kinds_by_hand(vocab):
   tokens, kind = answer.encode_answer(vocab, 'so', np.array([[3, 1], [0, 2]]))
   text = vocab.encode('so')
   sid = lambda a, b: [fmt.sid_offset + a, fmt.sid_offset + 4 + b]
-  expected = [fmt.open, *text, fmt.mid, *sid(3, 1), fmt.sep, *sid(0, 2)]
+  first = [fmt.top, fmt.sid_begin, *sid(3, 1), fmt.sid_end]
+  expected = [fmt.open, *text, *first, fmt.mid, *sid(3, 1), fmt.sep, *sid(0, 2)]
   assert tokens == [*expected, fmt.close, fmt.eos]
-  assert kind == [0] * (1 + len(text)) + [1] * 8
+  assert kind == [0] * (1 + len(text)) + [1] * 13
   assert vocab.decode(tokens) == (
-    '{"explanation": "so", "recommendations": '
+    '{"explanation": "so First: <|sid_begin|><s_a_3><s_b_1><|sid_end|>", '
+    '"recommendations": '
     '["<s_a_3><s_b_1>", "<s_a_0><s_b_2>"]}'
   )
 
@@ -49,16 +51,18 @@ def test_every_explanation_gives_valid_json(vocab, parts, sids):
   explanation = ''.join(parts)
   tokens, _ = answer.encode_answer(vocab, explanation, np.array(sids))
   value = answer.decode_answer(vocab, tokens)
-  assert value['explanation'] == answer.clean_explanation(explanation)
+  closed = answer.close_explanation(vocab, explanation, np.array(sids[0]))
+  assert value['explanation'] == closed
+  assert closed.startswith(answer.clean_explanation(explanation))
   read = [answer.parse_sid(text, 2) for text in value['recommendations']]
   assert read == sids
   fmt = vocab.answer_format()
-  for delimiter in (fmt.open, fmt.mid, fmt.close, fmt.eos):
+  for delimiter in (fmt.open, fmt.top, fmt.mid, fmt.close, fmt.eos):
     assert tokens.count(delimiter) == 1
   assert vocab.encode(vocab.decode(tokens)) + [fmt.eos] == tokens or (
-    # A role token that an explanation spells is text in the answer and a
-    # token only where all added tokens are asked for.
-    '<|answer|>' in explanation
+    # What an explanation spells is text in the answer, and a token only where
+    # all added tokens are asked for.
+    '<|answer|>' in explanation or answer.TOP in explanation
   )
 
 
@@ -69,7 +73,7 @@ def test_explanations_of_safe_tokens_are_valid_json(vocab, data):
   safe = sorted(set(range(vocab.text_size)) - set(fmt.unsafe))
   words = st.sampled_from([*safe, vocab.sid_begin, fmt.sid_offset])
   explanation = data.draw(st.lists(words))
-  tokens = [fmt.open, *explanation, fmt.mid, fmt.sid_offset, fmt.close]
+  tokens = [fmt.open, *explanation, fmt.top, fmt.mid, fmt.sid_offset, fmt.close]
   assert json.loads(vocab.decode(tokens))['recommendations'] == ['<s_a_0>']
 
 
@@ -84,6 +88,15 @@ def test_unsafe_are_exactly_the_tokens_that_break_the_string(vocab):
         json.loads(text)
     else:
       json.loads(text)
+
+
+def test_no_words_are_an_explanation_too(vocab):
+  tokens, kind = answer.encode_answer(vocab, '', np.array([[3, 1]]))
+  assert tokens[1] == vocab.answer_format().top and kind[:2] == [0, 1]
+  value = answer.decode_answer(vocab, tokens)
+  assert (
+    value['explanation'] == ' First: <|sid_begin|><s_a_3><s_b_1><|sid_end|>'
+  )
 
 
 def test_what_is_no_answer_is_refused(vocab):

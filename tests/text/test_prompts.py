@@ -36,6 +36,8 @@ def test_rerank_by_hand(vocab):
   tokens = prompter.rerank([0, 3], np.array([6, 1]))
   assert tokens[0] == vocab.bos
   assert vocab.decode(tokens) == (
+    '<|retrieve|><|sid_begin|><s_a_0><s_b_0><|sid_end|>'
+    '<|sid_begin|><s_a_0><s_b_3><|sid_end|>'
     '<|rerank|> Go<|history|>'
     '<|sid_begin|><s_a_0><s_b_0><|sid_end|> Film  (1990) | Drama'
     '<|sid_begin|><s_a_0><s_b_3><|sid_end|> Film xxx (1993) |'
@@ -46,6 +48,17 @@ def test_rerank_by_hand(vocab):
     '<s_a_1><s_b_1><s_a_0><s_b_1>'
     '<|answer|>'
   )
+
+
+def test_a_rerank_prompt_begins_as_a_retrieval_prompt(vocab):
+  """With the same items, not with those alone that are shown with text."""
+  prompter = make(vocab, retrieval_items=4, history_items=2)
+  for history in ([], [5], [9, 0, 7, 3, 3, 12]):
+    tokens = prompter.rerank(np.array(history, int), [6, 1])
+    seen = prompter.retrieval(np.array(history, int))[:-1]
+    assert tokens[: len(seen)] == seen
+    assert len(seen) == 2 + 4 * min(len(history), 4)
+    assert tokens[len(seen)] == vocab.token('<|rerank|>')
 
 
 def test_retrieval_by_hand(vocab):
@@ -78,16 +91,19 @@ def test_oldest_history_goes_first(vocab, history, candidates, spare):
   roomy = make(vocab, **fields, max_tokens=2000)
   longest = sorted(map(len, roomy.segments))[-4:]
   # Four tokens of structure, and four bare semantic IDs of two levels.
-  limit = 5 + 8 + sum(longest) + spare
+  limit = 4 + 8 + sum(longest) + spare
   prompter = make(vocab, **fields, max_tokens=limit)
+  # What `max_tokens` counts: all behind the history in semantic IDs.
+  seen = len(prompter.retrieval(history)) - 1
+  after = lambda tokens: tokens[tokens.index(vocab.token('<|rerank|>')) :]
   tokens = prompter.rerank(history, candidates)
-  assert len(tokens) <= limit
+  assert len(tokens) - seen == len(after(tokens)) <= limit
   dropped = prompter.dropped(history, candidates)
   shown = history[-8:][dropped:]
-  assert tokens == roomy.rerank(shown, candidates)
+  assert after(tokens) == after(roomy.rerank(shown, candidates))
   if dropped:
     longer = roomy.rerank(history[-8:][dropped - 1 :], candidates)
-    assert len(longer) > limit, 'an item was dropped that had room'
+    assert len(after(longer)) > limit, 'an item was dropped that had room'
 
 
 def test_cut_titles_and_paths_are_counted(vocab):
@@ -133,3 +149,32 @@ def test_batch_pads_on_the_right():
   assert tokens.dtype == np.int32 and valid.dtype == bool
   with pytest.raises(ValueError, match='Prompt 1 has 3'):
     prompts.batch([[1], [1, 2, 3]], 2, pad=0)
+
+
+def test_citable_are_the_items_that_the_prompt_shows_with_text(vocab):
+  """Read out of the prompt itself, with and without room for the history.
+
+  The history in semantic IDs in front of it says nothing that an explanation
+  could name: an item that stands there alone is not citable.
+  """
+  history, candidates = [3, 7, 3, 9, 12, 1], [7, 2, 15]
+  for limit in (600, 130):
+    prompter = make(vocab, history_items=5, max_candidates=4, max_tokens=limit)
+    tokens = prompter.rerank(history, candidates)
+    start = tokens.index(vocab.token('<|rerank|>'))
+    begins = [
+      i
+      for i, token in enumerate(tokens)
+      if token == vocab.sid_begin and i > start
+    ]
+    wrapped = [tuple(tokens[i + 1 : i + 3]) for i in begins]
+    given = [tuple(x) for x in vocab.sid_tokens(SIDS).tolist()]
+    want = [given.index(codes) for codes in wrapped]
+    found = prompter.citable(np.array(history), np.array(candidates))
+    assert found.dtype == np.int32 and len(found) == 9
+    assert tokens[:start] == prompter.retrieval(history)[:-1]
+    assert found[found >= 0].tolist() == want == found[: len(want)].tolist()
+    assert want == [*prompter.shown(history, candidates), *candidates]
+    dropped = prompter.dropped(history, candidates)
+    assert (dropped > 0) == (limit == 130)
+    assert len(want) == 5 - dropped + 3

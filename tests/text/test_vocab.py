@@ -79,9 +79,12 @@ def test_layout(vocab):
   assert vocab.text_size == 320
   assert vocab.sid_begin == 320 and vocab.sid_end == 321
   fmt = vocab.answer_format()
-  assert (fmt.open, fmt.mid, fmt.sep, fmt.close) == (322, 323, 324, 325)
+  delimiters = fmt.open, fmt.top, fmt.mid, fmt.sep, fmt.close
+  assert delimiters == (322, 323, 324, 325, 326)
+  assert (fmt.sid_begin, fmt.sid_end) == (320, 321)
+  assert set(range(327, vocab.sid_offset)) <= set(fmt.unsafe)
   roles = len(vocab_lib.TASKS) + len(vocab_lib.ROLES)
-  assert vocab.sid_offset == 326 + roles == vocab.token('<s_a_0>')
+  assert vocab.sid_offset == 327 + roles == vocab.token('<s_a_0>')
   assert vocab.size % 64 == 0
   assert vocab.size - 64 < vocab.sid_offset + 3 * 8 <= vocab.size
   assert vocab.decode([vocab.size - 1, vocab.pad, vocab.bos, vocab.eos]) == ''

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 
+from gr2_jax import files
 from gr2_jax.decode import constrain
 from gr2_jax.rl import parse
 from gr2_jax.text import answer
@@ -64,7 +65,7 @@ def test_added_tokens_follow_the_tokenizer_s_own(kind, vocab):
   tokenizer = made.KINDS[kind]()
   first = tokenizer.get_vocab_size(with_added_tokens=True)
   assert vocab.text_size == first == vocab.sid_begin
-  assert vocab.sid_offset == vocab.token('<s_a_0>') == first + 15
+  assert vocab.sid_offset == vocab.token('<s_a_0>') == first + 16
   assert vocab.size % 64 == 0 and 0 <= vocab.size - (first + 15 + 8) < 64
   end = '<|im_end|>' if kind in made.BYTE_LEVEL else '</s>'
   assert vocab.eos == vocab.pad == tokenizer.token_to_id(end)
@@ -110,11 +111,12 @@ def test_every_explanation_gives_valid_json(kind, vocab, explanation, sids):
   tokens, _ = answer.encode_answer(vocab, explanation, np.array(sids))
   value = answer.decode_answer(vocab, tokens)
   if kind != 'qwen':
-    assert value['explanation'] == answer.clean_explanation(explanation)
+    closed = answer.close_explanation(vocab, explanation, np.array(sids[0]))
+    assert value['explanation'] == closed
   got = [answer.parse_sid(text, 2) for text in value['recommendations']]
   assert got == sids
   fmt = vocab.answer_format()
-  for delimiter in (fmt.open, fmt.mid, fmt.close, fmt.eos):
+  for delimiter in (fmt.open, fmt.top, fmt.mid, fmt.close, fmt.eos):
     assert tokens.count(delimiter) == 1
   assert not set(fmt.unsafe) & set(tokens[:-1])
 
@@ -124,7 +126,6 @@ def test_every_explanation_gives_valid_json(kind, vocab, explanation, sids):
 def test_explanations_of_safe_tokens_are_valid_json(vocab, data):
   fmt = vocab.answer_format()
   safe = np.flatnonzero(~constrain.banned(fmt, vocab.size)).tolist()
-  safe.remove(fmt.mid)
   explanation = data.draw(st.lists(st.sampled_from(safe)))
   tokens = [fmt.open, *explanation, fmt.mid, fmt.sid_offset, fmt.close]
   assert json.loads(vocab.decode(tokens))['recommendations'] == ['<s_a_0>']
@@ -231,14 +232,19 @@ def test_an_exported_tokenizer_can_be_built_on(vocab, tmp_path):
   assert again.tokenizer().encode(text, add_special_tokens=False).ids == ids
 
 
-def test_directories_of_earlier_versions_and_no_export(tmp_path):
+def test_directories_of_other_versions_and_no_export(tmp_path):
   vocab = vocab_lib.Vocab.train(made.LINES, 320, levels=2, codes=4)
   vocab.save(tmp_path)
   path = pathlib.Path(tmp_path / 'vocab.json')
-  path.write_text('{"levels": 2, "codes": 4}')
   loaded = vocab_lib.Vocab.load(tmp_path)
   assert loaded.encode('Toy <s_a_0>') == vocab.encode('Toy <s_a_0>')
-  path.write_text('{"levels": 2, "codes": 4, "text": "words"}')
+  meta = files.read_json(path)
+  # Before answers named their first item, the ids behind it were others.
+  for found in (None, [x for x in meta['delimiters'] if x != ' First: ']):
+    files.write_json(path, {**meta, 'delimiters': found})
+    with pytest.raises(ValueError, match='First: .*train the run anew'):
+      vocab_lib.Vocab.load(tmp_path)
+  files.write_json(path, {**meta, 'text': 'words'})
   with pytest.raises(ValueError, match="'words' text pieces"):
     vocab_lib.Vocab.load(tmp_path)
   for use in (loaded.tokenizer, lambda: loaded.export(tmp_path)):

@@ -96,8 +96,17 @@ def test_the_latest_and_the_best_stay(tmp_path):
     # Opened anew each time: which is best must be known from the disk.
     with Checkpointer(tmp_path, policy) as checkpointer:
       metrics = None if value is None else {'nll': value, 'other': -step}
-      checkpointer.save(step, _state(0, 10), metrics=metrics)
+      checkpointer.save(step, _state(step, 10), metrics=metrics)
   assert _steps(tmp_path) == [2, 5, 6]
+  with Checkpointer(tmp_path, policy) as checkpointer:
+    assert checkpointer.ranked() == [2, 6]
+    shapes = jax.eval_shape(lambda: _state(0, 10))
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), shapes
+    )
+    state, *_ = checkpointer.restore(shapes, checkpointer.ranked())
+    assert toy.same_bits(state, _state(2, 10))
 
 
 def test_another_config_is_refused_unless_forced(tmp_path, caplog):

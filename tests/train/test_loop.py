@@ -10,6 +10,7 @@ import toy
 from toy import STEPS, Batches, Killed
 
 from gr2_jax import sharding
+from gr2_jax.train import checkpoint
 from gr2_jax.train.retention import Policy
 
 
@@ -101,15 +102,111 @@ def test_a_run_moves_to_other_meshes(tmp_path, mesh1):
       np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
-def test_the_best_checkpoint_stays_beside_the_latest(tmp_path, mesh1):
-  scores = {1: 2.0, 2: 9.0, 3: 9.0, 4: 1.0, 5: 3.0, 6: 4.0, 7: 0.0}
-  toy.fit(
-    mesh1,
-    tmp_path,
-    Batches(),
-    ckpt_every=1,
-    evaluate=lambda state: {'score': scores[int(state.step)]},
-    policy=Policy(best='score'),
-  )
-  names = [path.name for path in (tmp_path / 'checkpoints').iterdir()]
+# By step: two equal best ones early, and a fall at the end.
+SCORES = {1: 2.0, 2: 9.0, 3: 9.0, 4: 1.0, 5: 3.0, 6: 4.0, 7: 0.0}
+
+
+def _validated(mesh, directory, iterator, scores=SCORES, **options):
+  options = {
+    'ckpt_every': 1,
+    'evaluate': lambda state: {'score': scores[int(state.step)]},
+    'policy': Policy(best='score'),
+    **options,
+  }
+  return toy.fit(mesh, directory, iterator, **options)
+
+
+def _states(mesh, directory):
+  """Returns the state after every step, of a run without validation."""
+  found = {}
+
+  def keep(state):
+    found[int(state.step)] = jax.device_get(state)
+    return {}
+
+  toy.fit(mesh, directory, Batches(), ckpt_every=1, evaluate=keep)
+  return found
+
+
+def test_the_best_validated_state_is_returned(tmp_path, mesh1):
+  states = _states(mesh1, tmp_path / 'plain')
+  best = _validated(mesh1, tmp_path / 'best', Batches())
+  assert int(best.step) == 2 and toy.same_bits(best, states[2])
+  assert not toy.same_bits(best.params, states[7].params)
+  assert best.params['kernel'].sharding.mesh == mesh1
+  names = [path.name for path in (tmp_path / 'best/checkpoints').iterdir()]
   assert sorted(names) == ['2', '6', '7']
+  # Once more: nothing is left to train, and the same comes of it.
+  again = _validated(mesh1, tmp_path / 'best', None, step_fn=None)
+  assert toy.same_bits(best, again)
+
+
+@pytest.mark.parametrize(
+  ('best', 'fourth', 'want'), [('score', 9.5, 4), ('-score', 0.0, 4)]
+)
+def test_which_state_is_the_best(tmp_path, mesh1, best, fourth, want):
+  scores = {**SCORES, 4: fourth}
+  policy = Policy(best=best)
+  found = _validated(mesh1, tmp_path, Batches(), scores, policy=policy)
+  assert int(found.step) == want
+
+
+def test_without_validation_it_is_the_last_one(tmp_path, mesh1):
+  last = _validated(mesh1, tmp_path / 'no', Batches(), evaluate=None)
+  assert int(last.step) == STEPS
+  last = _validated(mesh1, tmp_path / 'off', Batches(), policy=Policy())
+  assert int(last.step) == STEPS
+
+
+@pytest.mark.parametrize('stop', range(1, STEPS))
+def test_a_killed_run_returns_the_same_best(tmp_path, mesh1, stop):
+  whole = _validated(mesh1, tmp_path / 'whole', Batches())
+  with pytest.raises(Killed):
+    _validated(mesh1, tmp_path / 'cut', Batches(stop=stop))
+  again = _validated(mesh1, tmp_path / 'cut', Batches())
+  assert toy.same_bits(whole, again)
+
+
+def test_a_run_that_ends_early_returns_its_best(tmp_path, mesh1):
+  def stop():
+    return len(toy.records(tmp_path)) == 4
+
+  first = _validated(mesh1, tmp_path, Batches(), stop=stop)
+  again = _validated(mesh1, tmp_path, None, step_fn=None, stop=stop)
+  assert int(first.step) == 2 and toy.same_bits(first, again)
+
+
+def test_a_damaged_best_is_told_of_and_the_next_one_taken(
+  tmp_path, mesh1, caplog
+):
+  states = _states(mesh1, tmp_path / 'plain')
+  _validated(mesh1, tmp_path / 'best', Batches())
+  manifest = tmp_path / 'best' / 'checkpoints' / '2' / 'state'
+  shutil.rmtree(manifest)
+  found = _validated(mesh1, tmp_path / 'best', None, step_fn=None)
+  assert toy.same_bits(found, states[6])
+  assert 'checkpoints/2 is damaged' in caplog.text
+
+
+def test_one_state_is_held_while_the_best_is_read(tmp_path, mesh1, monkeypatch):
+  alive = []
+  read = checkpoint.Checkpointer._state
+
+  def spy(self, step, body, like):
+    alive.append([x.is_deleted() for x in jax.tree.leaves(seen[-1])])
+    return read(self, step, body, like)
+
+  monkeypatch.setattr(checkpoint.Checkpointer, '_state', spy)
+  seen = []
+
+  def evaluate(state):
+    seen.append(state)
+    return {'score': SCORES[int(state.step)]}
+
+  _validated(mesh1, tmp_path, Batches(), evaluate=evaluate)
+  assert len(seen) == STEPS and len(alive) == 1 and all(alive[0])
+
+
+def test_a_metric_that_the_evaluation_lacks_is_named(tmp_path, mesh1):
+  with pytest.raises(ValueError, match=r"that of 'nll', but .* \['score'\]"):
+    _validated(mesh1, tmp_path, Batches(), policy=Policy(best='-nll'))

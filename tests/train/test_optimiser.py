@@ -146,3 +146,45 @@ def test_equals_plain_optax(mesh1):
     after,
     jax.device_get(params),
   )
+
+
+def _ranker(loss, decay, head='head'):
+  """One update of a matrix and a head; returns how far each went."""
+  params = {
+    'lm': {'kernel': np.ones((2, 2), np.float32)},
+    head: {'direct': {'tau': np.float32(1), 'weights': np.ones(2, np.float32)}},
+  }
+  tx = optimiser.make(
+    OptimiserConfig(
+      schedule='constant', lr=0.01, weight_decay=decay, clip_norm=1.0
+    )
+  )
+  opt_state = tx.init(params)
+  grads = jax.tree.map(lambda x: np.full_like(x, loss), params)
+  updates, opt_state = tx.update(grads, opt_state, params)
+  assert float(tx.rate(opt_state)) == pytest.approx(0.01)
+  return updates['lm']['kernel'], updates[head]['direct']
+
+
+def test_the_head_learns_three_times_faster():
+  """Adam's first step is the rate, whatever the size of the gradient."""
+  for slope in (0.5, -3.0):
+    kernel, head = _ranker(slope, decay=0.0)
+    sign = -np.sign(slope)
+    np.testing.assert_allclose(kernel, sign * 0.01, rtol=1e-4)
+    np.testing.assert_allclose(head['tau'], sign * 0.03, rtol=1e-4)
+    np.testing.assert_allclose(head['weights'], sign * 0.03, rtol=1e-4)
+
+
+def test_nothing_pulls_the_head_to_zero():
+  kernel, head = _ranker(0.0, decay=0.5)
+  # lr x decay x value.
+  np.testing.assert_allclose(kernel, -0.005, rtol=1e-5)
+  assert head['tau'] == 0 and not head['weights'].any()
+
+
+def test_no_other_name_is_a_head():
+  kernel, other = _ranker(0.5, decay=0.0, head='heads')
+  np.testing.assert_allclose(other['weights'], -0.01, rtol=1e-4)
+  kernel, other = _ranker(0.0, decay=0.5, head='heads')
+  np.testing.assert_allclose(other['tau'], -0.005, rtol=1e-5)

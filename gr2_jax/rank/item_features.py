@@ -1,4 +1,4 @@
-"""What items share and which follow which: the rules teacher's knowledge.
+"""What items share and which follow which; evidence and the rules read it.
 
 Features are categories, brands and title words, weighted by how rare they are;
 the order of buying is counted in what a retriever may train on. All of it is
@@ -20,6 +20,8 @@ _WEIGHTS = {CATEGORY: 1.0, BRAND: 1.0, WORD: 0.5}
 _WORD = re.compile(r'[^\W\d_]{3,}')
 # Title words that more of the items have say nothing ("the", "oz").
 _COMMON_WORD = 0.02
+# Entries of a list that differ by less of their size do so by rounding.
+_ALIKE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,16 +108,19 @@ class Order:
   before: np.ndarray
   after: np.ndarray
 
-  def information(self, history: np.ndarray, item: int) -> np.ndarray:
+  def information(
+    self, history: np.ndarray, item: int, least: float = 2.0
+  ) -> np.ndarray:
     """How much more often `item` follows than by chance.
 
     Args:
       history: earlier items, int [h].
       item: the later item.
+      least: a pair must count as much as so many neighbours, 1 or more.
 
     Returns:
-      float [h], pointwise mutual information in nats; 0 for pairs that were not
-      seen twice.
+      float [h], pointwise mutual information in nats; 0 for pairs that were
+      seen less often.
     """
     begin, end = self.counts.indptr[item : item + 2]
     seen = self.counts.indices[begin:end]
@@ -124,10 +129,10 @@ class Order:
     if len(seen):
       known = seen[place] == history
       found[known] = self.counts.data[begin:end][place[known]]
-    twice = found >= 2
+    enough = found >= least
     by_chance = self.before[history] * self.after[item]
     lift = np.ones(len(history))
-    lift[twice] = found[twice] * self.before.sum() / by_chance[twice]
+    lift[enough] = found[enough] * self.before.sum() / by_chance[enough]
     return np.log(lift)
 
 
@@ -197,22 +202,25 @@ def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
   return padded
 
 
-def standardise(scores: np.ndarray, real: np.ndarray) -> np.ndarray:
+def standardise(values: np.ndarray, real: np.ndarray) -> np.ndarray:
   """Brings each row's real entries to mean 0 and deviation 1.
 
   Args:
-    scores: float [N, K].
+    values: float [N, K].
     real: bool [N, K], which are no padding; padding is at the end.
 
   Returns:
-    float [N, K]; 0 in padding and in rows of equal scores.
+    float64 [N, K]; 0 in padding, and in rows whose deviation is no more than a
+    millionth of their largest entry: those are equal but for rounding.
   """
+  values = np.where(real, values, 0.0).astype(np.float64)
   count = np.maximum(real.sum(axis=1, keepdims=True), 1)
-  centred = np.where(real, scores - _sum(scores, real) / count, 0.0)
-  deviation = np.sqrt(_sum(centred**2, real) / count)
-  return centred / np.maximum(deviation, 1e-6)
+  centred = np.where(real, values - _sum(values) / count, 0.0)
+  deviation = np.sqrt(_sum(centred**2) / count)
+  alike = deviation <= _ALIKE * np.abs(values).max(axis=1, keepdims=True)
+  return np.where(alike, 0.0, centred / np.where(alike, 1.0, deviation))
 
 
-def _sum(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+def _sum(values: np.ndarray) -> np.ndarray:
   """Adds up rows from left to right: padding does not change the last bit."""
-  return np.cumsum(np.where(real, values, 0.0), axis=1)[:, -1:]
+  return np.cumsum(values, axis=1)[:, -1:]

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.teacher import evidence
+from gr2_jax.rank import item_features
 
 ITEMS = [
   dataset_lib.Item('a', 'Star Wars of 1977', ('Film', 'Space'), 'Fox'),
@@ -16,7 +16,7 @@ ITEMS = [
 
 
 def test_features_are_what_at_least_two_items_share():
-  found = evidence.features(ITEMS)
+  found = item_features.features(ITEMS)
   # 'Film' is everywhere and says nothing; 'Drama' and 'WB' belong to one item.
   names = set(zip(found.kinds, found.names, strict=True))
   assert names == {('category', 'Space'), ('brand', 'Fox'), ('word', 'Star')}
@@ -29,7 +29,7 @@ def test_features_are_what_at_least_two_items_share():
 
 
 def test_rows_have_length_one_or_zero():
-  matrix = evidence.features(ITEMS).matrix
+  matrix = item_features.features(ITEMS).matrix
   # float32 sums of three squares: a few units in the last place.
   np.testing.assert_allclose(
     (matrix.toarray() ** 2).sum(axis=1), [1, 1, 1, 0], atol=1e-6
@@ -38,7 +38,7 @@ def test_rows_have_length_one_or_zero():
 
 def test_order_by_hand():
   sequences = [np.array([0, 1, 2]), np.array([0, 1]), np.array([3])]
-  order = evidence.order(sequences, 4, window=2)
+  order = item_features.order(sequences, 4, window=2)
   expected = np.zeros((4, 4))
   expected[0, 1] = 2
   expected[1, 2] = 1
@@ -54,7 +54,7 @@ def test_order_by_hand():
 
 def test_information_by_hand():
   sequences = [np.array([0, 1, 2]), np.array([0, 1]), np.array([3])]
-  order = evidence.order(sequences, 4, window=2)
+  order = item_features.order(sequences, 4, window=2)
   # Item 1 follows item 0 twice where chance gives 2.5 * 2 / 3.5; the pair
   # (1, 2) was not seen twice; nothing comes before item 0.
   np.testing.assert_allclose(
@@ -63,11 +63,18 @@ def test_information_by_hand():
     rtol=1e-6,
   )
   np.testing.assert_array_equal(order.information(np.array([1]), 2), [0])
+  # Less than that is enough, or too little.
+  np.testing.assert_allclose(
+    order.information(np.array([1, 0]), 2, least=1),
+    [np.log(1 / (1 * 1.5 / 3.5)), 0],
+    rtol=1e-6,
+  )
+  np.testing.assert_array_equal(order.information(np.array([0]), 1, 2.5), [0])
   np.testing.assert_array_equal(order.information(np.array([1, 2]), 0), [0, 0])
 
 
 def test_an_empty_history_of_sales_is_no_error():
-  order = evidence.order([np.array([1])], 3, window=3)
+  order = item_features.order([np.array([1])], 3, window=3)
   assert order.counts.nnz == 0
   np.testing.assert_array_equal(order.information(np.array([0, 1]), 2), [0, 0])
 
@@ -77,7 +84,7 @@ def test_gather_is_the_dense_product():
   profiles = rng.random((5, 7)) * (rng.random((5, 7)) < 0.5)
   items = rng.random((6, 7)) * (rng.random((6, 7)) < 0.5)
   candidates = rng.integers(0, 6, (5, 3))
-  scores = evidence.gather(
+  scores = item_features.gather(
     scipy.sparse.csr_matrix(profiles),
     scipy.sparse.csr_matrix(items),
     candidates,
@@ -89,7 +96,7 @@ def test_gather_is_the_dense_product():
 def test_rows_are_standardised_without_their_padding():
   scores = np.array([[1, 2, 6, 9], [4, 4, 9, 9]], np.float32)
   real = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
-  found = evidence.standardise(scores, real)
+  found = item_features.standardise(scores, real)
   # Mean 3, variance (4 + 1 + 9) / 3.
   expected = np.array([-2, -1, 3, 0]) / np.sqrt(14 / 3)
   # float32 sums of three squares: a few units in the last place.
@@ -100,12 +107,12 @@ def test_rows_are_standardised_without_their_padding():
   row = rng.random((1, 9), np.float32)
   wide = np.pad(row, ((0, 0), (0, 30)), constant_values=-1)
   short, long = (
-    evidence.standardise(x, np.arange(x.shape[1])[None] < 9)
+    item_features.standardise(x, np.arange(x.shape[1])[None] < 9)
     for x in (row, wide)
   )
   np.testing.assert_array_equal(short, long[:, :9])
 
 
 def test_pad():
-  padded = evidence.pad([np.array([3, 4]), np.array([], int)])
+  padded = item_features.pad([np.array([3, 4]), np.array([], int)])
   np.testing.assert_array_equal(padded, [[3, 4], [-1, -1]])

@@ -1,0 +1,241 @@
+"""Columns of evidence: numbers that speak for the candidates of a list.
+
+evidence = Evidence(dataset, splits, EvidenceConfig())
+features = evidence.columns(histories, candidates, scores)  # [N, K, F]
+
+Which columns there are is our choice. Rankers weigh them, `rank.linear` alone,
+the rules teacher by fixed weights. Nothing of a user behind `train_end` counts.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import splits as splits_lib
+from gr2_jax.rank import item_features, popularity, sasrec_lists
+
+NAMES = ('score', 'log_rank', 'popularity', 'content', 'follow')
+SASREC = 'sasrec'
+
+# Lists whose products with the catalogue are in memory at a time.
+_CHUNK = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceConfig:
+  """How a history counts in the columns 'content' and 'follow'; our choice.
+
+  Attributes:
+    recency: weight of a history item over that of the next younger one.
+    window: how far apart two items may stand to count as following.
+    history_items: how many of the last items count; beyond 20 they weigh less
+      than a hundredth of the youngest.
+  """
+
+  recency: float = 0.8
+  window: int = 3
+  history_items: int = 20
+
+  def __post_init__(self):
+    if not 0 < self.recency <= 1:
+      raise ValueError(f'recency is {self.recency}; it must lie in (0, 1].')
+    for name in ('window', 'history_items'):
+      if getattr(self, name) < 1:
+        raise ValueError(f'{name} is {getattr(self, name)}; give 1 or more.')
+
+
+class Evidence:
+  """What training knows of a catalogue of I items, as columns of lists.
+
+  Attributes:
+    names: of the columns, F of them: `NAMES`, 'sasrec' where a model is given,
+      then the user's.
+    features: what the items share.
+    order: which item comes after which.
+  """
+
+  def __init__(
+    self,
+    dataset: dataset_lib.Dataset,
+    splits: splits_lib.Splits,
+    cfg: EvidenceConfig,
+    sasrec: sasrec_lists.Model | None = None,
+    extra_names: Sequence[str] = (),
+  ):
+    """Counts in the training part, `sequence(u)[:train_end[u]]`.
+
+    Args:
+      dataset: items and sequences.
+      splits: says how much of each sequence counts; nothing of a user whose
+        `train_end` is 0.
+      cfg: how histories count.
+      sasrec: gives a column where there is one; trained on nothing else.
+      extra_names: of E columns that lists bring (`dataset.slate_columns`).
+
+    Raises:
+      ValueError: a name that stands twice, or is one of ours.
+    """
+    given = (*NAMES, SASREC, *extra_names)
+    twice = sorted({name for name in given if given.count(name) > 1})
+    if twice:
+      raise ValueError(
+        f'The columns {twice} stand twice among {given}; rename your own.'
+      )
+    self.names = (
+      *NAMES,
+      *([SASREC] if sasrec is not None else []),
+      *extra_names,
+    )
+    self.features = item_features.features(dataset.items)
+    self.order = item_features.order(
+      [dataset.sequence(u)[:end] for u, end in enumerate(splits.train_end)],
+      dataset.num_items,
+      cfg.window,
+    )
+    counts = popularity.train(dataset, splits).counts
+    self._popularity = np.log1p(counts)
+    self._cfg = cfg
+    self._sasrec = sasrec
+    self._extra = len(extra_names)
+
+  def columns(
+    self,
+    histories: Sequence[np.ndarray],
+    candidates: np.ndarray,
+    scores: np.ndarray,
+    extra: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Computes the columns of N lists.
+
+    'score' is the retriever's; 'log_rank' -log(1 + place); 'popularity' log(1 +
+    count); 'content' what is shared with the history; 'follow' how often it
+    comes after the history's items; 'sasrec' the logit (0 for an empty
+    history). The user's stand behind them.
+
+    Args:
+      histories: item indices of each user, oldest first; may be empty.
+      candidates: int [N, K], item indices in their incoming order, -1 at the
+        end of shorter lists.
+      scores: float [N, K], the retriever's; not read in padding.
+      extra: float [N, K, E], what the lists bring; not read in padding.
+
+    Returns:
+      float32 [N, K, F], each column with mean 0 and deviation 1 over the real
+      entries of its list; 0 in padding and where all are equal.
+
+    Raises:
+      ValueError: shapes that do not fit, an item that the catalogue lacks, or a
+        number that is not finite.
+    """
+    candidates = np.asarray(candidates)
+    if extra is None:
+      extra = np.zeros((*candidates.shape, 0), np.float32)
+    real = candidates >= 0
+    self._check(histories, candidates, scores, extra)
+    content, follow = self._from_history(histories, candidates)
+    place = np.arange(candidates.shape[1])
+    raw = [
+      np.asarray(scores),
+      np.broadcast_to(-np.log1p(place), candidates.shape),
+      self._popularity[candidates],  # Padding's are not read.
+      content,
+      follow,
+    ]
+    if self._sasrec is not None:
+      raw.append(self._logits(histories, candidates))
+    raw += list(np.moveaxis(np.asarray(extra), -1, 0))
+    found = np.empty((*candidates.shape, len(raw)), np.float32)
+    for index, column in enumerate(raw):
+      found[..., index] = item_features.standardise(column, real)
+    return found
+
+  def _check(
+    self,
+    histories: Sequence,
+    candidates: np.ndarray,
+    scores: np.ndarray,
+    extra: np.ndarray,
+  ) -> None:
+    real = candidates >= 0
+    shapes = np.shape(scores), np.shape(extra)
+    expected = real.shape, (*real.shape, self._extra)
+    if real.ndim != 2 or len(histories) != len(real) or shapes != expected:
+      raise ValueError(
+        f'{len(histories)} histories, candidates {real.shape}, scores '
+        f'{shapes[0]} and own columns {shapes[1]} do not fit: for lists [N, K] '
+        f'give N histories, scores [N, K] and the columns '
+        f'{self.names[len(self.names) - self._extra :]} as [N, K, '
+        f'{self._extra}].'
+      )
+    if (real[:, 1:] & ~real[:, :-1]).any():
+      raise ValueError('Candidates stand behind padding; -1 goes to the end.')
+    if candidates.max(initial=-1) >= len(self._popularity):
+      raise ValueError(
+        f"Candidate {candidates.max()} is none of the catalogue's "
+        f'{len(self._popularity)} items.'
+      )
+    own = self.names[len(self.names) - self._extra :]
+    named = [('score', np.asarray(scores))]
+    named += zip(own, np.moveaxis(np.asarray(extra), -1, 0), strict=True)
+    for name, values in named:
+      bad = real & ~np.isfinite(values)
+      if bad.any():
+        row, place = np.argwhere(bad)[0]
+        raise ValueError(
+          f'Column {name!r} is {values[row, place]} for place {place} of list '
+          f'{row}; give finite numbers.'
+        )
+
+  def _from_history(
+    self, histories: Sequence[np.ndarray], candidates: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns 'content' and 'follow', float32 [N, K]; garbage in padding."""
+    content = np.zeros(candidates.shape, np.float32)
+    follow = np.zeros(candidates.shape, np.float32)
+    known = np.maximum(candidates, 0)
+    for start in range(0, len(known), _CHUNK):
+      chunk = slice(start, start + _CHUNK)
+      profile = self._profile(histories[chunk])
+      content[chunk] = item_features.gather(
+        scipy.sparse.csr_matrix(profile @ self.features.matrix),
+        self.features.matrix,
+        known[chunk],
+      )
+      after = scipy.sparse.csr_matrix(profile @ self.order.matrix)
+      rows = np.repeat(np.arange(after.shape[0]), known.shape[1])
+      found = np.asarray(after[rows, known[chunk].ravel()])
+      follow[chunk] = found.reshape(-1, known.shape[1])
+    return content, follow
+
+  def _profile(
+    self, histories: Sequence[np.ndarray]
+  ) -> scipy.sparse.csr_matrix:
+    """Recency weights of the last history items, [n, I]."""
+    recent = item_features.pad(
+      [history[-self._cfg.history_items :] for history in histories]
+    )
+    real = recent >= 0
+    age = real.sum(axis=1, keepdims=True) - 1 - np.arange(recent.shape[1])
+    rows, columns = np.nonzero(real)
+    weights = self._cfg.recency ** age[rows, columns]
+    return scipy.sparse.csr_matrix(
+      (weights.astype(np.float32), (rows, recent[rows, columns])),
+      shape=(len(recent), self.features.matrix.shape[0]),
+    )
+
+  def _logits(
+    self, histories: Sequence[np.ndarray], candidates: np.ndarray
+  ) -> np.ndarray:
+    """SASRec's logits, [N, K]; 0 where there is no history to go on from."""
+    logits = np.zeros(candidates.shape, np.float32)
+    rows = np.flatnonzero([len(history) for history in histories])
+    if len(rows):
+      logits[rows] = sasrec_lists.scores(
+        self._sasrec,
+        [histories[row] for row in rows],
+        np.maximum(candidates[rows], 0),
+      )
+    return logits

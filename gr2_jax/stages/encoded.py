@@ -1,0 +1,121 @@
+"""Histories that a ranker read once, and any number of candidates scored.
+
+users = reranker.encode(histories)
+users.score(candidates)      # as often as lists come in
+
+The direct prompt holds the history alone, so what was read of it serves every
+list of its user.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gr2_jax import sharding
+from gr2_jax.lm import config as lm_config
+from gr2_jax.rank import heads, utilities
+from gr2_jax.stages import artifacts
+from gr2_jax.text import prompts
+
+# Prompts are padded to a multiple of this: one compilation for similar inputs.
+_BUCKET = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """N histories, as keys and values.
+
+  Attributes:
+    config: shape of the model.
+    params: {'lm', 'head'} on `mesh`.
+    mesh: the mesh.
+    store: the run's artifacts.
+    histories: N arrays of item indices, oldest first.
+    read: of the prompts, filled up to fit the mesh.
+    columns: (histories, candidates int32 [N, K], features, scores) -> evidence
+      columns float32 [N, K, F].
+  """
+
+  config: lm_config.LMConfig
+  params: Any
+  mesh: jax.sharding.Mesh
+  store: artifacts.Artifacts
+  histories: Sequence[np.ndarray]
+  read: utilities.Read
+  columns: Callable[..., np.ndarray]
+
+  def score(
+    self,
+    candidates: Sequence[np.ndarray],
+    features: Sequence[np.ndarray] | None = None,
+    scores: Sequence[np.ndarray | None] | None = None,
+  ) -> list[np.ndarray]:
+    """Computes the utilities of candidates; sorted, they are the ranking.
+
+    Args:
+      candidates: item indices, one list a history, of 1 or more.
+      features: float32 [k, E] of each list, as in `Ranker.rank`.
+      scores: float32 [k] of each list, as in `Ranker.rank`.
+
+    Returns:
+      float32 [k] of each list.
+
+    Raises:
+      ValueError: another number of lists than of histories, or an empty list.
+    """
+    if len(candidates) != len(self.histories):
+      raise ValueError(
+        f'{len(candidates)} lists for {len(self.histories)} histories; give '
+        'one list a history.'
+      )
+    longest = max(map(len, candidates))
+    if not min(map(len, candidates)):
+      raise ValueError('A list has no candidate; give one or more.')
+    width = 1 << (longest - 1).bit_length()
+    padded = np.full((len(candidates), width), -1, np.int32)
+    for row, items in zip(padded, candidates, strict=True):
+      row[: len(items)] = items
+    columns = self.columns(self.histories, padded, features, scores)
+    missing = len(self.read.valid) - len(padded)
+    sids = self.store.sids[np.maximum(padded, 0)].astype(np.int32)
+    fill = lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+    sids, columns = sharding.shard_batch(
+      self.mesh, (fill(sids), fill(columns.astype(np.float32)))
+    )
+    with sharding.use(self.mesh, sharding.DECODE_RULES):
+      logps = utilities.logps_after(
+        self.config,
+        self.store.vocab.answer_format(),
+        self.params['lm'],
+        self.read,
+        sids,
+      )
+      values = heads.utilities(self.params['head'], heads.FULL, logps, columns)
+    values = sharding.fetch(self.mesh, values)
+    return [
+      row[: len(items)] for row, items in zip(values, candidates, strict=False)
+    ]
+
+
+def encode(
+  config: lm_config.LMConfig,
+  params: Any,
+  mesh: jax.sharding.Mesh,
+  store: artifacts.Artifacts,
+  histories: Sequence[np.ndarray],
+  columns: Callable[..., np.ndarray],
+) -> Encoded:
+  """Reads the direct prompts of histories; see `Encoded` for the arguments."""
+  written = [store.prompter.retrieval(history) for history in histories]
+  width = -(-max(map(len, written)) // _BUCKET) * _BUCKET
+  tokens, valid = prompts.batch(written, width, store.vocab.pad)
+  parts = sharding.batch_parts(mesh)
+  missing = -len(tokens) % parts
+  fill = lambda x: np.pad(x, [(0, missing), (0, 0)])
+  batch = sharding.shard_batch(mesh, (fill(tokens), fill(valid)))
+  with sharding.use(mesh, sharding.DECODE_RULES):
+    read = utilities.read(config, params['lm'], *batch)
+  return Encoded(config, params, mesh, store, histories, read, columns)

@@ -1,0 +1,258 @@
+"""Mid-training itself, of the stage and of the folds of `stages/folds.py`."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from gr2_jax import config as config_lib
+from gr2_jax import sharding
+from gr2_jax.data import pipeline
+from gr2_jax.data import splits as splits_lib
+from gr2_jax.lm import config as lm_config
+from gr2_jax.lm import decoder
+from gr2_jax.stages import artifacts, pretrained, training
+from gr2_jax.stages import phase as phase_lib
+from gr2_jax.text import prompts, tasks
+from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.train import optimiser, writers
+from gr2_jax.train.retention import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class MidtrainConfig:
+  """What mid-training does beside the phases' own numbers.
+
+  Attributes:
+    weights: share of each task in the examples drawn; 0 leaves it out. About
+      two thirds next item and a quarter persona in industry [N].
+    new_rows: the phase that trains the added rows only; 0 steps skip it. It
+      serves pretrained models, whose other rows know something already [N].
+    all: the phase that trains everything.
+    tasks: fields of `tasks.TaskConfig` beside `prompt` and `length`.
+    eval_examples: examples a task for the perplexities of the summary.
+  """
+
+  weights: Mapping[str, float]
+  new_rows: Mapping
+  all: Mapping
+  tasks: Mapping
+  eval_examples: int = 256
+
+
+def start(
+  config: ml_collections.ConfigDict,
+  sids: tuple[int, int],
+  mesh: jax.sharding.Mesh,
+  seed: int,
+  find_vocab: Callable[[], vocab_lib.Vocab],
+) -> tuple[lm_config.LMConfig, Any, vocab_lib.Vocab]:
+  """Makes what mid-training starts from.
+
+  Args:
+    config: of the run.
+    sids: levels of the semantic IDs, and codes a level.
+    mesh: the mesh.
+    seed: of the random weights.
+    find_vocab: gives the vocabulary of a model from scratch.
+
+  Returns:
+    (shape, parameters for training, vocabulary).
+  """
+  if pretrained.source(config):
+    return pretrained.load(config, *sids, mesh, seed)
+  vocab = find_vocab()
+  shape = lm_config.LMConfig(
+    vocab_size=vocab.size, **config_lib.to_dict(config.lm)
+  )
+  key = jax.random.key(seed)
+  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, key)
+  return shape, params, vocab
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """One mid-training: that of the stage, or that of a fold of users.
+
+  Attributes:
+    config: of the run.
+    store: what earlier stages wrote; its vocabulary need not be there yet.
+    vocab: the vocabulary.
+    splits: say what is trained on, and what the loss is validated on.
+    directory: gets what training leaves behind.
+    mesh: the mesh.
+    seed: of the data order.
+    desc: what the progress bars say.
+    policy: what the checkpoints must agree with.
+    tracking: how training is watched.
+    share: of the steps that the config asks for.
+  """
+
+  config: ml_collections.ConfigDict
+  store: artifacts.Artifacts
+  vocab: vocab_lib.Vocab
+  splits: splits_lib.Splits
+  directory: pathlib.Path
+  mesh: jax.sharding.Mesh
+  seed: int
+  desc: str
+  policy: Policy
+  tracking: writers.Tracking
+  share: float = 1.0
+
+  @functools.cached_property
+  def cfg(self) -> MidtrainConfig:
+    """The settings of mid-training."""
+    return config_lib.build(MidtrainConfig, self.config.midtrain)
+
+  @functools.cached_property
+  def first(self) -> phase_lib.TrainConfig:
+    """The phase that trains new rows only; 0 steps skip it."""
+    return self._phase(self.cfg.new_rows)
+
+  @functools.cached_property
+  def phase(self) -> phase_lib.TrainConfig:
+    """The phase that trains everything."""
+    return self._phase(self.cfg.all)
+
+  @functools.cached_property
+  def held_out(self) -> tasks.Examples:
+    """What the loss is validated on."""
+    return _held_out(
+      self.store, self.splits, self.vocab, self.cfg.eval_examples
+    )
+
+  @functools.cached_property
+  def sources(self) -> dict[str, tasks.Examples]:
+    """Examples of the tasks that have a weight."""
+    made = _sources(
+      self.config, self.cfg, self.store, self.splits, self.vocab,
+      self.phase.length,
+    )  # fmt: skip
+    return {name: made[name] for name in self._weights}
+
+  @property
+  def _weights(self) -> dict[str, float]:
+    return {name: w for name, w in self.cfg.weights.items() if w > 0}
+
+  def _phase(self, section: Mapping) -> phase_lib.TrainConfig:
+    cfg = config_lib.build(phase_lib.TrainConfig, section)
+    if not cfg.steps:
+      return cfg
+    steps = max(1, round(self.share * cfg.steps))
+    return dataclasses.replace(cfg, steps=steps)
+
+  def run(self, shape: lm_config.LMConfig, params: Any) -> Any:
+    """Trains, from where it was cut off if it was.
+
+    Args:
+      shape: of the model.
+      params: what to start from.
+
+    Returns:
+      The parameters after the last step.
+    """
+    watched = {'policy': self.policy, 'tracking': self.tracking}
+    if self.first.steps:
+      params = training.train(
+        self.first,
+        shape,
+        params,
+        self.sources,
+        self._weights,
+        self.directory / 'new_rows',
+        self.mesh,
+        self.seed + 1,
+        f'{self.desc}, new rows',
+        trainable=optimiser.new_rows(self.vocab.text_size),
+        **watched,
+      )
+
+    def evaluate(state) -> dict:
+      return {'valid_nll': self.nll(shape, state.params, self.held_out)}
+
+    return training.train(
+      self.phase,
+      shape,
+      params,
+      self.sources,
+      self._weights,
+      self.directory,
+      self.mesh,
+      self.seed + 2,
+      self.desc,
+      trainable=pretrained.trainable(shape, self.vocab),
+      evaluate=evaluate,
+      **watched,
+    )
+
+  def nll(
+    self, shape: lm_config.LMConfig, params: Any, source: pipeline.Source
+  ) -> float:
+    """Returns the mean loss of a source's scored tokens, nats a token."""
+    return training.mean_nll(shape, params, source, self.phase, self.mesh)
+
+
+def _held_out(
+  store: artifacts.Artifacts,
+  splits: splits_lib.Splits,
+  vocab: vocab_lib.Vocab,
+  limit: int,
+) -> tasks.Examples:
+  """Next-item examples whose one scored item is a validation target."""
+  user, position = splits.examples['valid']
+  rows = np.random.default_rng(0).permutation(len(user))[:limit]
+
+  def make(index: int) -> dict:
+    u, p = int(user[rows[index]]), int(position[rows[index]])
+    prompt = store.prompter.retrieval(store.history(u, p))
+    target = vocab.sid_tokens(store.sids[store.dataset.sequence(u)[p]])
+    tokens = np.array([*prompt, *target], np.int32)
+    weights = np.zeros(len(tokens), np.float32)
+    weights[len(prompt) :] = 1
+    return {'tokens': tokens, 'weights': weights}
+
+  return tasks.Examples('held_out', len(rows), make)
+
+
+def next_items(
+  config: ml_collections.ConfigDict, store: artifacts.Artifacts, length: int
+) -> tasks.Examples:
+  """Makes mid-training's next-item examples once more: what SFT replays.
+
+  Args:
+    config: of the run.
+    store: what earlier stages wrote.
+    length: tokens of a row.
+  """
+  cfg = config_lib.build(MidtrainConfig, config.midtrain)
+  given = config, cfg, store, store.splits, store.vocab, length
+  return _sources(*given)['next_item']
+
+
+def _sources(
+  config: ml_collections.ConfigDict,
+  cfg: MidtrainConfig,
+  store: artifacts.Artifacts,
+  splits: splits_lib.Splits,
+  vocab: vocab_lib.Vocab,
+  length: int,
+) -> dict[str, tasks.Examples]:
+  """Makes the tasks, whether they have a weight or not."""
+  task_config = tasks.TaskConfig(
+    prompt=config_lib.build(prompts.PromptConfig, config.text.prompt),
+    length=length,
+    **cfg.tasks,
+  )
+  made = tasks.make(store.dataset, splits, store.sids, vocab, task_config)
+  unknown = sorted(set(cfg.weights) - set(made))
+  if unknown:
+    raise ValueError(
+      f'midtrain.weights names {unknown}; the tasks are {sorted(made)}.'
+    )
+  return made

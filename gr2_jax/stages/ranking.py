@@ -1,0 +1,231 @@
+"""What a ranker is asked, how it answers, and what it answers."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import ml_collections
+import numpy as np
+
+from gr2_jax import sharding
+from gr2_jax.rl.rollout import Lists
+from gr2_jax.stages import artifacts
+from gr2_jax.teacher import citations
+from gr2_jax.text import prompts
+
+# Prompts are padded to a multiple of this: one compilation for similar inputs.
+_BUCKET = 32
+
+# How a ranker answers: with an explanation, without, or by the paper's list,
+# token by token. A model without utilities answers by lists only.
+EXPLAINED, DIRECT, LIST = 'explained', 'direct', 'list'
+MODES = (EXPLAINED, DIRECT, LIST)
+
+
+# `answer.ranking`, of a whole run.
+LIKELIHOOD = 'likelihood'
+
+
+def is_by_list(config: ml_collections.ConfigDict) -> bool:
+  """Says whether a run ranks by the paper's lists, and not by utilities.
+
+  Args:
+    config: of the run.
+
+  Raises:
+    ValueError: `answer.ranking` is neither.
+  """
+  asked = config.answer.ranking
+  if asked not in (LIKELIHOOD, LIST):
+    raise ValueError(
+      f"answer.ranking = {asked!r}: choose '{LIKELIHOOD}' or '{LIST}'."
+    )
+  return asked == LIST
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerConfig:
+  """How answers are decoded: the fields of the same names in `config.rl`.
+
+  Attributes:
+    max_new_tokens: the longest answer.
+    explanation_tokens: budget of the explanation where `constrain` holds.
+    constrain: whether the list can only be a permutation of the candidates.
+  """
+
+  max_new_tokens: int
+  explanation_tokens: int
+  constrain: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+  """One re-ranked list.
+
+  Attributes:
+    order: int32 [k], item indices, best first; the incoming order if the answer
+      is not valid.
+    explanation: what the model wrote before the list.
+    explanation_titles: the same with titles in place of semantic IDs.
+    valid: whether the answer is a permutation of the candidates.
+    tokens: length of the answer; 0 where nothing was decoded.
+    prompt_tokens: length of the prompt.
+    utilities: float32 [k], of the candidates as given; None of a list that was
+      written token by token.
+    alone: int32 [k], the order by likelihood and incoming order alone; None as
+      above.
+  """
+
+  order: np.ndarray
+  explanation: str
+  explanation_titles: str
+  valid: bool
+  tokens: int
+  prompt_tokens: int
+  utilities: np.ndarray | None = None
+  alone: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """N lists with their prompts.
+
+  Attributes:
+    written: N prompts.
+    citable: int32 [N, M], -1 pads.
+    padded: int32 [N, K], the candidates, -1 pads.
+    columns: float32 [N, K, F].
+    direct: N direct prompts beside explained ones, or None.
+  """
+
+  written: list[list[int]]
+  citable: np.ndarray
+  padded: np.ndarray
+  columns: np.ndarray
+  direct: list[list[int]] | None = None
+
+  def __len__(self) -> int:
+    """Returns the number of lists N."""
+    return len(self.written)
+
+  def batch(
+    self,
+    rows: Sequence[int],
+    size: int,
+    store: artifacts.Artifacts,
+    mesh: jax.sharding.Mesh,
+  ) -> Lists:
+    """Puts lists on the mesh, filled up with empty ones.
+
+    Args:
+      rows: which lists.
+      size: lists of the batch; the mesh splits it.
+      store: gives the semantic IDs.
+      mesh: the mesh.
+    """
+    padded, citable = self.padded[rows], self.citable[rows]
+
+    def gather(written: list[list[int]] | None) -> tuple:
+      chosen = [written[row] for row in rows] if written else [[] for _ in rows]
+      width = -(-max(map(len, chosen)) // _BUCKET) * _BUCKET
+      return prompts.batch(chosen, width, store.vocab.pad)
+
+    tokens, valid = gather(self.written)
+    history, history_valid = gather(self.direct)
+    sids = lambda items: store.sids[np.maximum(items, 0)].astype(np.int32)
+    zeros = np.zeros(len(rows), np.int32)
+    lists = Lists(
+      prompt=tokens,
+      prompt_valid=valid,
+      candidate_sids=sids(padded),
+      candidate_mask=padded >= 0,
+      citable_sids=sids(citable),
+      citable_mask=citable >= 0,
+      target=zeros,
+      grades=np.zeros_like(padded),
+      row=zeros,
+      features=self.columns[rows].astype(np.float32),
+      history=history,
+      history_valid=history_valid,
+    )
+    missing = size - len(rows)
+    fill = lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+    return sharding.shard_batch(mesh, jax.tree.map(fill, lists))
+
+
+def check(
+  candidates: Sequence[np.ndarray],
+  longest: int | None,
+  **each: Sequence | None,
+) -> None:
+  """Refuses lists that cannot be ranked.
+
+  Args:
+    candidates: N lists.
+    longest: most candidates of a list; None where prompts show none.
+    **each: by name, what there is one of a list, or None.
+
+  Raises:
+    ValueError: another number of something than of lists, or a list that is too
+      short or too long.
+  """
+  for name, given in each.items():
+    if given is not None and len(given) != len(candidates):
+      raise ValueError(
+        f'{len(given)} {name} for {len(candidates)} lists; give one a list.'
+      )
+  for number, items in enumerate(candidates):
+    if len(items) < 2 or longest is not None and len(items) > longest:
+      raise ValueError(
+        f'List {number} has {len(items)} candidates; the model was trained '
+        f'for 2 to {longest or "any number"} (text.prompt.max_candidates).'
+      )
+
+
+def read(
+  store: artifacts.Artifacts,
+  items: np.ndarray,
+  found: Mapping[str, np.ndarray],
+  prompt_tokens: int,
+) -> Ranking:
+  """Reads what was decoded for one list.
+
+  Args:
+    store: gives vocabulary and titles.
+    items: int [k], the candidates in their incoming order.
+    found: of `decoding`, one row.
+    prompt_tokens: length of the prompt.
+
+  Returns:
+    The ranking.
+  """
+  items, count = np.asarray(items, np.int32), len(items)
+  sound = bool(found.get('valid', True))
+  order = items
+  if sound:
+    order = items[np.argsort(found['places'][:count], kind='stable')]
+  text = []
+  if 'tokens' in found:
+    text = found['tokens'][found['mask']].tolist()
+  explanation = _explanation(store, text)
+  values = alone = None
+  if 'utilities' in found:
+    values = found['utilities'][:count]
+    alone = items[np.argsort(-found['alone'][:count], kind='stable')]
+  return Ranking(
+    order,
+    explanation,
+    citations.with_titles(explanation, store.titles(explanation)),
+    sound,
+    len(text),
+    prompt_tokens,
+    values,
+    alone,
+  )
+
+
+def _explanation(store: artifacts.Artifacts, text: list[int]) -> str:
+  fmt = store.vocab.answer_format()
+  end = text.index(fmt.mid) if fmt.mid in text else len(text)
+  start = 1 if text[:1] == [fmt.open] else 0
+  return store.vocab.decode(text[start:end]).strip()

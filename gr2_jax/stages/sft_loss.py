@@ -1,0 +1,163 @@
+"""The loss of listwise SFT, one update for three kinds of rows.
+
+    L = - sum over lists   log softmax(u)[true item], for each head
+        - sum over explanations  lambda_r log P(words) + log P(true | words)
+        - replay sum over text rows       log P(tokens)
+
+divided by the number of lists. Behind words the choice is that of the
+likelihood alone, among the candidates: words of a teacher give the true item
+away, and the head would learn too much trust in them. Listwise likelihood in
+place of the list's tokens is our choice; replay keeps what mid-training taught.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gr2_jax.lm import logps as logps_lib
+from gr2_jax.lm import tables
+from gr2_jax.lm.config import LMConfig
+from gr2_jax.rank import heads, utilities
+from gr2_jax.rl.rollout import Lists
+from gr2_jax.stages import training
+from gr2_jax.text.answer import AnswerFormat
+
+DIRECT, EXPLAINED, TEXT = 'direct', 'explained', 'text'
+
+
+@flax.struct.dataclass
+class Explained:
+  """Lists with the words of an explanation.
+
+  Attributes:
+    lists: with explained prompts.
+    words: int32 [Q, S], `open`, words and `top`, right-padded.
+    written: bool [Q, S], their tokens.
+  """
+
+  lists: Lists
+  words: jax.Array
+  written: jax.Array
+
+
+def make(
+  model: LMConfig,
+  fmt: AnswerFormat,
+  names: Sequence[str],
+  lambda_r: float,
+  replay: float,
+) -> Callable[[Any, Any], tuple]:
+  """Returns the loss as a function of parameters and batch.
+
+  Args:
+    model: shape of the LM.
+    fmt: the answer format.
+    names: tasks of the text rows, in the order of their `task`.
+    lambda_r: weight of a word.
+    replay: weight of a text token.
+
+  Returns:
+    `({'lm', 'head'}, {DIRECT: Lists, EXPLAINED: Explained, TEXT: packed rows})
+    -> (loss sum, number of lists, metrics)`; a batch may lack any of the three
+    but not both kinds of lists.
+  """
+  text_loss = training.named_loss(model, list(names))
+
+  def loss(params: Any, batch: Any) -> tuple:
+    total, count, metrics = jnp.float32(0), jnp.float32(0), {}
+    dropout = _keys(batch)
+    if DIRECT in batch:
+      lists = batch[DIRECT]
+      logps = utilities.sid_logps(
+        model,
+        fmt,
+        params['lm'],
+        lists.prompt,
+        lists.prompt_valid,
+        lists.candidate_sids,
+        dropout[0],
+      )
+      total, count, metrics = _choice(params['head'], logps, lists)
+    if EXPLAINED in batch:
+      logps, nll, pairs = _words(
+        model, fmt, params['lm'], batch[EXPLAINED], dropout[1]
+      )
+      lists = batch[EXPLAINED].lists
+      number = jnp.float32(len(logps))
+      chosen = utilities.listwise_nll(
+        logps, lists.candidate_mask, lists.grades
+      ).sum()
+      total += chosen + lambda_r * nll
+      count += number
+      metrics |= pairs | {'nll_explained': (chosen, number)}
+    if TEXT in batch:
+      nll, _, pairs = text_loss(params['lm'], batch[TEXT])
+      total += replay * nll
+      metrics |= pairs
+    return total, count, metrics
+
+  return loss
+
+
+def _keys(batch: Any) -> tuple:
+  """Returns keys of what is dropped in the two kinds of lists, or None.
+
+  They come from the text rows' seeds (`data.seeded`), which are there where
+  training drops activations.
+  """
+  if 'seed' not in batch.get(TEXT, {}):
+    return None, None
+  return tuple(jax.random.split(jax.random.key(batch[TEXT]['seed'][0])))
+
+
+def _choice(
+  head: Any, logps: jax.Array, lists: Lists
+) -> tuple[jax.Array, jax.Array, dict]:
+  """Returns the loss of both heads, the number of lists, and metrics."""
+  total, metrics = jnp.float32(0), {}
+  count = jnp.float32(len(logps))
+  for name in heads.HEADS:
+    values = heads.utilities(head, name, logps, lists.features)
+    nll = utilities.listwise_nll(
+      values, lists.candidate_mask, lists.grades
+    ).sum()
+    metrics[f'nll_direct_{name}'] = (nll, count)
+    total += nll
+  return total, count, metrics
+
+
+def _words(
+  model: LMConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  batch: Explained,
+  dropout: jax.Array | None,
+) -> tuple[jax.Array, jax.Array, dict]:
+  """Returns log P of the candidates [Q, K], NLL of all words, metrics."""
+  lists = batch.lists
+  states, logps = utilities.explained_logps(
+    model,
+    fmt,
+    params,
+    lists.prompt,
+    lists.prompt_valid,
+    batch.words[:, None],
+    batch.written[:, None],
+    lists.candidate_sids,
+    dropout,
+  )
+  table = tables.output(model, params)
+  scores, _ = logps_lib.chunked_logps(
+    lambda rows, hidden: tables.unembed(model, rows, hidden),
+    table,
+    states[:, 0],
+    batch.words,
+  )
+  # `open` is forced.
+  scored = batch.written.at[:, 0].set(False)
+  nll = -jnp.sum(jnp.where(scored, scores, 0.0))
+  count = scored.sum(dtype=jnp.float32)
+  return logps[:, 0], nll, {'nll_words': (nll, count)}
