@@ -265,8 +265,9 @@ def with_columns(run):
     fields = dict(arrays)
   features = np.zeros((USERS, K, len(names)), np.float32)
   follow = np.arange(K) == fields['target'][:, None]
-  features[..., names.index('follow')] = follow
-  features[..., names.index('log_rank')] = -np.arange(K)
+  # So much that the rules follow it, too, wherever the true item stood.
+  features[..., names.index('follow')] = 4.0 * follow
+  features[..., names.index('log_rank')] = -np.log1p(np.arange(K))
   for split in ('train', 'test'):
     path = workdir / 'candidates' / f'{split}.npz'
     files.atomic_savez(path, **fields, features=features)

@@ -32,7 +32,9 @@ def _config():
   config.text.pieces = 300
   config.text.prompt.max_tokens = 60
   config.midtrain.all.update(batch_size=8, length=16, microbatches=1)
+  # The programs are those of lists that are written token by token.
   config.rl.update(
+    explained_per_step=0,
     prompts_per_step=8,
     group_size=2,
     updates_per_rollout=2,

@@ -109,7 +109,7 @@ def _config():
         'max_rounds': 1,
         'rollouts_every': 1,
       },
-      'direct': {'steps': 0},
+      'direct': {},
       'evaluate': {'examples': 2},
     }
   )
