@@ -17,7 +17,12 @@ from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
-from launch import bench_contest, bench_torch, bench_transformers
+from launch import (
+  bench_contest,
+  bench_ranking,
+  bench_torch,
+  bench_transformers,
+)
 
 PROMPT, NEW = 256, 64
 ROWS, LENGTH = 8, 256
@@ -51,6 +56,9 @@ def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
     if size != '2M':
       found[f'rollouts {size}'] = functools.partial(_decoding, size, 8, 8)
       found[f'training {size}'] = functools.partial(_training, size)
+  found['utilities 2M'] = functools.partial(
+    bench_ranking.answers, '2M', SIZES['2M']
+  )
   found['roofline 135M'] = functools.partial(_roofline, '135M')
   return found
 

@@ -25,7 +25,13 @@ from gr2_jax.rl import groups, rollout, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.train import metrics as metrics_lib
-from launch import bench_contest, bench_lists, bench_peer, bench_reward
+from launch import (
+  bench_contest,
+  bench_lists,
+  bench_peer,
+  bench_ranking,
+  bench_reward,
+)
 
 SIZE = '10M'
 # The ratios that we want, by the length of the prompts.
@@ -37,7 +43,7 @@ REWARDS = 100
 def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
   """Returns the parts of this group."""
   found = {f'step {p}': functools.partial(_step, p) for p in PROMPTS}
-  return {**found, 'reward': _reward}
+  return {**found, 'reward': _reward, 'utilities': _utilities}
 
 
 def task(prompt: int) -> bench_lists.Task:
@@ -66,8 +72,16 @@ class Ours:
     seconds: of each step made so far, by part.
   """
 
-  def __init__(self, task: bench_lists.Task, mesh: jax.sharding.Mesh):
-    """Makes random weights and the trainer."""
+  def __init__(
+    self, task: bench_lists.Task, mesh: jax.sharding.Mesh, updates: int = 2
+  ):
+    """Makes random weights and the trainer.
+
+    Args:
+      task: what a step is made on.
+      mesh: the mesh.
+      updates: of each step.
+    """
     self._task, self._mesh = task, mesh
     self.config = RLConfig(
       steps=1,
@@ -76,6 +90,7 @@ class Ours:
       prompts_per_step=task.queries,
       group_size=task.group,
       max_rounds=1,
+      updates_per_rollout=updates,
       invalid=-1.0,  # As in `bench_reward`.
     )
     prompts = PromptSet(
@@ -181,6 +196,13 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
     PROMPTS[prompt], split,
   )  # fmt: skip
   peer.close()
+
+
+def _utilities() -> Iterator[bench_contest.Contest]:
+  """Steps on rankings at the quickstart's size."""
+  from launch import bench_lm
+
+  return bench_ranking.steps('2M', bench_lm.SIZES['2M'])
 
 
 def _ways(prompt: int) -> tuple[str, ...]:
