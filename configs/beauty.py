@@ -62,8 +62,5 @@ def get_config(arg: str = ''):
   config.midtrain.all.lr = 2e-3
   config.midtrain.all.dropout = 0.2
   config.sft.train.length = 704
-  config.sft.train.steps = 900
-  config.sft.train.lr = 1.5e-3
-  config.rl.steps = 100
   common.choose_teacher(config, switches.teacher)
   return config

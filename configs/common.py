@@ -230,13 +230,13 @@ def _sft() -> dict:
 def _rl() -> dict:
   return {
     'lists': 'unseen',
-    'steps': 24,
-    'lr': 3e-5,
+    'steps': 8,
+    'lr': 6e-5,
     # Of answers that are written token by token.
-    'prompts_per_step': 16,
+    'prompts_per_step': 64,
     # Of rankings, which cost one pass a list.
-    'lists_per_step': 128,
-    'rankings': 32,
+    'lists_per_step': 512,
+    'rankings': 256,
     'explained_per_step': 32,
     'group_size': 8,
     'max_new_tokens': 96,
@@ -254,7 +254,8 @@ def _rl() -> dict:
     'temperature': 1.0,
     'advantage_norm': 'std',
     'credit': 'causal',
-    'updates_per_rollout': 4,
+    # So many that the policy moves away from the one that drew: the clip acts.
+    'updates_per_rollout': 16,
     'max_rounds': 2,
     'over_sampling': 1.0,
     'max_staleness': 1,
@@ -268,7 +269,7 @@ def _rl() -> dict:
     'entropy_bonus': 0.0,
     'start': 'sft',
     'valid_lists': 0,
-    'checkpoint_every': 4,
+    'checkpoint_every': 1,
   }
 
 

@@ -73,6 +73,7 @@ def _rl() -> dict:
     'steps': 200,
     'lr': 3e-4,
     'prompts_per_step': 16,
+    'updates_per_rollout': 4,
     'group_size': 8,
     'max_new_tokens': 26,
     'explanation_tokens': 0,

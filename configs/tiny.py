@@ -50,6 +50,7 @@ def get_config(arg: str = ''):
   config.rl.lists_per_step = 16
   config.rl.rankings = 8
   config.rl.explained_per_step = 8
+  config.rl.updates_per_rollout = 4
   config.rl.checkpoint_every = 2
   config.answer.ranking = switches.answer
   config.direct.steps = 2 if switches.answer == 'list' else 0

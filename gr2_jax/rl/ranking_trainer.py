@@ -60,7 +60,7 @@ class RankingTrainer:
     self._config, self._mesh = config, mesh
     self._tx = shared.make_optimiser(config, trainable)
     self._update = step.make_train_step(
-      rankings.make_loss(*self._given), self._tx, config.microbatches
+      rankings.make_joint_loss(*self._given), self._tx, config.microbatches
     )
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     self._key = jax.jit(lambda: jax.random.key(seed), out_shardings=whole)()
@@ -90,8 +90,8 @@ class RankingTrainer:
         `heads.EXPLAINED` with explained ones.
 
     Returns:
-      (state after, metrics of pairs (sum, count): of lists with explanations
-      under `explained/...`).
+      (state after, metrics of pairs (sum, count): those of lists with
+      explanations are `explained/...`).
     """
     started = time.monotonic()
     train = before.train
@@ -105,14 +105,16 @@ class RankingTrainer:
         drawn[kind], pairs = rankings.draw(
           *self._given, train.params, lists, key, samples
         )
-        metrics |= _named(kind, pairs)
+        metrics |= rankings.named(kind, pairs)
       jax.block_until_ready(drawn)
       ranked = time.monotonic()
       for index in self._parts:
-        for kind, whole in drawn.items():
-          part = drawn_lib.part(whole, index, len(self._parts))
-          train, pairs = self._update(train, part)
-          metrics = metrics_lib.combine(metrics, _named(kind, pairs))
+        part = {
+          kind: drawn_lib.part(whole, index, len(self._parts))
+          for kind, whole in drawn.items()
+        }
+        train, pairs = self._update(train, part)
+        metrics = metrics_lib.combine(metrics, pairs)
       jax.block_until_ready(train.params)
     ended = time.monotonic()
     metrics['timing/rollout_seconds'] = (ranked - started, 1.0)
@@ -144,12 +146,3 @@ class RankingTrainer:
         explanation_tokens=config.explanation_tokens,
         words_only=True,
       )
-
-
-def _named(kind: str, pairs: Mapping) -> dict:
-  """Names the metrics of lists with explanations apart."""
-  if kind == heads.DIRECT:
-    return dict(pairs)
-  # One optimiser: its numbers, and what was skipped, are of all updates.
-  common = ('lr', 'skipped')
-  return {k if k in common else f'{kind}/{k}': v for k, v in pairs.items()}

@@ -10,7 +10,7 @@ Letters: Q prompts, G rankings, K candidates, S words, P prompt tokens.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -266,5 +266,50 @@ def make_loss(
     one = jnp.ones((), jnp.float32)
     metrics |= {'ratio_min': (low, one), 'ratio_max': (high, one)}
     return config.reward_weight * total, count, metrics
+
+  return loss
+
+
+def named(kind: str, metrics: Mapping) -> dict:
+  """Names the metrics of lists with explanations apart.
+
+  Args:
+    kind: `heads.DIRECT` or `heads.EXPLAINED`.
+    metrics: of lists of that kind.
+  """
+  if kind == heads.DIRECT:
+    return dict(metrics)
+  return {f'{kind}/{name}': pair for name, pair in metrics.items()}
+
+
+def make_joint_loss(
+  model: LMConfig, config: RLConfig, fmt: AnswerFormat
+) -> Callable[..., tuple[jax.Array, float, dict]]:
+  """Returns the loss of lists of both kinds: a list counts as a list.
+
+  Explanations are few, and their gradient is noisy: with updates of their own
+  Adam would give them as long a step as the many lists without.
+
+  Args:
+    model: shape of the LM.
+    config: settings.
+    fmt: the answer format.
+
+  Returns:
+    `(params, kind -> rankings) -> (loss, 1, metrics)`: the mean of the kinds'
+    token-level losses, weighted by their lists, with `named` metrics.
+  """
+  one = make_loss(model, config, fmt)
+
+  def loss(params: Any, drawn: Mapping[str, Rankings]) -> tuple:
+    lists = sum(len(rankings.weight) for rankings in drawn.values())
+    joint, metrics = jnp.float32(0), {}
+    for kind, rankings in drawn.items():
+      total, count, found = one(params, rankings)
+      # Of no place at all the total is 0.
+      mean = total / jnp.maximum(count, 1)
+      joint += len(rankings.weight) / lists * mean
+      metrics |= named(kind, found)
+    return joint, 1.0, metrics
 
   return loss

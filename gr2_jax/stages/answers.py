@@ -1,6 +1,7 @@
 """What trained models answer to test lists: greedy, kept a chunk at a time."""
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Sequence
 
@@ -56,7 +57,8 @@ def collect(
     asked: lists and model.
     context: of the evaluation.
     batch_size: lists decoded at a time.
-    chunk: lists between two points at which an interrupted run resumes.
+    chunk: at most so many lists between two points at which an interrupted
+      run resumes.
 
   Returns:
     One answer a list: `user`, `position`, `order` (items, best first), `alone`
@@ -69,14 +71,17 @@ def collect(
   parts = context.directory / f'parts_{asked.name}'
   processes.on_first(parts.mkdir, exist_ok=True)
   model, answers = None, []
-  for start in range(0, len(asked.lists), chunk):
+  # Equal parts: a short last one would have batches of another shape.
+  count = -(-len(asked.lists) // chunk)
+  bounds = np.linspace(0, len(asked.lists), count + 1).astype(int)
+  for start, end in itertools.pairwise(bounds):
     part = parts / f'{start:09d}.json'
     if not processes.on_first(part.exists):
       if model is None:
         model = ranker.load(
           context.workdir, asked.stage, context.mesh, asked.mode
         )
-      found = _answer(model, asked, slice(start, start + chunk), batch_size)
+      found = _answer(model, asked, slice(start, end), batch_size)
       processes.on_first(files.write_json, part, found)
     answers += files.read_json(part)
   processes.on_first(files.write_jsonl, path, answers)

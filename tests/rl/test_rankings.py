@@ -510,3 +510,24 @@ def test_without_weight_words_change_no_utility(mesh1):
     explained, _ = rankings.score(*given, batch, written, tiny.G)
     plain, _ = rankings.score(*given, direct, None, tiny.G)
   np.testing.assert_allclose(explained, plain, atol=1e-5)
+
+
+def test_a_list_counts_as_a_list_in_the_joint_loss(monkeypatch):
+  """32 lists of mean 6 / 4 and 8 of mean 9 / 3; a kind without places is 0."""
+  totals = {32: (6.0, 4.0), 8: (9.0, 3.0), 2: (0.0, 0.0)}
+
+  def one(params, drawn):
+    total, count = totals[len(drawn.weight)]
+    return jnp.float32(total), jnp.float32(count), {'ratio': (count, count)}
+
+  monkeypatch.setattr(rankings, 'make_loss', lambda *given: one)
+  joint = rankings.make_joint_loss(*GIVEN)
+  none = drawn_lib.Rankings(*[None] * 6, weight=None)
+  lists = lambda count: none.replace(weight=np.ones(count))
+  both = {'direct': lists(32), 'explained': lists(8)}
+  total, count, pairs = joint(None, both)
+  assert count == 1
+  np.testing.assert_allclose(total, 0.8 * 6 / 4 + 0.2 * 9 / 3, rtol=1e-6)
+  assert set(pairs) == {'ratio', 'explained/ratio'}
+  np.testing.assert_allclose(joint(None, {'direct': lists(32)})[0], 6 / 4)
+  assert joint(None, {'direct': lists(2)})[0] == 0

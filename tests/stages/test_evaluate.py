@@ -328,8 +328,8 @@ def test_a_killed_run_ends_in_the_same_report(run):
   evaluate.run(config, workdir)
   assert calls == [
     ('rl', 5), ('direct', 5), ('direct', 5),
-    ('sft_shuffled', 5), ('sft_shuffled', 1),
-    ('rl_shuffled', 5), ('rl_shuffled', 1),
+    ('sft_shuffled', 3), ('sft_shuffled', 3),
+    ('rl_shuffled', 3), ('rl_shuffled', 3),
   ]  # fmt: skip
   assert _report(workdir) == whole
   again = (workdir / 'report.html').read_text()
