@@ -3,8 +3,13 @@
     python -m launch.sweep --config=configs/sid_ablation.py:data=ml-100k \
         --workdir=runs/sid_ablation --output=results/sid_ablation.json
 
-Every run has its own directory below the workdir; a sweep that was cut off goes
-on where it stopped. `--config.base.KEY=VALUE` changes all its runs.
+    python -m launch.sweep --config=configs/quickstart.py --seeds=0,1,2 \
+        --workdir=runs/quickstart_seeds
+
+The second is one config with several seeds, pooled: means with their deviation,
+and differences over the lists of all seeds with their intervals. Every run has
+its own directory below the workdir; a sweep that was cut off goes on where it
+stopped. `--config.base.KEY=VALUE` changes all runs of a sweep.
 """
 
 import pathlib
@@ -21,6 +26,9 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the runs.')
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'Where to keep sweep.json, too; and of its curves two as SVG.'
 )
+_SEEDS = flags.DEFINE_list(
+  'seeds', [], 'Seeds of a config that is no sweep; a sweep has its own.'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -35,14 +43,21 @@ def main(argv) -> None:
   start.set_up()
   cluster.join()
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  document = sweep.run(_CONFIG.value, workdir)
+  config = _CONFIG.value
+  if 'runs' not in config:
+    if not _SEEDS.value:
+      raise app.UsageError('This config is no sweep: give its --seeds=0,1,2.')
+    config = sweep.of_seeds(config, [int(seed) for seed in _SEEDS.value])
+  elif _SEEDS.value:
+    raise app.UsageError('This sweep has seeds of its own: leave out --seeds.')
+  document = sweep.run(config, workdir)
   if not processes.is_first():
     return
   if _OUTPUT.value:
     output = pathlib.Path(_OUTPUT.value)
     files.write_json(output, document)
     if document['runs'][0].get('curves'):
-      shown = _CONFIG.value.curves[:2]
+      shown = config.curves[:2]
       picture = sweeps.picture(document, shown)
       files.atomic_write(output.with_suffix('.svg'), picture)
   print(sweep.table(document))

@@ -16,7 +16,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
 from gr2_jax.rank import linear, popularity, sasrec
-from gr2_jax.report import curves, page, results
+from gr2_jax.report import curves, page, pooled, results
 from gr2_jax.stages import (
   answers,
   artifacts,
@@ -213,6 +213,9 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
       test, found['rl'], cfg.examples, context.seed
     )
     document = page.build(report, curves.draw(context.workdir), examples)
+    pooled.save(
+      context.directory / pooled.FILE, test.lists.user, systems, test.targets
+    )
     files.write_json(context.workdir / 'report.json', report)
     files.atomic_write(context.workdir / 'report.html', document)
     return report['rerank']

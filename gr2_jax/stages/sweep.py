@@ -16,10 +16,12 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes, progress
-from gr2_jax.report import sweeps, terminal
+from gr2_jax.report import pooled, sweeps, terminal
 from gr2_jax.stages import road
 
 _NAME = re.compile(r'[\w+.-]+')
+# What is reported of the seeds of one config.
+_COLUMNS = ('evaluate.n', 'evaluate.hit_rate')
 
 
 def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
@@ -37,7 +39,7 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
 
   Returns:
     What `sweep.json` holds: `runs`, with each one's name, seed, changes and
-    results.
+    results, and where they were evaluated, `pooled`, name to `pooled.pool`.
 
   Raises:
     ValueError: a name that is no file name, a key that the config lacks, or a
@@ -65,6 +67,17 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       found.append(entry)
       bar.update()
   document = {'base': config_lib.to_dict(sweep.base), 'runs': found}
+  if 'evaluate' in sweep.stages:
+    document['pooled'] = {
+      name: pooled.pool(
+        [
+          workdir / name / f'seed_{seed}' / 'evaluate' / pooled.FILE
+          for seed in sweep.seeds
+        ],
+        seed=0,
+      )
+      for name, _ in runs
+    }
 
   def finish() -> None:
     files.write_json(workdir / 'sweep.json', document)
@@ -73,6 +86,27 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
 
   processes.on_first(finish)
   return document
+
+
+def of_seeds(
+  config: ml_collections.ConfigDict, seeds: Sequence[int]
+) -> ml_collections.ConfigDict:
+  """Makes a sweep of one config: a run a seed, without other changes.
+
+  Args:
+    config: a whole config.
+    seeds: the seeds.
+  """
+  return ml_collections.ConfigDict(
+    {
+      'base': config,
+      'stages': list(road.STAGES),
+      'seeds': list(seeds),
+      'share': [],
+      'runs': [('run', ())],
+      'columns': list(_COLUMNS),
+    }
+  )
 
 
 def _branch(
@@ -116,7 +150,8 @@ def table(document: Mapping[str, Any]) -> str:
     document: from `run`.
 
   Returns:
-    Lines for the terminal; of a list, the mean of each entry.
+    Lines for the terminal; of a list, the mean of each entry. Below them the
+    pooled tables of evaluated runs.
   """
   by_name: dict[str, list[dict]] = {}
   for entry in document['runs']:
@@ -126,7 +161,10 @@ def table(document: Mapping[str, Any]) -> str:
   for name, results in by_name.items():
     values = [_cell([r[c] for r in results]) for c in columns]
     cells.append([name, str(len(results)), *values])
-  return terminal.rows(cells)
+  parts = [terminal.rows(cells)]
+  for name, found in document.get('pooled', {}).items():
+    parts.append(f'{name}\n{pooled.table(found)}')
+  return '\n\n'.join(parts)
 
 
 def _title(column: str) -> str:

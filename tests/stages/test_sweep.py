@@ -3,9 +3,11 @@
 import json
 
 import ml_collections
+import numpy as np
 import pytest
 
 from gr2_jax import files
+from gr2_jax.report import pooled
 from gr2_jax.stages import road, sweep
 
 
@@ -155,3 +157,25 @@ def test_a_column_of_a_section(tmp_path):
     sweep._read(tmp_path, 'evaluate.systems.x.recall@1')
   with pytest.raises(ValueError, match="no 'rl' in 3"):
     sweep._read(tmp_path, 'evaluate.n.rl')
+
+
+def test_seeds_of_one_config_are_pooled(monkeypatch, tmp_path):
+  """Each seed's only list has the true item at the place of its seed."""
+
+  def run(config, workdir, only=()):
+    assert only == list(road.STAGES)
+    (workdir / 'evaluate').mkdir(parents=True)
+    summary = {'n': 1, 'hit_rate': 0.5}
+    files.write_json(workdir / 'evaluate' / 'summary.json', summary)
+    places = {'rl': np.zeros(1, int), 'prerank': np.array([config.seed])}
+    path = workdir / 'evaluate' / pooled.FILE
+    files.atomic_savez(path, users=np.array([7]), **places)
+
+  monkeypatch.setattr(road, 'run', run)
+  config = ml_collections.ConfigDict({'seed': 9})
+  document = sweep.run(sweep.of_seeds(config, [0, 1, 2]), tmp_path)
+  assert document['base'] == {'seed': 9}
+  found = document['pooled']['run']
+  assert found['lists'] == [1, 1, 1]
+  assert found['deltas']['rl-prerank']['recall@1'][0] == pytest.approx(2 / 3)
+  assert 'rl-prerank' in sweep.table(document)
