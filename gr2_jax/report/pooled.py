@@ -57,16 +57,7 @@ def pool(paths: Sequence[pathlib.Path], seed: int) -> dict[str, Any]:
   Raises:
     ValueError: runs that have other systems than the first.
   """
-  runs = []
-  for path in paths:
-    with np.load(path) as stored:
-      runs.append(dict(stored))
-  for path, run in zip(paths, runs, strict=True):
-    if set(run) != set(runs[0]):
-      raise ValueError(
-        f'{path} has the systems {sorted(set(run) - {"users"})}, {paths[0]} '
-        f'has {sorted(set(runs[0]) - {"users"})}: pool runs of one config.'
-      )
+  runs = _read(paths)
   users = np.concatenate([run.pop('users') for run in runs])
   values = [
     {
@@ -100,6 +91,20 @@ def pool(paths: Sequence[pathlib.Path], seed: int) -> dict[str, Any]:
       if left in joined and right in joined
     },
   }
+
+
+def _read(paths: Sequence[pathlib.Path]) -> list[dict[str, np.ndarray]]:
+  runs = []
+  for path in paths:
+    with np.load(path) as stored:
+      runs.append(dict(stored))
+    if set(runs[-1]) != set(runs[0]):
+      raise ValueError(
+        f'{path} has the systems {sorted(set(runs[-1]) - {"users"})}, '
+        f'{paths[0]} has {sorted(set(runs[0]) - {"users"})}: pool runs of one '
+        'config.'
+      )
+  return runs
 
 
 def _spread(means: Sequence[float]) -> list[float]:

@@ -13,7 +13,7 @@ from gr2_jax.decode import constrain, sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
 from gr2_jax.rl import drawn as drawn_lib
-from gr2_jax.rl import rankings, shared
+from gr2_jax.rl import ranking_loss, rankings, shared
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.text.answer import AnswerFormat
@@ -60,7 +60,7 @@ class RankingTrainer:
     self._config, self._mesh = config, mesh
     self._tx = shared.make_optimiser(config, trainable)
     self._update = step.make_train_step(
-      rankings.make_joint_loss(*self._given), self._tx, config.microbatches
+      ranking_loss.make_joint_loss(*self._given), self._tx, config.microbatches
     )
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     self._key = jax.jit(lambda: jax.random.key(seed), out_shardings=whole)()
@@ -105,7 +105,7 @@ class RankingTrainer:
         drawn[kind], pairs = rankings.draw(
           *self._given, train.params, lists, key, samples
         )
-        metrics |= rankings.named(kind, pairs)
+        metrics |= ranking_loss.named(kind, pairs)
       jax.block_until_ready(drawn)
       ranked = time.monotonic()
       for index in self._parts:

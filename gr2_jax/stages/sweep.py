@@ -68,16 +68,8 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       bar.update()
   document = {'base': config_lib.to_dict(sweep.base), 'runs': found}
   if 'evaluate' in sweep.stages:
-    document['pooled'] = {
-      name: pooled.pool(
-        [
-          workdir / name / f'seed_{seed}' / 'evaluate' / pooled.FILE
-          for seed in sweep.seeds
-        ],
-        seed=0,
-      )
-      for name, _ in runs
-    }
+    names = [name for name, _ in runs]
+    document['pooled'] = _pool(workdir, names, sweep.seeds)
 
   def finish() -> None:
     files.write_json(workdir / 'sweep.json', document)
@@ -128,6 +120,17 @@ def _branch(
         os.replace(part, directory / name)
 
   processes.on_first(copy)
+
+
+def _pool(
+  workdir: pathlib.Path, names: Sequence[str], seeds: Sequence[int]
+) -> dict[str, dict]:
+  """Pools the seeds of each run."""
+  own = lambda name, seed: workdir / name / f'seed_{seed}' / 'evaluate'
+  return {
+    name: pooled.pool([own(name, seed) / pooled.FILE for seed in seeds], 0)
+    for name in names
+  }
 
 
 def _curve(workdir: pathlib.Path, column: str) -> list[list[float]]:

@@ -14,13 +14,13 @@ from gr2_jax.decode import constrain, sampler
 from gr2_jax.lm import decoder
 from gr2_jax.lm import logps as logps_lib
 from gr2_jax.rl import drawn as drawn_lib
-from gr2_jax.rl import rankings, rollout
+from gr2_jax.rl import ranking_loss, rankings, rollout
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import step
 
 GIVEN = tiny.MODEL, tiny.RANKED, tiny.FMT
 KEY = jax.random.key(4)
-LOSS = rankings.make_loss(*GIVEN)
+LOSS = ranking_loss.make_loss(*GIVEN)
 
 
 # --- Rewards, by hand.
@@ -520,8 +520,8 @@ def test_a_list_counts_as_a_list_in_the_joint_loss(monkeypatch):
     total, count = totals[len(drawn.weight)]
     return jnp.float32(total), jnp.float32(count), {'ratio': (count, count)}
 
-  monkeypatch.setattr(rankings, 'make_loss', lambda *given: one)
-  joint = rankings.make_joint_loss(*GIVEN)
+  monkeypatch.setattr(ranking_loss, 'make_loss', lambda *given: one)
+  joint = ranking_loss.make_joint_loss(*GIVEN)
   none = drawn_lib.Rankings(*[None] * 6, weight=None)
   lists = lambda count: none.replace(weight=np.ones(count))
   both = {'direct': lists(32), 'explained': lists(8)}
