@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import config as lm_config
@@ -219,6 +220,7 @@ def test_too_few_held_out_is_an_error(made, tmp_path):
 
 def test_from_slates_to_the_report(before, made):
   stages = ('candidates', 'traces', 'sft', 'rl', 'direct', 'evaluate')
+  config_lib.save(_config(), before / 'config.json')
   for stage in stages:
     road.STAGES[stage](_config(), before)
   found, traced, tuned, trained, *_ = (
