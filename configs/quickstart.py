@@ -24,15 +24,10 @@ def get_config(arg: str = ''):
   config.data.name = 'ml-100k'
   config.data.kind = 'ml-100k'
   # Few users with long histories: several held-out positions each.
-  config.data.split = {
-    'kind': 'last_n',
-    'n_test': 6,
-    'n_valid': 3,
-    'n_train': 40,
-  }
+  config.data.split.update(kind='last_n', n_test=6, n_valid=3, n_train=40)
   config.sid.codes = 64
   config.midtrain.all.steps = 2000
   config.midtrain.all.dropout = 0.05
   # Validation is flat from about epoch 26 on.
-  config.candidates.sasrec = {'max_epochs': 28, 'every': 4}
+  config.candidates.sasrec.update(max_epochs=28, every=4)
   return config

@@ -47,11 +47,8 @@ def get_config(arg: str = ''):
     )
   config = smollm2_beauty.get_config(f'seed={switches.seed}')
   name, tensor = _SIZES[switches.size]
-  config.mesh = {
-    'data': 1,
-    'fsdp': -1,
-    'tensor': 1 if switches.lora else tensor,
-  }
+  config.mesh.data, config.mesh.fsdp = 1, -1
+  config.mesh.tensor = 1 if switches.lora else tensor
   config.lm.pretrained = name
   config.lm.lora_rank = switches.lora
   config.lm.attention = switches.attention

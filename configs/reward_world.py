@@ -16,29 +16,20 @@ def _base() -> ml_collections.ConfigDict:
   config.data.name = 'world'
   config.data.kind = 'synthetic'
   config.data.core = 0
-  config.data.world = {
-    'groups': 8,
-    'members': 6,
-    # So that SFT does not learn by heart with what each answer begins.
-    'users': 16_000,
-    'length': 5,
-    'k': 5,
-    'stride': 0,
-    'noise': 8.0,
-    'seed': 0,
-  }
+  # So many users that SFT does not learn by heart with what each answer begins.
+  config.data.world.update(groups=8, users=16_000, k=5, noise=8.0)
   config.sid.levels = 2
   config.sid.codes = 8
   config.text.pieces = 320
-  config.text.prompt = {
-    'history_items': 1,
-    'retrieval_items': 1,
-    'max_candidates': 5,
-    'title_tokens': 0,
-    'category_tokens': 0,
-    'max_tokens': 72,
-    'instruction': '',
-  }
+  config.text.prompt.update(
+    history_items=1,
+    retrieval_items=1,
+    max_candidates=5,
+    title_tokens=0,
+    category_tokens=0,
+    max_tokens=72,
+    instruction='',
+  )
   config.lm.width = 96
   config.lm.layers = 2
   config.lm.head_dim = 24
@@ -48,44 +39,35 @@ def _base() -> ml_collections.ConfigDict:
   config.lm.rope_theta = 1e3
   # SFT and RL share the lists.
   config.candidates.sft_share = 1.0
-  config.traces = {'keep': 0.2}
-  config.sft = {
-    'weights': {'answer': 1.0},
-    'train': {
-      # The loss falls when the model finds out how to copy a list: after 2,000
-      # steps with one seed, not within 3,000 with another.
-      'steps': 6000,
-      'batch_size': 32,
-      'length': 80,
-      'lr': 2e-3,
-      'ckpt_every': 1000,
-    },
-  }
+  config.traces.keep = 0.2
+  config.sft.weights = {'answer': 1.0}
+  # The loss falls when the model finds out how to copy a list: after 2,000
+  # steps with one seed, not within 3,000 with another.
+  config.sft.train.update(
+    steps=6000,
+    batch_size=32,
+    length=80,
+    lr=2e-3,
+    dropout=0.0,
+    ckpt_every=1000,
+  )
   # Invalid answers exist only where lists are written token by token.
   config.answer.ranking = 'list'
-  config.rl = _rl()
+  config.rl.update(
+    lists='train',
+    steps=200,
+    lr=3e-4,
+    prompts_per_step=16,
+    updates_per_rollout=2,
+    max_new_tokens=26,
+    explanation_tokens=0,
+    constrain=False,
+    alpha=0.2,
+    credit='answer',
+    valid_lists=128,
+    checkpoint_every=10,
+  )
   return config
-
-
-def _rl() -> dict:
-  return {
-    'lists': 'train',
-    'steps': 200,
-    'lr': 3e-4,
-    'prompts_per_step': 16,
-    'updates_per_rollout': 4,
-    'group_size': 8,
-    'max_new_tokens': 26,
-    'explanation_tokens': 0,
-    'constrain': False,
-    'conditional': True,
-    'alpha': 0.2,
-    'invalid': -1.0,
-    'credit': 'answer',
-    'max_rounds': 2,
-    'valid_lists': 128,
-    'checkpoint_every': 10,
-  }
 
 
 def get_config(arg: str = ''):

@@ -18,14 +18,12 @@ def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
   switches = common.parse_switches(arg, seed=0, lora=0, teacher='rules')
   config = beauty.get_config(f'seed={switches.seed},teacher={switches.teacher}')
-  config.lm = {
-    'pretrained': 'smollm2',
-    'lora_rank': switches.lora,
-    'attention': 'plain',
-    'bf16_matmul': True,
-    'scan': True,
-    'remat': True,
-  }
+  # The sizes are the checkpoint's.
+  config.lm = common.base().lm
+  config.lm.pretrained = 'smollm2'
+  config.lm.lora_rank = switches.lora
+  config.lm.scan = True
+  config.lm.remat = True
   # First the new rows alone, then everything, gently [N: OneRec-Think]; the
   # rates are higher than its 1e-4 and 1e-5, for a model of a tenth of the size.
   config.midtrain.new_rows.steps = 500

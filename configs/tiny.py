@@ -18,12 +18,7 @@ def get_config(arg: str = ''):
   config.seed = switches.seed
   config.data.name = 'ml-100k'
   config.data.kind = 'ml-100k'
-  config.data.split = {
-    'kind': 'last_n',
-    'n_test': 2,
-    'n_valid': 1,
-    'n_train': 2,
-  }
+  config.data.split.update(kind='last_n', n_test=2, n_valid=1, n_train=2)
   config.sid.codes = 32
   config.sid.epochs = 20
   config.sid.warmup_epochs = 5
@@ -42,7 +37,7 @@ def get_config(arg: str = ''):
   config.sft.train.ckpt_every = 10
   config.sft.lists = 8
   config.sft.explained = 4
-  config.candidates.sasrec = {'max_epochs': 2, 'width': 32, 'layers': 1}
+  config.candidates.sasrec.update(max_epochs=2, width=32, layers=1)
   config.rl.steps = 4
   config.rl.lr = 1e-3
   config.rl.prompts_per_step = 4

@@ -40,9 +40,6 @@ def get_config(arg: str = ''):
     raise ValueError(f'Switch data={switches.data!r}: use {sorted(bases)}.')
   base = bases[switches.data]()
   common.choose_teacher(base, switches.teacher)
-  if switches.teacher == 'rules':
-    # The default of `RulesConfig`, so that a run can change it.
-    base.traces.rules.follow = 0.75
   unprimed = _UNPRIMED[switches.teacher]
   runs = {}
   for mode in ('rejection', 'targeted'):

@@ -17,7 +17,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import tpu
+from launch import cli, tpu
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with switches after a colon.', lock_config=True
@@ -68,4 +68,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

@@ -6,9 +6,8 @@ import json
 import numpy as np
 import tokenizers
 
-from gr2_jax.decode import constrain
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.text import answer, vocab
+from gr2_jax.text import answer, lengths, vocab
 
 LEVELS, CODES = 4, 16
 
@@ -36,7 +35,7 @@ class Task:
   @property
   def explanation(self) -> int:
     """Tokens of an answer that are words."""
-    return self.new - constrain.answer_length(self.format, self.candidates, 0)
+    return self.new - lengths.answer(self.format.levels, self.candidates, 0)
 
   @property
   def format(self) -> answer.AnswerFormat:

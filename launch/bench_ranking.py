@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
-from gr2_jax.decode import constrain
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
 from gr2_jax.rl import prompt_set, ranking_trainer, rollout
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.stages import decoding
+from gr2_jax.text import lengths
 from launch import bench_contest, bench_lists
 
 PROMPT, DIRECT, WORDS = 288, 128, 32
@@ -38,7 +38,7 @@ def task(
     prompt: P, tokens of each prompt.
   """
   made = bench_lists.Task(model, prompt, queries=queries)
-  new = constrain.answer_length(made.format, made.candidates, WORDS)
+  new = lengths.answer(made.format.levels, made.candidates, WORDS)
   return dataclasses.replace(made, new=new)
 
 

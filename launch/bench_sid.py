@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import beauty
+from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder
-from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.config import ModelConfig
 from gr2_jax.sid import assign, batches, quantised, rqvae, steps, vectors
 from gr2_jax.sid import index as sid_index
 from gr2_jax.sid.config import SidConfig
@@ -25,12 +26,12 @@ ITEMS, WIDTH, BATCH = 16_384, 384, 512
 # So that a call takes tenths of a second, not milliseconds.
 EPOCHS, PASSES, BATCHES = 4, 16, 8
 BF16 = bench_contest.multiplies_bf16()
-SID = SidConfig(batch_size=BATCH, bf16_matmul=BF16)
+SID = SidConfig(batch_size=BATCH, bf16_matmul=BF16, split_below=0.0)
 USERS, PROMPT, BEAM = 32, 64, 10
 # The decoder of configs/beauty.py.
-LM = LMConfig(
-  vocab_size=5_120, **{**beauty.get_config().lm, 'bf16_matmul': BF16}
-)
+LM = config_lib.build(
+  ModelConfig, {**beauty.get_config().lm, 'bf16_matmul': BF16}
+).shape(vocab_size=5_120)
 
 
 def parts() -> dict[str, Callable[[], list[bench_contest.Contest]]]:

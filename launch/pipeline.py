@@ -8,8 +8,8 @@ config is refused, unless `--force` lets it go on from them. SIGTERM ends the
 run with exit code 75, and the same command goes on.
 
 The stages are data, sid, midtrain, candidates, traces, sft, rl and evaluate.
-Any setting can be overridden, for example `--config.rl.alpha=0`; the docstring
-of a config names its switches.
+Any setting can be overridden, for example `--config.rl.alpha=0`: `--describe`
+prints them all, and the docstring of a config names its switches.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import cluster, start
+from launch import cli, cluster, start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with switches after a colon.', lock_config=True
@@ -37,13 +37,30 @@ _PROFILE = flags.DEFINE_string(
   'START:STOP, the first and the last step of which each training that runs '
   'writes an XProf trace, to profile/ in its folder.',
 )
-flags.mark_flags_as_required(['config', 'workdir'])
+_DESCRIBE = flags.DEFINE_bool(
+  'describe',
+  False,
+  'Print every setting with its value, default, source and meaning, and end.',
+)
+flags.mark_flag_as_required('config')
+
+
+@flags.multi_flags_validator(
+  ['workdir', 'describe'], 'Give --workdir, the directory of the run.'
+)
+def _has_workdir(given) -> bool:
+  return bool(given['workdir'] or given['describe'])
 
 
 def main(argv) -> None:
   """Runs the stages asked for."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}; use --stages=a,b.')
+  if _DESCRIBE.value:
+    from gr2_jax import describe
+
+    print(describe.table(describe.settings(_CONFIG.value)))
+    return
   from gr2_jax.stages import road
 
   start.set_up()
@@ -56,4 +73,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

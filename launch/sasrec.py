@@ -17,7 +17,7 @@ import time
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import start
+from launch import cli, start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config of the pipeline: data, mesh, candidates.sasrec, seed.'
@@ -53,13 +53,10 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax.stages import meshes
   from gr2_jax.train import writers
 
-  section = config_lib.to_dict(config.data)
-  del section['split']
-  dataset = sources.read(config_lib.build(sources.SourceConfig, section))
+  source = config_lib.build(sources.SourceConfig, config.data)
+  dataset = sources.read(source)
   split = splits.make(dataset, splits.SplitConfig(n_train=0))
-  cfg = config_lib.build(
-    sasrec.SASRecConfig, config.candidates.get('sasrec', {})
-  )
+  cfg = config_lib.build(sasrec.SASRecConfig, config.candidates.sasrec)
   started = time.monotonic()
   mesh = meshes.make(config)
   tracking = writers.read(config)
@@ -114,4 +111,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

@@ -17,7 +17,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import cluster, start
+from launch import cli, cluster, start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Sweep, with switches after a colon.', lock_config=True
@@ -67,4 +67,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

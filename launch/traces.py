@@ -14,7 +14,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from launch import start
+from launch import cli, start
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, with switches after a colon.', lock_config=True
@@ -48,4 +48,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

@@ -19,7 +19,7 @@ def test_build_freezes_lists():
 
 
 def test_build_names_unknown_and_missing_fields():
-  with pytest.raises(ValueError, match=r"no field \['wdth'\]"):
+  with pytest.raises(ValueError, match=r'no setting _Example.wdth: .*width\?'):
     config_lib.build(_Example, {'width': 4, 'wdth': 4})
   with pytest.raises(ValueError, match=r"needs \['width'\]"):
     config_lib.build(_Example, {})

@@ -8,8 +8,7 @@ import re
 from collections.abc import Mapping
 
 from gr2_jax import assets
-from gr2_jax import config as config_lib
-from gr2_jax.data import amazon, clean, generic, movielens, synthetic
+from gr2_jax.data import amazon, clean, generic, movielens, splits, synthetic
 from gr2_jax.data import dataset as dataset_lib
 
 SYNTHETIC = 'synthetic'
@@ -27,17 +26,19 @@ class SourceConfig:
     dir: folder with the raw files; empty for the asset of that name, which
       only 'ml-100k' has, and for a synthetic world.
     core: users and items need so many interactions each; 5 for Amazon [P].
-      0 keeps everything, our choice for MovieLens.
-    world: fields of `synthetic.WorldConfig`, for that kind.
+      0 keeps everything.
+    split: what is held out.
+    world: what is drawn, for kind 'synthetic'.
     beam: options of Apache Beam, such as '--runner=FlinkRunner ...', to prepare
       data of kind 'generic' by it; empty for this process.
   """
 
-  name: str
-  kind: str
+  name: str = ''
+  kind: str = 'generic'
   dir: str = ''
-  core: int = 0
-  world: Mapping = dataclasses.field(default_factory=dict)
+  core: int = 5
+  split: splits.SplitConfig = splits.SplitConfig()
+  world: synthetic.WorldConfig = synthetic.WorldConfig()
   beam: str = ''
 
   def __post_init__(self):
@@ -60,9 +61,8 @@ class SourceConfig:
           f'data.dir is {self.dir!r} and data.core {self.core}: a synthetic '
           'world has no files and is used whole; leave them empty and 0.'
         )
-      self.make_world()
       return
-    if self.world:
+    if self.world != synthetic.WorldConfig():
       raise ValueError(
         f'data.world is set, but data.kind is {self.kind!r}: remove the one, '
         f'or make the other {SYNTHETIC!r}.'
@@ -72,10 +72,6 @@ class SourceConfig:
         f'data.dir is empty, but data of kind {self.kind!r} does not come with '
         'this package; pass --config.data.dir=FOLDER.'
       )
-
-  def make_world(self) -> synthetic.WorldConfig:
-    """Returns the settings of a synthetic world, checked."""
-    return config_lib.build(synthetic.WorldConfig, self.world)
 
 
 def read(cfg: SourceConfig) -> dataset_lib.Dataset:
@@ -92,7 +88,7 @@ def read(cfg: SourceConfig) -> dataset_lib.Dataset:
     ValueError: bad input, with file, line and remedy.
   """
   if cfg.kind == SYNTHETIC:
-    return clean.clean(cfg.name, synthetic.read(cfg.make_world()), core=0)
+    return clean.clean(cfg.name, synthetic.read(cfg.world), core=0)
   readers = {
     'ml-100k': movielens.read,
     'amazon2014': amazon.read,

@@ -25,7 +25,7 @@ class WorldConfig:
   Attributes:
     groups: groups on the ring.
     members: items a group.
-    users: U.
+    users: U, in all.
     length: items that each user took, no item twice.
     k: K, candidates a list, each of another group.
     stride: places on the ring from one item of a user to the next.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gr2_jax.decode.items import Items
-from gr2_jax.text import answer
+from gr2_jax.text import answer, lengths
 
 # The `place` of all words: far below those behind `top`.
 WORDS = -1_000_000
@@ -31,8 +31,8 @@ class State:
   """Where each rollout stands in its answer.
 
   Attributes:
-    place: int32 [Q, G], tokens written since `mid`: `-head(fmt)` right after
-      `top`, from 0 on in the list; `WORDS` before `top`.
+    place: int32 [Q, G], tokens written since `mid`: `-lengths.head(L)` right
+      after `top`, from 0 on in the list; `WORDS` before `top`.
     cited: int32 [Q, G], tokens of the open citation among the words that are
       written behind its `sid_begin`; -1 outside of one.
     citable: bool [Q, G, M], items whose SID begins with them.
@@ -46,24 +46,6 @@ class State:
   citable: jax.Array
   used: jax.Array
   live: jax.Array
-
-
-def head(fmt: answer.AnswerFormat) -> int:
-  """Returns the tokens between `top` and the list: an SID, wrapped, `mid`."""
-  return fmt.levels + 3
-
-
-def answer_length(
-  fmt: answer.AnswerFormat, num_candidates: int, explanation_tokens: int
-) -> int:
-  """Returns the tokens of the longest constrained answer, `eos` included."""
-  listed = num_candidates * (fmt.levels + 1) + 1
-  return words_length(explanation_tokens) + head(fmt) + listed
-
-
-def words_length(explanation_tokens: int) -> int:
-  """Returns the tokens of the longest answer that ends with `top`."""
-  return explanation_tokens + 2
 
 
 def check_length(
@@ -83,14 +65,14 @@ def check_length(
     words_only: whether the answer ends with `top`.
   """
   if words_only:
-    need, what = words_length(explanation_tokens), 'answer of words alone'
+    need, what = lengths.words(explanation_tokens), 'answer of words alone'
   elif num_candidates < 1:
     raise ValueError(
       'Constrained decoding needs candidates, but candidate_sids has none: '
       'give lists, or decode without the constraint.'
     )
   else:
-    need = answer_length(fmt, num_candidates, explanation_tokens)
+    need = lengths.answer(fmt.levels, num_candidates, explanation_tokens)
     what = f'answer of {num_candidates} candidates'
   if max_new_tokens < need:
     raise ValueError(
@@ -187,7 +169,7 @@ def allowed(
   for back, token in (
     (1, fmt.mid),
     (2, fmt.sid_end),
-    (head(fmt), fmt.sid_begin),
+    (lengths.head(fmt.levels), fmt.sid_begin),
   ):
     forced = jnp.where(state.place == -back, token, forced)
 
@@ -276,5 +258,5 @@ def advance(
 
   begun = words & (state.cited < 0) & (tokens == fmt.top)
   place = jnp.where(words, WORDS, state.place + 1)
-  place = jnp.where(begun, -head(fmt), place)
+  place = jnp.where(begun, -lengths.head(fmt.levels), place)
   return State(place=place, cited=cited, citable=citable, used=used, live=live)

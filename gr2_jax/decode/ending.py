@@ -8,8 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gr2_jax.decode import constrain
-from gr2_jax.text import answer
+from gr2_jax.text import answer, lengths
 
 
 @functools.partial(jax.jit, static_argnames='fmt')
@@ -34,7 +33,7 @@ def complete(
 
   Returns:
     (tokens int32 [.., T], mask bool [.., T]), T = S + L + 3 + K (L + 1) + 1:
-    what `constrain.answer_length` counts where S is `constrain.words_length`.
+    what `lengths.answer` counts where S is `lengths.words`.
   """
   batch, levels = tokens.shape[:-1], fmt.levels
   count = candidate_mask.sum(-1, dtype=jnp.int32)[..., None]
@@ -62,7 +61,7 @@ def complete(
     axis=-1,
   )
   # Of a short list the end comes earlier.
-  size = constrain.head(fmt) + count * (levels + 1) + 1
+  size = lengths.head(levels) + count * (levels + 1) + 1
   rest = jnp.where(numbers(rest.shape[-1]) == size - 1, fmt.eos, rest)
 
   written = mask.sum(-1, dtype=jnp.int32)[..., None]

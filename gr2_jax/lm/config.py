@@ -1,17 +1,17 @@
-"""The shape of the decoder LLM."""
+"""The shape of the decoder LLM, and the settings that lead to one."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
-class LMConfig:
-  """A decoder of the families Qwen3, Qwen2, Llama 2 and 3, and SmolLM2.
+class Settings:
+  """What settings and the shape of a model share.
 
-  The defaults are Qwen3's layout; `lm/hf_config.py` says what makes the others.
+  A decoder of the families Qwen3, Qwen2, Llama 2 and 3, and SmolLM2. The
+  defaults are Qwen3's layout; `lm/hf_config.py` says what makes the others.
 
   Attributes:
-    vocab_size: V, rows of the token table.
     width: D, the residual stream.
     layers: number of blocks.
     heads: N, query heads.
@@ -45,11 +45,8 @@ class LMConfig:
       'splash', the like for TPUs, which fills rows up to a multiple of 128
       tokens (elsewhere only on CPU, interpreted, for tests).
     remat: recompute each block in the backward pass.
-    dropout: share of activations that training drops, of the embedding and of
-      what each layer adds; none without an RNG 'dropout'.
   """
 
-  vocab_size: int
   width: int
   layers: int
   heads: int
@@ -72,57 +69,67 @@ class LMConfig:
   attention: Literal['plain', 'xla', 'cudnn', 'splash'] = 'plain'
   scan: bool = False
   remat: bool = False
-  dropout: float = 0.0
 
   def __post_init__(self):
-    for name in (
-      'vocab_size',
-      'width',
-      'layers',
-      'heads',
-      'kv_heads',
-      'head_dim',
-      'mlp_dim',
-    ):
+    for name in ('width', 'layers', 'heads', 'kv_heads', 'head_dim', 'mlp_dim'):
       if getattr(self, name) < 1:
         raise ValueError(
-          f'LMConfig.{name} is {getattr(self, name)}: give a positive size.'
+          f'lm.{name} is {getattr(self, name)}: give a positive size.'
         )
     if self.heads % self.kv_heads:
       raise ValueError(
-        f'LMConfig.heads = {self.heads} does not divide by kv_heads = '
+        f'lm.heads = {self.heads} does not divide by kv_heads = '
         f'{self.kv_heads}: each key/value head serves heads / kv_heads queries.'
       )
-    if not 0 <= self.dropout <= 0.99:
-      raise ValueError(f'LMConfig.dropout = {self.dropout} must be 0 to 0.99.')
     if len(self.rope_scaling) not in (0, 4):
       raise ValueError(
-        f'LMConfig.rope_scaling = {self.rope_scaling}: give factor, '
+        f'lm.rope_scaling = {self.rope_scaling}: give factor, '
         'low_freq_factor, high_freq_factor and '
         'original_max_position_embeddings, or nothing.'
       )
     if self.param_dtype not in ('float32', 'bfloat16'):
       raise ValueError(
-        f'LMConfig.param_dtype = {self.param_dtype!r}: choose float32 or '
-        'bfloat16.'
+        f'lm.param_dtype = {self.param_dtype!r}: choose float32 or bfloat16.'
       )
     if self.attention not in ('plain', 'xla', 'cudnn', 'splash'):
       raise ValueError(
-        f'LMConfig.attention = {self.attention!r}: choose plain, xla, cudnn or '
+        f'lm.attention = {self.attention!r}: choose plain, xla, cudnn or '
         'splash.'
       )
     if self.attention == 'cudnn' and not self.bf16_matmul:
       raise ValueError(
-        "LMConfig.attention = 'cudnn' with bf16_matmul = False: cuDNN's kernel "
+        "lm.attention = 'cudnn' with bf16_matmul = False: cuDNN's kernel "
         "has no float32; set bf16_matmul = True or choose 'xla'."
       )
     if self.lora_rank < 0:
-      raise ValueError(f'LMConfig.lora_rank = {self.lora_rank} is negative.')
+      raise ValueError(f'lm.lora_rank = {self.lora_rank} is negative.')
     if self.head_dim % 2:
       raise ValueError(
-        f'LMConfig.head_dim = {self.head_dim} is odd: rotary positions need '
-        'pairs.'
+        f'lm.head_dim = {self.head_dim} is odd: rotary positions need pairs.'
       )
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig(Settings):
+  """The shape of a model.
+
+  Attributes:
+    vocab_size: V, rows of the token table.
+    dropout: share of activations that training drops, of the embedding and of
+      what each layer adds; none without an RNG 'dropout'.
+  """
+
+  vocab_size: int = dataclasses.field(kw_only=True)
+  dropout: float = dataclasses.field(default=0.0, kw_only=True)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.vocab_size < 1:
+      raise ValueError(
+        f'lm.vocab_size is {self.vocab_size}: give a positive size.'
+      )
+    if not 0 <= self.dropout <= 0.99:
+      raise ValueError(f'lm.dropout = {self.dropout} must be 0 to 0.99.')
 
   @property
   def num_params(self) -> int:
@@ -144,3 +151,62 @@ class LMConfig:
       block += self.lora_rank * (inputs + outputs)
     tables = (1 if self.tie_embeddings else 2) * self.vocab_size * self.width
     return self.layers * block + tables + self.width
+
+
+# How a model is run, which no checkpoint fixes.
+RUNTIME = ('bf16_matmul', 'param_dtype', 'scan', 'remat', 'attention')
+_LORA = ('lora_rank', 'lora_alpha')
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Settings):
+  """The model that a run trains.
+
+  The sizes are our choice for a CPU: about two million parameters with a
+  vocabulary of 4,000 tokens. With `pretrained` they are the checkpoint's: sizes
+  other than these defaults are refused, and those that stay here are not read.
+  Only how the model is run (`RUNTIME`) and LoRA can be chosen then.
+
+  Attributes:
+    pretrained: a Hugging Face directory, a GGUF file, or an asset that holds
+      one (`stages/pretrained.py`); empty for a model from scratch.
+  """
+
+  pretrained: str = ''
+  width: int = 160
+  layers: int = 4
+  heads: int = 4
+  kv_heads: int = 2
+  head_dim: int = 40
+  mlp_dim: int = 480
+  bf16_matmul: bool = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.pretrained:
+      return
+    chosen = {'pretrained', *RUNTIME, *_LORA}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name not in chosen and value != field.default:
+        raise ValueError(
+          f'lm.{field.name} = {value!r} beside lm.pretrained = '
+          f'{self.pretrained!r}: the checkpoint fixes the model; leave it at '
+          f'{field.default!r}, or lm.pretrained empty.'
+        )
+
+  def shape(self, vocab_size: int) -> LMConfig:
+    """Returns the shape of a model from scratch.
+
+    Args:
+      vocab_size: V.
+    """
+    names = [field.name for field in dataclasses.fields(Settings)]
+    return LMConfig(
+      vocab_size=vocab_size, **{name: getattr(self, name) for name in names}
+    )
+
+  @property
+  def runtime(self) -> dict[str, Any]:
+    """How the model is run: the fields of `RUNTIME`."""
+    return {name: getattr(self, name) for name in RUNTIME}

@@ -80,7 +80,7 @@ def load(
     mesh: the mesh; all devices on the data axis by default.
     rules: TRAIN_RULES or DECODE_RULES.
     **settings: fields of LMConfig that are not the checkpoint's, those of
-      `layout.RUNTIME`.
+      `config.RUNTIME`.
 
   Returns:
     (config, params sharded as the rules say, tokenizer).

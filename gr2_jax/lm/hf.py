@@ -67,7 +67,7 @@ def load(
       `model.safetensors.index.json`.
     mesh: all devices by default, the batch split over them.
     rules: TRAIN_RULES or DECODE_RULES.
-    **settings: fields of `layout.RUNTIME`, such as `scan=True` or
+    **settings: fields of `config.RUNTIME`, such as `scan=True` or
       `param_dtype='bfloat16'`.
 
   Returns:

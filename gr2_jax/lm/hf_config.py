@@ -37,7 +37,7 @@ def from_json(raw: Mapping[str, Any], **settings: Any) -> LMConfig:
 
   Args:
     raw: content of `config.json`.
-    **settings: fields of `layout.RUNTIME`.
+    **settings: fields of `config.RUNTIME`.
 
   Returns:
     The shape.

@@ -12,10 +12,7 @@ import numpy as np
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder
-from gr2_jax.lm.config import LMConfig
-
-# Fields of LMConfig that no checkpoint fixes: how it is run.
-RUNTIME = ('bf16_matmul', 'param_dtype', 'scan', 'remat', 'attention')
+from gr2_jax.lm.config import RUNTIME, LMConfig
 
 
 class Name(NamedTuple):

@@ -38,10 +38,10 @@ class SASRecConfig:
   """Network and training; sizes as the original where it has them, else ours.
 
   Attributes:
-    width: D.
+    width: D, the residual stream.
     layers: number of blocks.
-    heads: N.
-    mlp_dim: F.
+    heads: N, of attention.
+    mlp_dim: F, width of the feed-forward.
     max_length: items of a history that count.
     dropout: share of activations dropped in training.
     lr: learning rate of AdamW, constant after `warmup_steps`.

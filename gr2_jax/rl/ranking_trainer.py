@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
-from gr2_jax.decode import constrain, sampler
+from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
 from gr2_jax.rl import drawn as drawn_lib
 from gr2_jax.rl import ranking_loss, rankings, shared
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.rollout import Lists
+from gr2_jax.text import lengths
 from gr2_jax.text.answer import AnswerFormat
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import optimiser, state, step
@@ -135,7 +136,7 @@ class RankingTrainer:
         lists.prompt_valid,
         key,
         num_samples=config.group_size,
-        max_new_tokens=constrain.words_length(config.explanation_tokens),
+        max_new_tokens=lengths.words(config.explanation_tokens),
         temperature=self._temperature,
         fmt=self._given[2],
         candidate_sids=lists.candidate_sids,

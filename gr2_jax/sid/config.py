@@ -61,7 +61,7 @@ class SidConfig:
   embeddings: str = ''
   max_length: int = 128
   embed_tokens: int = 2048
-  bf16_matmul: bool = False
+  bf16_matmul: bool = True
   hidden: tuple[int, ...] = (512, 256)
   latent: int = 64
   epochs: int = 120
@@ -76,7 +76,7 @@ class SidConfig:
   codebook: float = 1.0
   diversity: float = 0.0
   dead_reset: int = 0
-  split_below: float = 0.0
+  split_below: float = 0.25
   contrastive: float = 0.0
   contrastive_temperature: float = 0.1
   contrastive_window: int = 2

@@ -97,10 +97,14 @@ class Artifacts:
     return self.dataset.slate_columns
 
   @functools.cached_property
+  def split(self) -> splits_lib.SplitConfig:
+    """How many positions are held out."""
+    return config_lib.build(splits_lib.SplitConfig, self.config.data.split)
+
+  @functools.cached_property
   def splits(self) -> splits_lib.Splits:
     """The held-out positions."""
-    cfg = config_lib.build(splits_lib.SplitConfig, self.config.data.split)
-    return splits_lib.make(self.dataset, cfg)
+    return splits_lib.make(self.dataset, self.split)
 
   @functools.cached_property
   def sids(self) -> np.ndarray:

@@ -15,16 +15,10 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import runner
 
 
-def _configs(
-  config: ml_collections.ConfigDict,
-) -> tuple[sources.SourceConfig, splits.SplitConfig]:
-  section = config_lib.to_dict(config.data)
-  split = config_lib.build(splits.SplitConfig, section.pop('split', {}))
-  return config_lib.build(sources.SourceConfig, section), split
-
-
 def _external(config: ml_collections.ConfigDict) -> str:
-  return sources.fingerprint(_configs(config)[0])
+  return sources.fingerprint(
+    config_lib.build(sources.SourceConfig, config.data)
+  )
 
 
 @runner.stage('data', sections=('data',), external=_external)
@@ -32,8 +26,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Reads the raw data of `config.data` and writes the data set.
 
   Args:
-    config: `config.data` has the fields of `sources.SourceConfig`, and `split`
-      those of `splits.SplitConfig`.
+    config: `config.data` has the fields of `sources.SourceConfig`.
     context: where to write.
 
   Returns:
@@ -44,17 +37,17 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     FileNotFoundError: a missing file or folder.
     ValueError: bad input, with file, line and remedy.
   """
-  source, split = _configs(config)
+  source = config_lib.build(sources.SourceConfig, config.data)
 
   def write() -> None:
     # What a killed run left: nothing in it is worth resuming.
     for leftover in context.directory.glob('*/*/incomplete.*'):
       shutil.rmtree(leftover)
-    builder.write(context.directory, source, split)
+    builder.write(context.directory, source, source.split)
 
   processes.on_first(write)
   dataset = dataset_lib.load(context.directory)
-  examples = splits.make(dataset, split).examples
+  examples = splits.make(dataset, source.split).examples
   return {
     'name': dataset.name,
     **dataset.counts,

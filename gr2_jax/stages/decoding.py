@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr2_jax.decode import constrain, ending, sampler
+from gr2_jax.decode import ending, sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, utilities
 from gr2_jax.rl import parse
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.stages import listwise
+from gr2_jax.text import lengths
 from gr2_jax.text.answer import AnswerFormat
 
 
@@ -81,7 +82,7 @@ def explain(
     `alone` float32 [Q, K], of the two heads.
   """
   samples = _sample(
-    model, fmt, params['lm'], lists, constrain.words_length(explanation_tokens),
+    model, fmt, params['lm'], lists, lengths.words(explanation_tokens),
     explanation_tokens, constrained=True, words_only=True,
   )  # fmt: skip
   _, behind = utilities.explained_logps(

@@ -11,7 +11,7 @@ import ml_collections
 
 from gr2_jax import config as config_lib
 from gr2_jax.rl import config as rl_config
-from gr2_jax.stages import ranking, reference, rl, runner
+from gr2_jax.stages import reference, rl, runner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +20,12 @@ class DirectConfig:
 
   Attributes:
     steps: RL steps; 0 for no second round [G].
-    lr: learning rate [G].
+    lr: learning rate; that of `rl.lr` unless it is set [G].
     max_new_tokens: the longest answer: the list and what encloses it.
   """
 
   steps: int = 0
-  lr: float = 1e-6
+  lr: float = 3e-5
   max_new_tokens: int = 60
 
   def __post_init__(self):
@@ -48,17 +48,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(DirectConfig, config.direct)
   if not cfg.steps:
     return {'steps': 0}
-  if not ranking.is_by_list(config):
-    raise ValueError(
-      f"direct.steps = {cfg.steps} needs answer.ranking = 'list': with "
-      'utilities one model answers with explanations and without. Set it to 0.'
-    )
   settings = {**config_lib.to_dict(config.rl), **dataclasses.asdict(cfg)}
   settings['explanation_tokens'] = 0
   built = config_lib.build(rl_config.RLConfig, settings)
-  if not built.constrain:
-    raise ValueError(
-      f'direct.steps = {cfg.steps} needs rl.constrain, which is False: nothing '
-      'else keeps the explanation empty.'
-    )
   return {'steps': cfg.steps, **rl.train(built, 'rl', config, context)}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import ml_collections
 import numpy as np
 
+from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
 from gr2_jax.stages import artifacts
 from gr2_jax.stages import requests as requests_lib
@@ -84,12 +85,10 @@ class DryRun:
       ValueError: no list holds its target, or the run asks no teacher.
     """
     _check(config, workdir)
-    self._traces = traces = config.traces
-    self._store = artifacts.Artifacts(config, workdir)
-    self.teacher = traces.get('teacher', 'rules')
-    self.model = traces.get('model', '')
-    self.mode = traces.get('mode', sampling.REJECTION)
-    self._writer = requests_lib.make_writer(self._store)
+    cfg = config_lib.build(requests_lib.TracesConfig, config.traces)
+    self._cfg, self._store = cfg, artifacts.Artifacts(config, workdir)
+    self.teacher, self.model, self.mode = cfg.teacher, cfg.model, cfg.mode
+    self._writer = requests_lib.make_writer(self._store, cfg)
     self._speech = None
     self.counted_by = (
       "the run's own vocabulary, an estimate: a large model has longer pieces"
@@ -119,9 +118,7 @@ class DryRun:
 
   def estimate(self) -> Estimate:
     """Counts requests, and measures prompts and an answer."""
-    number = min(
-      self._traces.get('lists', 0) or len(self._lists), len(self._lists)
-    )
+    number = min(self._cfg.lists or len(self._lists), len(self._lists))
     rows = np.linspace(0, len(self._lists) - 1, min(number, _MEASURED))
     hinted = self.mode == sampling.TARGETED
     requests = [
@@ -132,11 +129,11 @@ class DryRun:
     longest = max(requests, key=lambda r: len(r.candidates))
     return Estimate(
       lists=number,
-      attempts=self._traces.get('attempts', 1),
+      attempts=self._cfg.attempts,
       prompt=float(np.mean(lengths)),
       longest_prompt=max(lengths),
       answer=self._length(self._writer.longest(longest)),
-      max_tokens=requests_lib.make_sampling(self._traces).max_tokens,
+      max_tokens=self._cfg.sampling.max_tokens,
     )
 
   def _show(self, told: Sequence[dict[str, str]]) -> str:
@@ -216,7 +213,7 @@ def _numbers(run: DryRun, price_in: float, price_out: float) -> Iterator[str]:
 
 
 def _check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  if config.data.get('kind') == 'synthetic':
+  if config.data.kind == 'synthetic':
     raise ValueError(
       "A synthetic world (data.kind = 'synthetic') knows its answers and asks "
       'no teacher: there is nothing to send.'

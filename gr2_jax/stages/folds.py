@@ -27,7 +27,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gr2_jax import config as config_lib
 from gr2_jax import files, processes
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.lm import io
@@ -92,7 +91,7 @@ def divide(
       f'candidates.folds is {cfg.folds}, but {store.dataset.name!r} has '
       f'{users} users: give at most as many.'
     )
-  split = config_lib.build(splits_lib.SplitConfig, store.config.data.split)
+  split = store.split
   order = np.random.default_rng(seed).permutation(users)
   folds = []
   for index in range(cfg.folds):

@@ -48,7 +48,8 @@ def run(
   drawn = np.random.default_rng(seed).permutation(len(traces))[:sample]
   if not len(drawn):
     raise ValueError(f'--sample={sample} of {len(traces)} traces is nothing.')
-  grader = make(requests.make_writer(store))
+  cfg = config_lib.build(requests.TracesConfig, config.traces)
+  grader = make(requests.make_writer(store, cfg))
   asked = [
     (trace, aspect)
     for trace in [traces[row] for row in sorted(drawn.tolist())]

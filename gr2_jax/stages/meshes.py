@@ -118,7 +118,7 @@ def _shape(config: ml_collections.ConfigDict) -> lm_config.LMConfig:
   if pretrained.source(config):
     return pretrained.read_shape(config)
   tokens = config.text.pieces + config.sid.levels * config.sid.codes
-  return lm_config.LMConfig(vocab_size=tokens, **config_lib.to_dict(config.lm))
+  return pretrained.read(config).shape(tokens)
 
 
 def count_bytes(shape: lm_config.LMConfig) -> tuple[int, int]:

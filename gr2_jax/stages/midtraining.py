@@ -18,7 +18,7 @@ from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder
 from gr2_jax.stages import artifacts, pretrained, training
 from gr2_jax.stages import phase as phase_lib
-from gr2_jax.text import prompts, tasks
+from gr2_jax.text import tasks as tasks_lib
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.train import optimiser, writers
 from gr2_jax.train.retention import Policy
@@ -26,23 +26,45 @@ from gr2_jax.train.retention import Policy
 
 @dataclasses.dataclass(frozen=True)
 class MidtrainConfig:
-  """What mid-training does beside the phases' own numbers.
+  """What mid-training does.
+
+  The numbers of the phases are for a decoder of about two million parameters
+  that is trained from scratch on a CPU [our choice].
 
   Attributes:
-    weights: share of each task in the examples drawn; 0 leaves it out. About
-      two thirds next item and a quarter persona in industry [N].
+    weights: share of each task (`text/tasks.py`) in the examples drawn; 0
+      leaves it out. About two thirds next item and a quarter persona in
+      industry [N].
     new_rows: the phase that trains the added rows only; 0 steps skip it. It
       serves pretrained models, whose other rows know something already [N].
     all: the phase that trains everything.
-    tasks: fields of `tasks.TaskConfig` beside `prompt` and `length`.
+    tasks: what examples look like.
     eval_examples: examples a task for the perplexities of the summary.
   """
 
-  weights: Mapping[str, float]
-  new_rows: Mapping
-  all: Mapping
-  tasks: Mapping
+  weights: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: {
+      'next_item': 0.66,
+      'persona': 0.14,
+      'item_text': 0.15,
+      'general_text': 0.05,
+    }
+  )
+  new_rows: phase_lib.TrainConfig = phase_lib.TrainConfig(
+    steps=0, batch_size=8, length=256, lr=1e-3, schedule='constant'
+  )
+  all: phase_lib.TrainConfig = phase_lib.TrainConfig(
+    steps=1500, batch_size=8, length=256, lr=3e-3, ckpt_every=250
+  )
+  tasks: tasks_lib.TaskConfig = tasks_lib.TaskConfig()
   eval_examples: int = 256
+
+  def __post_init__(self):
+    unknown = sorted(set(self.weights) - set(tasks_lib.NAMES))
+    if unknown:
+      raise ValueError(
+        f'midtrain.weights names {unknown}; the tasks are {tasks_lib.NAMES}.'
+      )
 
 
 def start(
@@ -67,9 +89,7 @@ def start(
   if pretrained.source(config):
     return pretrained.load(config, *sids, mesh, seed)
   vocab = find_vocab()
-  shape = lm_config.LMConfig(
-    vocab_size=vocab.size, **config_lib.to_dict(config.lm)
-  )
+  shape = pretrained.read(config).shape(vocab.size)
   key = jax.random.key(seed)
   params = decoder.init(shape, mesh, sharding.TRAIN_RULES, key)
   return shape, params, vocab
@@ -121,27 +141,25 @@ class Training:
     return self._phase(self.cfg.all)
 
   @functools.cached_property
-  def held_out(self) -> tasks.Examples:
+  def held_out(self) -> tasks_lib.Examples:
     """What the loss is validated on."""
     return _held_out(
       self.store, self.splits, self.vocab, self.cfg.eval_examples
     )
 
   @functools.cached_property
-  def sources(self) -> dict[str, tasks.Examples]:
+  def sources(self) -> dict[str, tasks_lib.Examples]:
     """Examples of the tasks that have a weight."""
     made = _sources(
-      self.config, self.cfg, self.store, self.splits, self.vocab,
-      self.phase.length,
-    )  # fmt: skip
+      self.cfg, self.store, self.splits, self.vocab, self.phase.length
+    )
     return {name: made[name] for name in self._weights}
 
   @property
   def _weights(self) -> dict[str, float]:
     return {name: w for name, w in self.cfg.weights.items() if w > 0}
 
-  def _phase(self, section: Mapping) -> phase_lib.TrainConfig:
-    cfg = config_lib.build(phase_lib.TrainConfig, section)
+  def _phase(self, cfg: phase_lib.TrainConfig) -> phase_lib.TrainConfig:
     if not cfg.steps:
       return cfg
     steps = max(1, round(self.share * cfg.steps))
@@ -203,7 +221,7 @@ def _held_out(
   splits: splits_lib.Splits,
   vocab: vocab_lib.Vocab,
   limit: int,
-) -> tasks.Examples:
+) -> tasks_lib.Examples:
   """Next-item examples whose one scored item is a validation target."""
   user, position = splits.examples['valid']
   rows = np.random.default_rng(0).permutation(len(user))[:limit]
@@ -217,12 +235,12 @@ def _held_out(
     weights[len(prompt) :] = 1
     return {'tokens': tokens, 'weights': weights}
 
-  return tasks.Examples('held_out', len(rows), make)
+  return tasks_lib.Examples('held_out', len(rows), make)
 
 
 def next_items(
   config: ml_collections.ConfigDict, store: artifacts.Artifacts, length: int
-) -> tasks.Examples:
+) -> tasks_lib.Examples:
   """Makes mid-training's next-item examples once more: what SFT replays.
 
   Args:
@@ -231,28 +249,18 @@ def next_items(
     length: tokens of a row.
   """
   cfg = config_lib.build(MidtrainConfig, config.midtrain)
-  given = config, cfg, store, store.splits, store.vocab, length
+  given = cfg, store, store.splits, store.vocab, length
   return _sources(*given)['next_item']
 
 
 def _sources(
-  config: ml_collections.ConfigDict,
   cfg: MidtrainConfig,
   store: artifacts.Artifacts,
   splits: splits_lib.Splits,
   vocab: vocab_lib.Vocab,
   length: int,
-) -> dict[str, tasks.Examples]:
+) -> dict[str, tasks_lib.Examples]:
   """Makes the tasks, whether they have a weight or not."""
-  task_config = tasks.TaskConfig(
-    prompt=config_lib.build(prompts.PromptConfig, config.text.prompt),
-    length=length,
-    **cfg.tasks,
+  return tasks_lib.make(
+    store.dataset, splits, store.sids, vocab, store.prompt, length, cfg.tasks
   )
-  made = tasks.make(store.dataset, splits, store.sids, vocab, task_config)
-  unknown = sorted(set(cfg.weights) - set(made))
-  if unknown:
-    raise ValueError(
-      f'midtrain.weights names {unknown}; the tasks are {sorted(made)}.'
-    )
-  return made

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from gr2_jax.train import optimiser
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """One phase of training; defaults are our choice unless marked.
+
+  Steps, rows, lengths and rates are set where a phase is.
 
   Attributes:
     steps: updates.
@@ -45,7 +48,7 @@ class TrainConfig:
   length: int
   lr: float
   microbatches: int = 1
-  schedule: str = 'cosine'
+  schedule: Literal['constant', 'cosine', 'linear'] = 'cosine'
   warmup: float = 0.1
   weight_decay: float = 0.01
   clip_norm: float = 1.0

@@ -17,8 +17,8 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import prompt_set
 from gr2_jax.stages import pretrained
+from gr2_jax.text import lengths, prompts
 from gr2_jax.text import pretrained as tokenizers
-from gr2_jax.text import prompts
 from gr2_jax.text.vocab import Vocab
 
 
@@ -63,11 +63,8 @@ class Plan:
   @property
   def prompt_length(self) -> int:
     """P, as RL pads its longest prompts."""
-    prompt = config_lib.build(prompts.PromptConfig, self.config.text.prompt)
-    # In front stand two tokens, and items with their wrappers.
-    seen = 2 + prompt.retrieval_items * (self.vocab.levels + 2)
-    longest = seen + prompt.max_tokens
-    rounded = -(-longest // prompt_set.ROUND) * prompt_set.ROUND
+    longest = lengths.budgets(self.config).prompt
+    rounded = lengths.round_up(longest, prompt_set.ROUND)
     return self.rl.prompt_buckets[-1] if self.rl.prompt_buckets else rounded
 
   @property
@@ -181,13 +178,11 @@ def shape(config: ml_collections.ConfigDict) -> tuple[LMConfig, Vocab]:
     FileNotFoundError: a checkpoint that is neither there nor known.
   """
   sids = config.sid.levels, config.sid.codes
-  given = config_lib.to_dict(config.lm)
-  if not pretrained.source(config):
+  cfg = pretrained.read(config)
+  if not cfg.pretrained:
     vocab = Vocab(_Unread(config.text.pieces), *sids)
-    return LMConfig(vocab_size=vocab.size, **given), vocab
-  name = given.pop('pretrained')
-  lora = {k: given.pop(k) for k in ('lora_rank', 'lora_alpha') if k in given}
-  path = pathlib.Path(name).expanduser()
+    return cfg.shape(vocab.size), vocab
+  path = pathlib.Path(cfg.pretrained).expanduser()
   if path.is_dir():
     raw = files.read_json(path / 'config.json')
     pieces = tokenizers.read(path)
@@ -195,10 +190,16 @@ def shape(config: ml_collections.ConfigDict) -> tuple[LMConfig, Vocab]:
     raw, pieces = published.CONFIGS[path.name], _Unread(published.TOKENS)
   else:
     raise FileNotFoundError(
-      f'lm.pretrained = {name!r} is no directory, and no model that is known '
-      f'without its weights: give one of {sorted(published.CONFIGS)}, or the '
-      'directory of a Hugging Face model.'
+      f'lm.pretrained = {cfg.pretrained!r} is no directory, and no model that '
+      'is known without its weights: give one of '
+      f'{sorted(published.CONFIGS)}, or the directory of a Hugging Face model.'
     )
-  found = hf_config.from_json(raw, **given)
+  found = hf_config.from_json(raw, **cfg.runtime)
   vocab = Vocab(pieces, *sids, min_rows=found.vocab_size)
-  return dataclasses.replace(found, vocab_size=vocab.size, **lora), vocab
+  grown = dataclasses.replace(
+    found,
+    vocab_size=vocab.size,
+    lora_rank=cfg.lora_rank,
+    lora_alpha=cfg.lora_alpha,
+  )
+  return grown, vocab

@@ -2,7 +2,7 @@
 
 `config.lm.pretrained` names a Hugging Face directory, a GGUF file, or an asset
 that holds one. The checkpoint fixes the model; beside it, `config.lm` holds how
-it is run (`layout.RUNTIME`) and whether it is trained by LoRA.
+it is run (`lm.config.RUNTIME`) and whether it is trained by LoRA.
 """
 
 import dataclasses
@@ -14,13 +14,23 @@ import ml_collections
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
-from gr2_jax.lm import foreign, gguf, grow, hf, layout, lora
-from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm import foreign, gguf, grow, hf, lora
+from gr2_jax.lm.config import LMConfig, ModelConfig
 from gr2_jax.text import pretrained
 from gr2_jax.text.vocab import Vocab
 from gr2_jax.train import optimiser
 
-_LORA = ('lora_rank', 'lora_alpha')
+
+def read(config: ml_collections.ConfigDict) -> ModelConfig:
+  """Returns the settings of the model.
+
+  Args:
+    config: of the run; its section `lm`.
+
+  Raises:
+    ValueError: sizes beside a checkpoint, which fixes them.
+  """
+  return config_lib.build(ModelConfig, config.lm, 'lm')
 
 
 def source(config: ml_collections.ConfigDict) -> str:
@@ -58,32 +68,25 @@ def load(
       model cannot be read.
     FileNotFoundError: no such file or directory.
   """
-  given = config_lib.to_dict(config.lm)
-  name = given.pop('pretrained')
-  rank, alpha = (given.pop(key, None) for key in _LORA)
-  unknown = sorted(set(given) - set(layout.RUNTIME))
-  if unknown:
-    raise ValueError(
-      f'config.lm has {unknown} beside pretrained = {name!r}: the checkpoint '
-      f'fixes the model; leave only {[*layout.RUNTIME, *_LORA]}.'
-    )
+  cfg = read(config)
   rules = sharding.TRAIN_RULES
-  path = _path(name)
+  path = _path(cfg.pretrained)
   if path.is_file():
-    shape, params, tokenizer = gguf.load(path, mesh, rules, **given)
+    shape, params, tokenizer = gguf.load(path, mesh, rules, **cfg.runtime)
     pieces = pretrained.Pretrained(tokenizer, **_roles(path))
   else:
-    shape, params = hf.load(path, mesh, rules, **given)
+    shape, params = hf.load(path, mesh, rules, **cfg.runtime)
     pieces = pretrained.read(path)
   vocab = Vocab.pretrained(pieces, levels, codes, shape.vocab_size)
   key = jax.random.key(seed)
   shape, params = grow.grow(
     shape, params, vocab.text_size, vocab.size, mesh, rules, key
   )
-  if rank:
-    alpha = LMConfig.lora_alpha if alpha is None else alpha
+  if cfg.lora_rank:
     key = jax.random.fold_in(key, 2)
-    shape, params = lora.add(shape, params, rank, alpha, mesh, rules, key)
+    shape, params = lora.add(
+      shape, params, cfg.lora_rank, cfg.lora_alpha, mesh, rules, key
+    )
   return shape, params, vocab
 
 
@@ -96,12 +99,11 @@ def read_shape(config: ml_collections.ConfigDict) -> LMConfig:
   Returns:
     The shape, LoRA included.
   """
-  given = config_lib.to_dict(config.lm)
-  path = _path(given['pretrained'])
-  settings = {name: given[name] for name in layout.RUNTIME if name in given}
-  read = gguf.read_config if path.is_file() else hf.read_config
-  rank = given.get('lora_rank', 0)
-  return dataclasses.replace(read(path, **settings), lora_rank=rank)
+  cfg = read(config)
+  path = _path(cfg.pretrained)
+  from_file = gguf.read_config if path.is_file() else hf.read_config
+  found = from_file(path, **cfg.runtime)
+  return dataclasses.replace(found, lora_rank=cfg.lora_rank)
 
 
 def trainable(shape: LMConfig, vocab: Vocab) -> optimiser.Trainable | None:

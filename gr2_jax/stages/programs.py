@@ -69,7 +69,7 @@ def make(name: str, plan: plan_lib.Plan) -> Program:
 
 def _train(plan: plan_lib.Plan) -> Program:
   cfg = config_lib.build(midtraining.MidtrainConfig, plan.config.midtrain)
-  phase = config_lib.build(phase_lib.TrainConfig, cfg.all)
+  phase = cfg.all
   names = sorted(name for name, weight in cfg.weights.items() if weight > 0)
   trainable = pretrained.trainable(plan.model, plan.vocab)
   tx, step = training.make_step(phase, plan.model, names, trainable)

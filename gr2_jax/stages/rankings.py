@@ -68,7 +68,6 @@ def train(
   Returns:
     The stage's summary.
   """
-  check(cfg, config)
   rl_config.check_mesh(cfg, sharding.batch_parts(context.mesh), 'likelihood')
   store = artifacts.Artifacts(config, context.workdir)
   lists = list_prompts.rl_lists(store, cfg.lists)

@@ -1,13 +1,64 @@
 """What a teacher is asked about a run's lists, and in whose words."""
 
 import dataclasses
+from typing import Literal
 
-import ml_collections
-
-from gr2_jax import config as config_lib
 from gr2_jax.stages import artifacts
-from gr2_jax.teacher import base, messages, parts
-from gr2_jax.text import prompts
+from gr2_jax.teacher import acceptance, base, messages, parts
+from gr2_jax.teacher import local as local_lib
+from gr2_jax.teacher import rules as rules_lib
+
+RULES = 'rules'
+
+
+@dataclasses.dataclass(frozen=True)
+class TracesConfig:
+  """How traces are sampled.
+
+  Attributes:
+    teacher: who answers: 'rules' [our choice], 'endpoint', a server's model, or
+      'local', one that is read here [P: a large language model].
+    model: which language model; '' for the rules.
+    mode: 'rejection' (better on Beauty [P]) or 'targeted'.
+    attempts: how often a list is asked at most [G].
+    lists: at most so many lists are asked, drawn by the seed; 0 for all. With
+      more, those of fewer are among them.
+    explanation_tokens: budget of the words, that of `rl.explanation_tokens`:
+      what a teacher may write is what the model may write.
+    near_duplicate: similarity in (0, 1] from which on an explanation repeats an
+      earlier one and is turned down (`duplicates.find`) [G]; 0 for never, as
+      suits the rules, which have few wordings.
+    prompt: what a language model is told; its `history_items` holds for every
+      teacher.
+    sampling: how a language model samples.
+    rules: the weights of the rules.
+    local: how a local model runs.
+    keep: of a synthetic world, which asks no teacher: share of the answers that
+      keep the incoming order; the others begin with another item and go round,
+      as a round of cards is cut [our choice].
+  """
+
+  teacher: str = RULES
+  model: str = ''
+  mode: Literal['rejection', 'targeted'] = acceptance.REJECTION
+  attempts: int = 8
+  lists: int = 0
+  explanation_tokens: int = 32
+  near_duplicate: float = 0.0
+  prompt: messages.MessageConfig = messages.MessageConfig()
+  sampling: messages.SamplingConfig = messages.SamplingConfig()
+  rules: rules_lib.RulesConfig = rules_lib.RulesConfig()
+  local: local_lib.LocalConfig = local_lib.LocalConfig()
+  keep: float = 0.2
+
+  def __post_init__(self):
+    for name in ('near_duplicate', 'keep'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(
+          f'traces.{name} = {getattr(self, name)} must lie in [0, 1].'
+        )
+    if self.lists < 0:
+      raise ValueError(f'traces.lists is {self.lists}; give 0 or more.')
 
 
 def request(
@@ -31,7 +82,9 @@ def request(
   return base.Request(history, items[items >= 0], hint)
 
 
-def make_writer(store: artifacts.Artifacts) -> messages.Writer:
+def make_writer(
+  store: artifacts.Artifacts, cfg: TracesConfig
+) -> messages.Writer:
   """Makes what writes the messages of a run.
 
   A teacher sees as much history as the prompts of the run itself show, unless
@@ -40,26 +93,18 @@ def make_writer(store: artifacts.Artifacts) -> messages.Writer:
   what a word takes of it is measured on prose of the templates.
 
   Args:
-    store: the run; its config has `traces.prompt`, fields of MessageConfig.
+    store: the run.
+    cfg: how its traces are sampled.
   """
-  traces = store.config.traces
-  given = config_lib.to_dict(traces.get('prompt', {}))
-  own = config_lib.build(prompts.PromptConfig, store.config.text.prompt)
-  if not given.get('history_items'):
-    given['history_items'] = own.history_items
-  if 'explanation_tokens' in traces:
-    given.setdefault('explanation_tokens', traces.explanation_tokens)
-  cfg = config_lib.build(messages.MessageConfig, given)
-  if 'tokens_a_word' not in given:
-    prose = ' ' + ' '.join(parts.read(cfg.version)['priming'].split())
+  told = cfg.prompt
+  if not told.history_items:
+    shown = store.prompt.history_items
+    told = dataclasses.replace(told, history_items=shown)
+  if not told.tokens_a_word:
+    prose = ' ' + ' '.join(parts.read(told.version)['priming'].split())
     tokens = len(store.vocab.encode(prose, added='none'))
     measured = max(round(tokens / len(prose.split()), 2), 1.0)
-    cfg = dataclasses.replace(cfg, tokens_a_word=measured)
-  return messages.Writer(store.dataset.items, store.sids, cfg)
-
-
-def make_sampling(
-  traces: ml_collections.ConfigDict,
-) -> messages.SamplingConfig:
-  """Reads how a language model samples; `traces` is a section of a config."""
-  return config_lib.build(messages.SamplingConfig, traces.get('sampling', {}))
+    told = dataclasses.replace(told, tokens_a_word=measured)
+  return messages.Writer(
+    store.dataset.items, store.sids, told, cfg.explanation_tokens
+  )

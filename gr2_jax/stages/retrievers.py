@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -13,7 +13,9 @@ from gr2_jax import sharding
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder, io
-from gr2_jax.rank import evidence, popularity, sasrec
+from gr2_jax.rank import evidence as evidence_lib
+from gr2_jax.rank import popularity
+from gr2_jax.rank import sasrec as sasrec_lib
 from gr2_jax.sid import index as sid_index
 from gr2_jax.stages import artifacts, runner
 
@@ -41,8 +43,8 @@ class CandidatesConfig:
       same again, or their targets cannot be found.
     baselines: retrievers measured beside the source, of 'popularity' and
       'sasrec'.
-    sasrec: fields of `rank.sasrec.SASRecConfig`.
-    evidence: fields of `rank.evidence.EvidenceConfig`.
+    sasrec: the baseline's network and training.
+    evidence: how histories count in the columns.
     folds: n > 1 divides the users into n folds; a retriever that never saw the
       users of a fold makes lists for their training positions, which are many
       more than what is held out [G]. 0 makes none. See `stages/folds.py`.
@@ -64,8 +66,8 @@ class CandidatesConfig:
   chunk: int = 4096
   exclude_seen: bool = True
   baselines: tuple[str, ...] = BASELINES
-  sasrec: Mapping = dataclasses.field(default_factory=dict)
-  evidence: Mapping = dataclasses.field(default_factory=dict)
+  sasrec: sasrec_lib.SASRecConfig = sasrec_lib.SASRecConfig()
+  evidence: evidence_lib.EvidenceConfig = evidence_lib.EvidenceConfig()
   folds: int = 0
   fold_positions: int = 0
   fold_steps: float = 1.0
@@ -207,25 +209,25 @@ class Sources:
     return self._by(popularity.top_k, model)
 
   def _sasrec(self) -> TopK:
-    return self._by(sasrec.top_k, self._trained_sasrec)
+    return self._by(sasrec_lib.top_k, self._trained_sasrec)
 
   @functools.cached_property
-  def evidence(self) -> evidence.Evidence:
+  def evidence(self) -> evidence_lib.Evidence:
     """The columns of lists, of what these retrievers may know."""
-    return evidence.Evidence(
+    return evidence_lib.Evidence(
       self.store.dataset,
       self.splits,
-      config_lib.build(evidence.EvidenceConfig, self.cfg.evidence),
+      self.cfg.evidence,
       self._trained_sasrec if self.cfg.sasrec_column else None,
       self.store.user_columns,
     )
 
   @functools.cached_property
-  def _trained_sasrec(self) -> sasrec.Model:
-    return sasrec.train(
+  def _trained_sasrec(self) -> sasrec_lib.Model:
+    return sasrec_lib.train(
       self.store.dataset,
       self.splits,
-      config_lib.build(sasrec.SASRecConfig, self.cfg.sasrec),
+      self.cfg.sasrec,
       self.context.mesh,
       self.directory / 'sasrec',
       self.seed,
@@ -245,7 +247,7 @@ class Sources:
 
 def load_sasrec(
   store: artifacts.Artifacts, mesh: jax.sharding.Mesh
-) -> sasrec.Model | None:
+) -> sasrec_lib.Model | None:
   """Reads the SASRec of the candidates stage; None where it trained none.
 
   Args:
@@ -256,9 +258,9 @@ def load_sasrec(
   if not directory.exists():
     return None
   cfg = config_lib.build(CandidatesConfig, store.config.candidates)
-  return sasrec.load(
+  return sasrec_lib.load(
     store.dataset.num_items,
-    config_lib.build(sasrec.SASRecConfig, cfg.sasrec),
+    cfg.sasrec,
     mesh,
     directory,
   )
@@ -266,7 +268,7 @@ def load_sasrec(
 
 def make_evidence(
   store: artifacts.Artifacts, mesh: jax.sharding.Mesh
-) -> evidence.Evidence:
+) -> evidence_lib.Evidence:
   """Makes what gives new lists the columns that a run's lists have.
 
   Args:
@@ -275,10 +277,10 @@ def make_evidence(
   """
   cfg = config_lib.build(CandidatesConfig, store.config.candidates)
   model = load_sasrec(store, mesh) if cfg.sasrec_column else None
-  return evidence.Evidence(
+  return evidence_lib.Evidence(
     store.dataset,
     store.splits,
-    config_lib.build(evidence.EvidenceConfig, cfg.evidence),
+    cfg.evidence,
     model,
     store.user_columns,
   )

@@ -69,7 +69,6 @@ def train(
   store = artifacts.Artifacts(config, context.workdir)
   lists = list_prompts.rl_lists(store, cfg.lists)
   fmt = store.vocab.answer_format()
-  rl_config.check_answers_fit(cfg, fmt, lists.candidates.shape[1])
   prompts = make_prompts(store, lists, cfg.prompt_buckets)
 
   mesh = context.mesh

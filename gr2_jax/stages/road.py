@@ -7,7 +7,7 @@ import ml_collections
 from absl import logging
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, processes
+from gr2_jax import experiment, files, processes
 from gr2_jax.report import terminal
 from gr2_jax.stages import (
   candidates,
@@ -21,7 +21,6 @@ from gr2_jax.stages import (
   traces,
   world,
 )
-from gr2_jax.train import writers
 
 STAGES = {
   'data': data.run,
@@ -52,14 +51,15 @@ def run(
     force: go on from checkpoints that were made with another config.
 
   Raises:
-    ValueError: a stage that does not exist, a wrong `config.tracking`, or a
-      stage that was cut off and whose config changed, unless forced.
+    ValueError: a stage that does not exist; a setting that is wrong or
+      contradicts another, before anything is written; or a stage that was cut
+      off and whose config changed, unless forced.
     ModuleNotFoundError: `config.tracking` needs a package that is missing.
   """
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
-  writers.read(config)
+  experiment.read(config)
   asked = [name for name in STAGES if not only or name in only]
 
   def begin() -> None:

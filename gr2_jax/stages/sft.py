@@ -46,11 +46,11 @@ ANSWER, NEXT_ITEM = 'answer', 'next_item'
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig:
-  """What SFT does beside the training's own numbers; all [G] unless marked.
+  """What SFT does; all [G] unless marked.
 
   Attributes:
-    train: fields of `phase.TrainConfig`; `batch_size` text rows of `length`
-      tokens a step. `length` must hold the longest prompt with its answer where
+    train: the training's own numbers; `batch_size` text rows of `length` tokens
+      a step. `length` must hold the longest prompt with its answer where
       `weights` has answers.
     weights: mixture of the text rows: 'next_item', mid-training's examples, and
       'answer', whole answers token by token, which 'list' ranks by.
@@ -65,13 +65,15 @@ class SFTConfig:
     holdout: share of the traces that is kept for the held-out loss.
   """
 
-  train: Mapping
-  weights: Mapping[str, float] = dataclasses.field(
-    default_factory=lambda: {ANSWER: 1.0}
+  train: phase_lib.TrainConfig = phase_lib.TrainConfig(
+    steps=400, batch_size=2, length=576, lr=3e-4, dropout=0.1, ckpt_every=50
   )
-  replay: float = 0.05
-  lists: int = 32
-  explained: int = 8
+  weights: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: {NEXT_ITEM: 0.5, ANSWER: 0.5}
+  )
+  replay: float = 0.02
+  lists: int = 16
+  explained: int = 12
   shuffled: float = 0.5
   lambda_r: float = 0.1
   lambda_o: float = 1.0
@@ -124,7 +126,7 @@ class _Job:
   @property
   def phase(self) -> phase_lib.TrainConfig:
     """The training's own numbers."""
-    return config_lib.build(phase_lib.TrainConfig, self.cfg.train)
+    return self.cfg.train
 
   def text(self) -> tuple[dict[str, tasks.Examples], dict[str, float]]:
     """Makes the sources of the text rows, and their weights."""
@@ -175,12 +177,6 @@ class _Job:
     shape, lm = io.load(store.model('midtrain'), mesh, sharding.TRAIN_RULES)
     params = {'lm': lm, 'head': listwise.fit_head(store, mesh)}
     sources, weights = self.text()
-    if self.phase.dropout and not (self.cfg.replay and sources):
-      raise ValueError(
-        f'sft.train.dropout = {self.phase.dropout} takes its random numbers '
-        'from the text rows, of which there are none: give sft.replay and one '
-        'of sft.weights more than 0, or dropout 0.'
-      )
     tx = optimiser.make(self.phase.optimiser, listwise.trainable(shape, store))
     loss = sft_loss.make(
       dataclasses.replace(shape, dropout=self.phase.dropout),
@@ -266,11 +262,6 @@ class _Job:
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Trains the mid-trained model on lists and accepted traces."""
   cfg = config_lib.build(SFTConfig, config.sft)
-  if ranking.is_by_list(config) and not cfg.weights.get(ANSWER, 0):
-    raise ValueError(
-      f"answer.ranking = 'list', but sft.weights = {dict(cfg.weights)} trains "
-      f'no answers: give {ANSWER!r} a weight above 0.'
-    )
   store = artifacts.Artifacts(config, context.workdir)
   traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
   if not traces:

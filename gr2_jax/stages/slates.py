@@ -4,10 +4,8 @@ import pathlib
 
 import numpy as np
 
-from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.data import slates as slates_lib
-from gr2_jax.data import splits as splits_lib
 from gr2_jax.stages import artifacts
 
 
@@ -31,8 +29,7 @@ def write(store: artifacts.Artifacts, k: int, directory: pathlib.Path) -> dict:
   Raises:
     ValueError: no slates, or none to train on or none to test.
   """
-  cfg = config_lib.build(splits_lib.SplitConfig, store.config.data.split)
-  lists, counts = slates_lib.make(store.dataset, cfg, k)
+  lists, counts = slates_lib.make(store.dataset, store.split, k)
   sizes = {name: len(part.user) for name, part in lists.items()}
   if not sizes['train'] or not sizes['test']:
     raise ValueError(

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, processes, progress
+from gr2_jax import experiment, files, processes, progress
 from gr2_jax.report import pooled, sweeps, terminal
 from gr2_jax.stages import road
 
@@ -42,14 +42,14 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     results, and where they were evaluated, `pooled`, name to `pooled.pool`.
 
   Raises:
-    ValueError: a name that is no file name, a key that the config lacks, or a
-      column that no summary has.
+    ValueError: a name that is no file name, a key that the config lacks, a run
+      whose settings are wrong, or a column that no summary has.
   """
   runs = [(name, dict(changes)) for name, changes in sweep.runs]
   for name, changes in runs:
     if not _NAME.fullmatch(name):
       raise ValueError(f'The run {name!r} cannot be a directory: rename it.')
-    changed(sweep.base, changes, 0)
+    experiment.read(changed(sweep.base, changes, 0))
   pairs = [(*entry, seed) for entry in runs for seed in sweep.seeds]
   shared = _share(sweep, workdir / '_shared')
   found = []

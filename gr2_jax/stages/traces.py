@@ -58,7 +58,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
 
 def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  cfg = config_lib.build(teachers.TracesConfig, config.traces)
+  cfg = config_lib.build(requests.TracesConfig, config.traces)
   store = artifacts.Artifacts(config, context.workdir)
   lists = store.sft_lists()
   lists = _draw(lists, cfg.lists or len(lists), (context.seed, 0))
@@ -83,7 +83,7 @@ class _Sampler:
 
   def __init__(
     self,
-    cfg: teachers.TracesConfig,
+    cfg: requests.TracesConfig,
     store: artifacts.Artifacts,
     context: runner.Context,
     teacher: base.Teacher,
@@ -94,7 +94,7 @@ class _Sampler:
     self._acceptance = acceptance.Acceptance(
       fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
       citations=citations.Citations(store.sids),
-      names_top=cfg.teacher != teachers.RULES,
+      names_top=cfg.teacher != requests.RULES,
       near_duplicate=cfg.near_duplicate,
     )
 

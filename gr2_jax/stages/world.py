@@ -6,7 +6,6 @@ SFT and RL run as always. The answers know the format and not the rule, so that
 what RL makes of the order is due to the reward alone.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -16,48 +15,18 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes, sharding
 from gr2_jax.data import sources, splits, synthetic
-from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, runner
+from gr2_jax.stages import artifacts, pretrained, requests, runner
 from gr2_jax.text import vocab, wording
-
-
-@dataclasses.dataclass(frozen=True)
-class AnswersConfig:
-  """What SFT learns answers from; the section is `traces`.
-
-  Attributes:
-    keep: share of the answers that keep the incoming order; the others begin
-      with another item and go round, as a round of cards is cut [our choice].
-  """
-
-  keep: float
-
-  def __post_init__(self):
-    if not 0 <= self.keep <= 1:
-      raise ValueError(f'traces.keep = {self.keep} must lie in [0, 1].')
-
-
-def _world(config: ml_collections.ConfigDict) -> synthetic.WorldConfig:
-  return config_lib.build(synthetic.WorldConfig, config.data.world)
 
 
 @runner.stage('sid', sections=('data', 'sid'), inputs=('data',))
 def sid(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
-  """Writes the world's semantic IDs.
-
-  Raises:
-    ValueError: `config.sid` speaks of other levels or codes.
-  """
-  world = _world(config)
-  asked = (config.sid.levels, config.sid.codes)
-  if asked != (synthetic.LEVELS, world.codes):
-    raise ValueError(
-      f'sid.levels, sid.codes = {asked}: set them to the {synthetic.LEVELS} '
-      f'and {world.codes} of this world.'
-    )
-  sids = synthetic.sids(world)
+  """Writes the world's semantic IDs."""
+  sids = synthetic.sids(
+    config_lib.build(synthetic.WorldConfig, config.data.world)
+  )
   path = context.directory / 'sids.npz'
   processes.on_first(files.atomic_savez, path, sids=sids, raw=sids)
   return {'items': len(sids)}
@@ -79,9 +48,7 @@ def midtrain(
     ).save(directory)
   )
   found = vocab.Vocab.load(directory)
-  shape = lm_config.LMConfig(
-    vocab_size=found.size, **config_lib.to_dict(config.lm)
-  )
+  shape = pretrained.read(config).shape(found.size)
   params = decoder.init(
     shape, context.mesh, sharding.TRAIN_RULES, jax.random.key(context.seed)
   )
@@ -132,7 +99,7 @@ def _write_lists(
 )
 def traces(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Writes an answer to each training list, blind to its target."""
-  cfg = config_lib.build(AnswersConfig, config.traces)
+  cfg = config_lib.build(requests.TracesConfig, config.traces)
   lists = artifacts.Artifacts(config, context.workdir).lists('train')
   rng = np.random.default_rng(context.seed)
   answers = []

@@ -28,33 +28,33 @@ class MessageConfig:
   Attributes:
     version: folder of the templates.
     priming: whether hints on sequential and complementary buying are given [P].
-    history_items: at most this many of the last items.
-    explanation_tokens: budget of an explanation in tokens of the run's own
-      vocabulary, as answers are accepted; the model is told it in words.
-    tokens_a_word: what a word takes of that vocabulary: 1.5 of a pretrained
-      one, more of a small one.
+    history_items: at most this many of the last items; 0 for as many as the
+      run's own prompts show.
+    tokens_a_word: what a word takes of the run's own vocabulary: 1.5 of a
+      pretrained one, more of a small one; 0 measures it.
     title_characters: a longer title is cut.
     category_characters: a longer category path loses its root first.
   """
 
   version: str = 'v1'
   priming: bool = True
-  history_items: int = 8
-  explanation_tokens: int = 40
-  tokens_a_word: float = 1.5
+  history_items: int = 0
+  tokens_a_word: float = 0.0
   title_characters: int = 160
   category_characters: int = 120
 
   def __post_init__(self):
-    for name in (
-      'history_items',
-      'tokens_a_word',
-      'title_characters',
-      'category_characters',
-    ):
+    for name in ('title_characters', 'category_characters'):
       if getattr(self, name) < 1:
         raise ValueError(
           f'traces.prompt.{name} is {getattr(self, name)}; give 1 or more.'
+        )
+    for name in ('history_items', 'tokens_a_word'):
+      value = getattr(self, name)
+      if value < 0 or 0 < value < 1:
+        raise ValueError(
+          f'traces.prompt.{name} is {value}; give 1 or more, or 0, for which '
+          'the run itself is asked.'
         )
 
 
@@ -123,26 +123,35 @@ class Writer:
     items: Sequence[dataset_lib.Item],
     sids: np.ndarray,
     cfg: MessageConfig,
+    explanation_tokens: int,
   ):
     """Reads the templates.
 
     Args:
       items: I items.
       sids: their semantic IDs, int [I, L], without collisions.
-      cfg: what to show.
+      cfg: what to show; its zeros are filled in.
+      explanation_tokens: budget of an explanation in tokens of the run's own
+        vocabulary, as answers are accepted; the model is told it in words.
 
     Raises:
-      ValueError: other numbers of items and semantic IDs, a semantic ID that
-        two items share, a version that does not exist, or a budget too small
-        for three steps.
+      ValueError: a zero in `cfg`, other numbers of items and semantic IDs, a
+        semantic ID that two items share, a version that does not exist, or a
+        budget too small for three steps.
     """
+    if not cfg.history_items or not cfg.tokens_a_word:
+      raise ValueError(
+        f'history_items = {cfg.history_items} and tokens_a_word = '
+        f'{cfg.tokens_a_word}: a writer needs what these zeros stand for.'
+      )
     self.cfg, self.version = cfg, cfg.version
+    self._explanation_tokens = explanation_tokens
     self._catalogue = catalogue.Catalogue(
       items, sids, cfg.title_characters, cfg.category_characters
     )
     texts = parts.read(cfg.version)
     self.digest = parts.digest(texts)
-    self.words = _words(cfg, sids.shape[1])
+    self.words = _words(explanation_tokens, cfg.tokens_a_word, sids.shape[1])
     self._parts = {name: string.Template(text) for name, text in texts.items()}
     priming = f'\n{texts["priming"]}\n' if cfg.priming else ''
     self._system = self._parts['system'].substitute(
@@ -152,7 +161,11 @@ class Writer:
   @property
   def identity(self) -> dict:
     """All that shapes the messages, as JSON holds it."""
-    return {**dataclasses.asdict(self.cfg), 'digest': self.digest}
+    return {
+      **dataclasses.asdict(self.cfg),
+      'explanation_tokens': self._explanation_tokens,
+      'digest': self.digest,
+    }
 
   def messages(self, request: base.Request) -> list[dict[str, str]]:
     """Writes a request.
@@ -244,14 +257,14 @@ class Writer:
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _words(cfg: MessageConfig, levels: int) -> int:
+def _words(tokens: int, tokens_a_word: float, levels: int) -> int:
   """Returns how many words fit a budget beside the citations."""
-  tokens, citations = cfg.explanation_tokens, CITATIONS * (levels + 2)
-  words = int((tokens - citations) / cfg.tokens_a_word)
+  citations = CITATIONS * (levels + 2)
+  words = int((tokens - citations) / tokens_a_word)
   if words < _FEWEST_WORDS:
     raise ValueError(
       f'An explanation of {tokens} tokens has room for {words} words of '
-      f'{cfg.tokens_a_word} tokens beside {CITATIONS} semantic IDs '
+      f'{tokens_a_word} tokens beside {CITATIONS} semantic IDs '
       f'({citations} tokens), but three steps take {_FEWEST_WORDS}: raise '
       'rl.explanation_tokens (and with it rl.max_new_tokens and '
       'sft.train.length).'

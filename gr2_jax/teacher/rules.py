@@ -51,7 +51,7 @@ class RulesConfig:
   follow: float = 0.75
   window: int = 3
   prior: float = 0.75
-  noise: float = 0.5
+  noise: float = 0.2
   least_seen: float = 3.0
   name_tokens: int = 4
 

@@ -50,12 +50,12 @@ class PromptConfig:
     instruction: text after the task token; empty for none.
   """
 
-  history_items: int = 8
+  history_items: int = 6
   max_candidates: int = 10
   title_tokens: int = 12
   category_tokens: int = 6
   max_tokens: int = 288
-  retrieval_items: int = 10
+  retrieval_items: int = 20
   instruction: str = INSTRUCTION
 
   @property

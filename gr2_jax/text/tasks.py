@@ -15,8 +15,10 @@ import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.text import prompts, wording
+from gr2_jax.text import lengths, prompts, wording
 from gr2_jax.text import vocab as vocab_lib
+
+NAMES = ('next_item', 'item_text', 'persona', 'general_text')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +26,13 @@ class TaskConfig:
   """What mid-training examples look like; all defaults are our choice.
 
   Attributes:
-    prompt: budgets that the examples share with the prompts.
-    length: T, the longest example, in tokens.
     stride: how many items apart two windows of a long history end.
     persona_items: items that a persona shows.
     description_tokens: a longer description is cut.
   """
 
-  prompt: prompts.PromptConfig
-  length: int = 256
   stride: int = 5
-  persona_items: int = 8
+  persona_items: int = 6
   description_tokens: int = 96
 
 
@@ -72,6 +70,8 @@ def make(
   splits: splits_lib.Splits,
   sids: np.ndarray,
   vocab: vocab_lib.Vocab,
+  prompt: prompts.PromptConfig,
+  length: int,
   cfg: TaskConfig,
 ) -> dict[str, Examples]:
   """Makes the sources of the four tasks.
@@ -81,41 +81,69 @@ def make(
     splits: says how much of each sequence may be seen.
     sids: semantic IDs, int [I, L].
     vocab: the vocabulary.
-    cfg: lengths and budgets.
+    prompt: budgets that the examples share with the prompts.
+    length: T, the longest example, in tokens.
+    cfg: what examples show.
 
   Returns:
-    Sources by name: 'next_item', 'item_text', 'persona', 'general_text'.
+    Sources by name: those of `NAMES`.
 
   Raises:
     ValueError: `length` is too short for a retrieval window or an item, or the
       stride would leave items out.
   """
-  prompter = prompts.Prompter(vocab, dataset.items, sids, cfg.prompt)
-  window = cfg.prompt.retrieval_items + 1
-  needed = max(
-    2 + window * (vocab.levels + 2),
-    max(map(len, prompter.segments)) + cfg.description_tokens + 3,
+  check(vocab.levels, prompt, length, cfg)
+  prompter = prompts.Prompter(vocab, dataset.items, sids, prompt)
+  _check_length(
+    length, max(map(len, prompter.segments)) + cfg.description_tokens + 3
   )
-  if cfg.length < needed:
-    raise ValueError(
-      f'An example needs up to {needed} tokens, but length is {cfg.length}: '
-      'raise it, or lower text.prompt.retrieval_items or description_tokens.'
-    )
-  if not 1 <= cfg.stride <= window or cfg.persona_items < 1:
-    raise ValueError(
-      f'stride={cfg.stride} and persona_items={cfg.persona_items}: stride must '
-      f'lie in 1..{window} (retrieval_items + 1), or windows would leave items '
-      'out, and a persona needs an item.'
-    )
+  window = prompt.retrieval_items + 1
   histories = [
     dataset.sequence(user)[:end] for user, end in enumerate(splits.train_end)
   ]
   return {
     'next_item': _next_item(histories, prompter, vocab, window, cfg.stride),
     'item_text': _item_text(dataset.items, prompter, vocab, cfg),
-    'persona': _persona(histories, dataset.items, prompter, vocab, cfg),
-    'general_text': _general_text(dataset.items, vocab, cfg.length),
+    'persona': _persona(
+      histories, dataset.items, prompter, vocab, cfg.persona_items, length
+    ),
+    'general_text': _general_text(dataset.items, vocab, length),
   }
+
+
+def check(
+  levels: int, prompt: prompts.PromptConfig, length: int, cfg: TaskConfig
+) -> None:
+  """Refuses settings that no catalogue could be read by.
+
+  Args:
+    levels: L of the semantic IDs.
+    prompt: budgets that the examples share with the prompts.
+    length: T, the longest example, in tokens.
+    cfg: what examples show.
+
+  Raises:
+    ValueError: `length` is too short for a retrieval window, or the stride
+      would leave items out.
+  """
+  window = prompt.retrieval_items + 1
+  _check_length(length, lengths.history(levels, window))
+  if not 1 <= cfg.stride <= window or cfg.persona_items < 1:
+    raise ValueError(
+      f'midtrain.tasks.stride = {cfg.stride} and persona_items = '
+      f'{cfg.persona_items}: stride must lie in 1..{window} '
+      '(text.prompt.retrieval_items + 1), or windows would leave items out, '
+      'and a persona needs an item.'
+    )
+
+
+def _check_length(length: int, needed: int) -> None:
+  if length < needed:
+    raise ValueError(
+      f'An example needs up to {needed} tokens, but length is {length}: raise '
+      'it (midtrain.all.length, of SFT sft.train.length), or lower '
+      'text.prompt.retrieval_items or midtrain.tasks.description_tokens.'
+    )
 
 
 def windows(
@@ -210,11 +238,12 @@ def _persona(
   items: Sequence[dataset_lib.Item],
   prompter: prompts.Prompter,
   vocab: vocab_lib.Vocab,
-  cfg: TaskConfig,
+  most: int,
+  length: int,
 ) -> Examples:
   """Items as in a prompt's history, then what this user likes."""
   lengths = [len(h) for h in histories]
-  user, begin, end = windows(lengths, cfg.persona_items, cfg.persona_items)
+  user, begin, end = windows(lengths, most, most)
   head = [vocab.bos, vocab.token('<|persona|>')]
 
   def example(index: int) -> dict[str, np.ndarray]:
@@ -222,7 +251,7 @@ def _persona(
     closing = vocab.encode(
       wording.persona([items[i] for i in shown]), added='none'
     )
-    room = cfg.length - len(head) - 1
+    room = length - len(head) - 1
     closing = closing[:room]
     body = []
     for item in reversed(shown):

@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 from configs import beauty
+from gr2_jax.text import lengths
 
 
 @pytest.mark.parametrize('name', ['beauty', 'smollm2_beauty'])
@@ -14,9 +15,10 @@ def test_answers_of_a_language_model_have_room(name, teacher):
   config = get_config(f'teacher={teacher}')
   assert config.traces.teacher == teacher
   assert config.traces.explanation_tokens == config.rl.explanation_tokens
-  longest = config.rl.explanation_tokens + 11 * (config.sid.levels + 1) + 5
-  assert longest <= config.rl.max_new_tokens
-  assert config.text.prompt.max_tokens + longest <= config.sft.train.length
+  found = lengths.budgets(config)
+  assert config.rl.explanation_tokens == 128
+  assert config.rl.max_new_tokens == 192 >= found.answer == 188
+  assert config.sft.train.length == 832 >= found.row
 
 
 def test_the_rules_stay_as_they_were_and_others_are_named():

@@ -132,7 +132,7 @@ def test_bad_rows_are_named(tmp_path, raw):
   raw = {**raw, 'interactions': [*raw['interactions'], row]}
   _write(tmp_path / 'raw', raw, PARTS)
   source = sources.SourceConfig(
-    'test', 'generic', str(tmp_path / 'raw'), beam=DIRECT
+    'test', 'generic', str(tmp_path / 'raw'), core=0, beam=DIRECT
   )
   with pytest.raises(Exception, match=r'interactions-002.jsonl:\d+: the item'):
     builder.write(tmp_path / 'data', source, SPLIT)

@@ -38,7 +38,7 @@ def source(tmp_path):
   (folder / 'items.jsonl').write_text(ITEMS)
   (folder / 'interactions.csv').write_text(ROWS)
   (folder / 'slates.jsonl').write_text(SLATES)
-  return sources.SourceConfig('test', 'generic', str(folder))
+  return sources.SourceConfig('test', 'generic', str(folder), core=0)
 
 
 def _assert_same(left, right):
@@ -136,7 +136,7 @@ def test_tensorflow_stays_out(tmp_path, source):
     'import sys\n'
     'from gr2_jax.data import builder, dataset, sources, splits\n'
     f'builder.write({str(tmp_path / "data")!r},'
-    f' sources.SourceConfig("test", "generic", {source.dir!r}),'
+    f' sources.SourceConfig("test", "generic", {source.dir!r}, 0),'
     ' splits.SplitConfig())\n'
     f'print(dataset.load({str(tmp_path / "data")!r}).num_users)\n'
     'print("tensorflow" in sys.modules)\n'

@@ -85,7 +85,12 @@ def test_the_world_depends_on_its_seed_alone():
 
 def test_indices_stay_what_they_were():
   dataset = sources.read(
-    sources.SourceConfig('world', 'synthetic', world={'users': 12})
+    sources.SourceConfig(
+      'world',
+      'synthetic',
+      core=0,
+      world=synthetic.WorldConfig(users=12),
+    )
   )
   assert dataset.num_users == 12 and dataset.num_items == 60
   raw = synthetic.read(synthetic.WorldConfig(users=12))
@@ -119,8 +124,10 @@ def test_worlds_that_cannot_be_built_are_named(fields, message):
   [
     ({'kind': 'synthetic', 'dir': 'x'}, "data.dir is 'x'"),
     ({'kind': 'synthetic', 'core': 5}, 'data.core 5'),
-    ({'kind': 'synthetic', 'world': {'user': 5}}, "no field .'user'"),
-    ({'kind': 'ml-100k', 'world': {'users': 5}}, 'data.world is set'),
+    (
+      {'kind': 'ml-100k', 'world': synthetic.WorldConfig(users=5)},
+      'data.world is set',
+    ),
   ],
 )
 def test_sources_that_contradict_themselves_are_named(fields, message):

@@ -176,7 +176,7 @@ def test_hostile_titles_come_out_as_they_went_in(tmp_path):
   rows = [f'"<u>",<{i}>,{i}\n' for i in range(len(items))]
   text = 'user_id,item_id,timestamp\n' + ''.join(rows)
   (raw / 'interactions.csv').write_text(text)
-  source = sources.SourceConfig('hostile', 'generic', str(raw))
+  source = sources.SourceConfig('hostile', 'generic', str(raw), core=0)
   split = splits.SplitConfig()
   builder.write(tmp_path / 'data', source, split)
   read = dataset_lib.load(tmp_path / 'data')

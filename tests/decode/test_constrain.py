@@ -9,6 +9,7 @@ import pytest
 
 from gr2_jax.decode import constrain, parts
 from gr2_jax.decode.items import Items
+from gr2_jax.text import lengths
 
 OPEN, TOP, MID, SEP, CLOSE, EOS = 16, 13, 17, 18, 19, 2
 BEGIN, END = 14, 15
@@ -131,8 +132,8 @@ def test_top_is_forced_when_the_budget_is_spent(fmt):
   answer = [OPEN, 7, 7, *closing(fmt, [0, 0, 0]), CLOSE, EOS]
   seen = walk(fmt, make([[0, 0, 0]], citable=[[0, 0, 0]]), answer, budget=2)
   assert seen[:4] == [{OPEN}, NO_CITATION, NO_CITATION, {TOP}]
-  assert len(answer) == constrain.answer_length(fmt, 1, 2)
-  assert answer.index(TOP) + 1 == constrain.words_length(2)
+  assert len(answer) == lengths.answer(fmt.levels, 1, 2)
+  assert answer.index(TOP) + 1 == lengths.words(2)
 
 
 def test_no_words(fmt):
@@ -189,7 +190,7 @@ def test_any_walk_through_the_machine_is_an_answer(fmt, data):
     ids = some if isinstance(ids, str) else sorted(ids)
     tokens.append(data.draw(st.sampled_from(ids)))
     state = _advance(state, jnp.full((1, 1), tokens[-1]), items, fmt)
-  assert len(tokens) <= constrain.answer_length(fmt, count, budget)
+  assert len(tokens) <= lengths.answer(fmt.levels, count, budget)
 
   top = tokens.index(TOP)
   words, rest = tokens[1:top], tokens[top + 1 :]

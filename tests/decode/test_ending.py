@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from gr2_jax.decode import constrain, ending
+from gr2_jax.decode import ending
 from gr2_jax.rl import parse
-from gr2_jax.text import answer
+from gr2_jax.text import answer, lengths
 from gr2_jax.text import vocab as vocab_lib
 
 K, BUDGET = 4, 6
@@ -37,7 +37,7 @@ def test_it_is_what_encode_answer_writes(vocab, data):
   padded[:count] = given
   real = np.arange(K) < count
   written = [fmt.open, *vocab.encode(words, added='sids'), fmt.top]
-  size = constrain.words_length(BUDGET)
+  size = lengths.words(BUDGET)
   tokens = np.full((1, size), fmt.pad, np.int32)
   tokens[0, : len(written)] = written
   mask = np.arange(size)[None] < len(written)
@@ -45,7 +45,7 @@ def test_it_is_what_encode_answer_writes(vocab, data):
   got, kept = ending.complete(
     fmt, tokens, mask, padded[None], real[None], full[None]
   )
-  assert got.shape == kept.shape == (1, constrain.answer_length(fmt, K, BUDGET))
+  assert got.shape == kept.shape == (1, lengths.answer(fmt.levels, K, BUDGET))
   want, _ = answer.encode_answer(vocab, words, padded[list(order)])
   assert np.asarray(got)[np.asarray(kept)].tolist() == want
   assert (np.asarray(got)[~np.asarray(kept)] == fmt.pad).all()

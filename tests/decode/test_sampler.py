@@ -11,6 +11,7 @@ from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import sampler
 from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import parse
+from gr2_jax.text import lengths
 
 # As the fixture `sample` has them.
 G, S, EXPLANATION = 4, 29, 8
@@ -19,7 +20,7 @@ read = jax.jit(parse.parse_ranking, static_argnums=2)
 
 
 def test_the_longest_answer_fits_exactly(fmt):
-  assert constraints.answer_length(fmt, 3, EXPLANATION) == 29 <= S
+  assert lengths.answer(fmt.levels, 3, EXPLANATION) == 29 <= S
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'fmt', 'constrain'))

@@ -11,6 +11,7 @@ from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import ending
 from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import parse
+from gr2_jax.text import lengths
 
 # As the fixture `sample` has them.
 G, BUDGET, LEVELS = 4, 8, 3
@@ -110,7 +111,7 @@ def test_words_alone_are_those_of_whole_answers(
 ):
   """They stop at `top`, and the rest can be written behind them."""
   whole = sample(3, temperature)
-  slots = constraints.words_length(BUDGET)
+  slots = lengths.words(BUDGET)
   words = sample(3, temperature, slots=slots, words_only=True)
   tokens, mask = np.asarray(words.tokens), np.asarray(words.mask)
   length = mask.sum(-1)

@@ -18,7 +18,7 @@ def get_config(arg: str = ''):
   config.midtrain.new_rows.update(phase, length=128)
   config.midtrain.all.update(phase, length=128, microbatches=1)
   config.midtrain.eval_examples = 4
-  config.candidates.sasrec = {'max_epochs': 1}
+  config.candidates.sasrec.max_epochs = 1
   config.candidates.width = 10
   config.sft.train.update(phase)
   config.rl.steps, config.rl.prompts_per_step, config.rl.group_size = 1, 2, 2

@@ -119,7 +119,10 @@ def served(model, tmp_path_factory):
 
 
 WRITER = messages.Writer(
-  small.ITEMS, small.sids(), messages.MessageConfig(history_items=3)
+  small.ITEMS,
+  small.sids(),
+  messages.MessageConfig(history_items=3, tokens_a_word=1.5),
+  explanation_tokens=40,
 )
 REQUESTS = [
   base.Request(np.arange(i, i + 3), np.array([i + 3, i + 9, i + 6]))

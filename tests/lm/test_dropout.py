@@ -8,7 +8,7 @@ from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.dropout import Dropout
 
-TINY = lm_config.LMConfig(40, 16, 2, 2, 1, 8, 24, dropout=0.5)
+TINY = lm_config.LMConfig(16, 2, 2, 1, 8, 24, vocab_size=40, dropout=0.5)
 
 
 def test_keeps_its_share_and_the_mean():
@@ -53,5 +53,5 @@ def test_the_loss_drops_where_the_batch_has_a_seed(scan):
 
 @pytest.mark.parametrize('rate', [-0.1, 1.0])
 def test_an_impossible_rate_is_refused(rate):
-  with pytest.raises(ValueError, match='LMConfig.dropout'):
+  with pytest.raises(ValueError, match='lm.dropout'):
     dataclasses.replace(TINY, dropout=rate)

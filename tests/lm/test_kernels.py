@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, decoder, hf_config, kernels, layout
-from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm import attention, decoder, hf_config, kernels
+from gr2_jax.lm.config import RUNTIME, LMConfig
 
 # The shortest rows that the TPU kernel takes.
 T = 128
@@ -225,5 +225,5 @@ def test_what_cannot_run_is_refused_by_name(monkeypatch, mesh8):
 def test_a_checkpoint_does_not_fix_the_kernel():
   raw = hf_config.to_json(TINY, 'float32')
   assert hf_config.to_json(_config('xla', 4, 2), 'float32') == raw
-  assert 'attention' in layout.RUNTIME and 'attention' not in raw
+  assert 'attention' in RUNTIME and 'attention' not in raw
   assert hf_config.from_json(raw, attention='xla').attention == 'xla'

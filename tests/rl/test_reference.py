@@ -31,6 +31,7 @@ FMT = AnswerFormat(
 T = 5 + K * (L + 1) + 3
 CONFIG = RLConfig(
   steps=1, max_new_tokens=T, explanation_tokens=5, constrain=False, alpha=0.2,
+  credit='answer',
   invalid=-1.0,
 )  # fmt: skip
 CONFIGS = {

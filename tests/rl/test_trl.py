@@ -144,7 +144,11 @@ def test_loss_and_gradients_of_the_same_model(tmp_path, mesh1):
   )
   theirs.backward()
   rl = RLConfig(
-    steps=1, max_new_tokens=T, explanation_tokens=4, constrain=False
+    steps=1,
+    max_new_tokens=T,
+    explanation_tokens=4,
+    constrain=False,
+    credit='answer',
   )
   loss = objective.make_loss(config, rl, TASK.format)
   batch = _groups(old, advantages, mask, prompt_right, right, tokens)

@@ -33,6 +33,12 @@ CONFIG = RLConfig(
   overlong_buffer=2,
   lr=1e-2,
   temperature=0.7,
+  updates_per_rollout=2,
+  explained_per_step=0,
+  lists_per_step=256,
+  alpha=0.2,
+  credit='answer',
+  checkpoint_every=20,
 )
 # Of rankings: half of 8 by each head, and 4 explanations.
 RANKED = dataclasses.replace(

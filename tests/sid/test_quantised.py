@@ -12,7 +12,13 @@ from gr2_jax.sid import vectors as vectors_lib
 from gr2_jax.sid.config import SidConfig
 
 CONFIG = SidConfig(
-  levels=3, codes=8, hidden=(16,), latent=8, last_level='sinkhorn'
+  levels=3,
+  codes=8,
+  hidden=(16,),
+  latent=8,
+  last_level='sinkhorn',
+  bf16_matmul=False,
+  split_below=0.0,
 )
 
 

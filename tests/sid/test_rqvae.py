@@ -9,7 +9,14 @@ from gr2_jax.sid import rqvae
 from gr2_jax.sid.config import SidConfig
 
 CONFIG = SidConfig(
-  levels=2, codes=2, hidden=(), latent=2, batch_size=8, commitment=0.5
+  levels=2,
+  codes=2,
+  hidden=(),
+  latent=2,
+  batch_size=8,
+  commitment=0.5,
+  bf16_matmul=False,
+  split_below=0.0,
 )
 # An encoder and a decoder that are the identity.
 PARAMS = {

@@ -17,7 +17,12 @@ from gr2_jax.sid.config import SidConfig
 ITEMS, WIDTH = 1_000_000, 384
 # One pass of training is enough to show how the vectors are read.
 CONFIG = SidConfig(
-  epochs=1, warmup_epochs=0, batch_size=1024, kmeans_items=16_384
+  epochs=1,
+  warmup_epochs=0,
+  batch_size=1024,
+  kmeans_items=16_384,
+  bf16_matmul=False,
+  split_below=0.0,
 )
 
 

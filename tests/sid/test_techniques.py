@@ -13,6 +13,8 @@ from gr2_jax.sid.config import SidConfig
 CONFIG = SidConfig(
   levels=3,
   codes=8,
+  bf16_matmul=False,
+  split_below=0.0,
   hidden=(16,),
   latent=8,
   epochs=6,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small
 
+from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import artifacts, dry_run, requests
 from gr2_jax.teacher import messages
@@ -146,10 +147,15 @@ def test_a_teacher_sees_no_more_history_than_the_run_shows(run):
   )
 
 
+def _writer(store):
+  cfg = config_lib.build(requests.TracesConfig, store.config.traces)
+  return requests.make_writer(store, cfg)
+
+
 def test_the_words_that_are_asked_for_fit_the_budget(run):
   config, workdir = run
   store = artifacts.Artifacts(config, workdir)
-  writer = requests.make_writer(store)
+  writer = _writer(store)
   # A vocabulary of 400 pieces cuts words into letters.
   assert writer.cfg.tokens_a_word > 2.5
   words = 'the latest items lead to what is used together with them'.split()
@@ -158,7 +164,7 @@ def test_the_words_that_are_asked_for_fit_the_budget(run):
   used = len(store.vocab.encode(f' {text}', added='none')) + cited
   assert 60 < used <= 110
   config.traces.prompt.tokens_a_word = 2.0
-  assert requests.make_writer(store).words == (100 - cited) // 2
+  assert _writer(store).words == (100 - cited) // 2
 
 
 def test_a_local_model_counts_and_writes_by_its_own_tokenizer(run, tmp_path):

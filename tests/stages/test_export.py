@@ -47,7 +47,11 @@ def test_transformers_goes_on_as_we_do(family, rank, tmp_path, mesh1):
   config = ml_collections.ConfigDict(
     {
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
-      'lm': {'pretrained': str(tmp_path), 'lora_rank': rank},
+      'lm': {
+        'pretrained': str(tmp_path),
+        'lora_rank': rank,
+        'bf16_matmul': False,
+      },
     }
   )
   shape, params, vocab = pretrained.load(config, 3, 16, mesh1, seed=0)

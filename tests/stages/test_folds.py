@@ -26,7 +26,7 @@ USERS, LENGTH, K, LAST = 16, 9, 4, 3
 SPLIT = {'kind': 'leave_one_out'}
 LM = {
   **{'width': 16, 'layers': 1, 'heads': 2, 'kv_heads': 1},
-  **{'head_dim': 8, 'mlp_dim': 16},
+  **{'head_dim': 8, 'mlp_dim': 16, 'bf16_matmul': False},
 }
 PHASE = {'batch_size': 8, 'length': 96, 'lr': 1e-2, 'log_every': 1}
 

@@ -38,6 +38,7 @@ def _config(**weights):
         'kv_heads': 2,
         'head_dim': 8,
         'mlp_dim': 16,
+        'bf16_matmul': False,
       },
       'midtrain': {
         'weights': weights,

@@ -55,7 +55,12 @@ def _config(checkpoint, **lm):
           'retrieval_items': 5,
         },
       },
-      'lm': {'pretrained': str(checkpoint), 'scan': True, **lm},
+      'lm': {
+        'pretrained': str(checkpoint),
+        'scan': True,
+        'bf16_matmul': False,
+        **lm,
+      },
       'midtrain': {
         'weights': {'next_item': 0.5, 'item_text': 0.5},
         'new_rows': {'steps': 2, 'lr': 1e-2, 'schedule': 'constant', **PHASE},

@@ -149,8 +149,6 @@ def test_lists_without_explanations_are_enough(tuned):
 @pytest.mark.parametrize(
   'name, value, message',
   [
-    ('entropy_bonus', 0.1, r'rl\.entropy_bonus = 0\.1 does nothing'),
-    ('overlong_buffer', 8, r'rl\.overlong_buffer = 8 does nothing'),
     ('lists_per_step', 3, r'rl\.lists_per_step = 3 must be a multiple .* = 2'),
     ('explained_per_step', 1, r'rl\.explained_per_step = 1 must be 0 .no'),
     ('rankings', 7, r'rl\.rankings = 7 must be an even'),

@@ -1,6 +1,6 @@
-import ml_collections
 import pytest
 
+from configs import reward_world, tiny
 from gr2_jax import files
 from gr2_jax.report import terminal
 from gr2_jax.stages import road, world
@@ -43,7 +43,7 @@ def done(monkeypatch):
 def test_the_table_of_the_last_stage(
   done, tmp_path, capsys, only, stages, table
 ):
-  config = ml_collections.ConfigDict({'seed': 0, 'data': {'kind': 'generic'}})
+  config = tiny.get_config()
   road.run(config, tmp_path, only)
   assert len(done) == stages
   assert done == [name for name in road.STAGES if not only or name in only]
@@ -53,6 +53,14 @@ def test_the_table_of_the_last_stage(
 
 def test_a_world_brings_stages_of_its_own(done, tmp_path, monkeypatch):
   monkeypatch.setattr(world, 'STAGES', {'sid': lambda *_: done.append('own')})
-  config = ml_collections.ConfigDict({'seed': 0, 'data': {'kind': 'synthetic'}})
+  config = reward_world.get_config().base
   road.run(config, tmp_path, ('data', 'sid', 'sft'))
   assert done == ['data', 'own', 'sft']
+
+
+def test_settings_are_checked_before_anything_is_written(done, tmp_path):
+  config = tiny.get_config()
+  config.rl.group_size = 1
+  with pytest.raises(ValueError, match='rl.group_size = 1 must be at least 2'):
+    road.run(config, tmp_path / 'run')
+  assert not done and not (tmp_path / 'run').exists()

@@ -180,18 +180,6 @@ def test_lists_alone_need_neither_words_nor_text(listed):
   assert not any(name.startswith('nll/') for name in record)
 
 
-@pytest.mark.parametrize('field', ['replay', 'weights'])
-def test_dropout_without_text_rows_is_refused(listed, field):
-  """Its random numbers come with them."""
-  config = small.config()
-  config.sft.train.dropout = 0.1
-  config.sft.update({'replay': 0.0} if field == 'replay' else {})
-  if field == 'weights':
-    config.sft.weights = {'next_item': 0.0, 'answer': 0.0}
-  with pytest.raises(ValueError, match=r'sft\.train\.dropout = 0\.1 .* none'):
-    sft.run(config, listed(field))
-
-
 def test_lists_of_training_lose_activations(listed, trained):
   """The first losses, of the same parameters and lists, are others."""
   config = small.config()

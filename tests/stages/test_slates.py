@@ -8,11 +8,13 @@ import ml_collections
 import numpy as np
 import pytest
 
+from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence
+from gr2_jax.report import terminal
 from gr2_jax.stages import artifacts, road, slates
 from gr2_jax.teacher import rationale
 from gr2_jax.text import vocab as vocab_lib
@@ -70,7 +72,7 @@ def before(tmp_path, made, monkeypatch):
   lines = itertools.chain(wording.corpus(ITEMS), rationale.corpus())
   vocab = vocab_lib.Vocab.train(lines, 400, levels=2, codes=5)
   vocab.save(tmp_path / 'midtrain' / 'vocab')
-  shape = lm_config.LMConfig(vocab.size, 16, 1, 2, 2, 8, 16)
+  shape = lm_config.LMConfig(16, 1, 2, 2, 8, 16, vocab_size=vocab.size)
   params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
   io.save(tmp_path / 'midtrain' / 'model', shape, params)
   return tmp_path
@@ -93,9 +95,20 @@ def _config():
         'width': 10,
         'baselines': ['popularity'],
       },
-      'traces': {'attempts': 4, 'explanation_tokens': 40},
+      'traces': {
+        'attempts': 4,
+        'explanation_tokens': 40,
+        'rules': {'noise': 0.5},
+      },
       'sft': {
-        'train': {'steps': 2, 'batch_size': 4, 'length': 320, 'lr': 1e-3}
+        'train': {
+          'steps': 2,
+          'batch_size': 4,
+          'length': 320,
+          'lr': 1e-3,
+          'dropout': 0.0,
+        },
+        'weights': {'answer': 1.0},
       },
       'rl': {
         'steps': 1,
@@ -108,6 +121,10 @@ def _config():
         'explanation_tokens': 4,
         'max_rounds': 1,
         'rollouts_every': 1,
+        'updates_per_rollout': 2,
+        'explained_per_step': 0,
+        'credit': 'answer',
+        'alpha': 0.2,
       },
       'direct': {},
       'evaluate': {'examples': 2},
@@ -201,9 +218,11 @@ def test_too_few_held_out_is_an_error(made, tmp_path):
     slates.write(store, K, tmp_path)
 
 
-def test_from_slates_to_the_report(before, made, capsys):
+def test_from_slates_to_the_report(before, made):
   stages = ('candidates', 'traces', 'sft', 'rl', 'direct', 'evaluate')
-  road.run(_config(), before, stages)
+  config_lib.save(_config(), before / 'config.json')
+  for stage in stages:
+    road.STAGES[stage](_config(), before)
   found, traced, tuned, trained, *_ = (
     files.read_json(before / stage / 'summary.json') for stage in stages
   )
@@ -248,7 +267,7 @@ def test_from_slates_to_the_report(before, made, capsys):
   expected = np.mean([_auc(s.labels) for s in tested])
   # AUCs are computed in float32.
   assert rerank['systems']['prerank']['auc'] == pytest.approx(expected, 1e-5)
-  assert 'auc  graded_ndcg' in capsys.readouterr().out
+  assert 'auc  graded_ndcg' in terminal.closing_table(report)
   page = (before / 'report.html').read_text()
   assert 'served slates (slates 97' in page and '<th>AUC</th>' in page
   assert 'The marked items are those' in page

@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from gr2_jax import files
+from gr2_jax import experiment, files
 from gr2_jax.report import pooled
 from gr2_jax.stages import road, sweep
 
@@ -24,7 +24,7 @@ def made(monkeypatch):
     files.write_json(
       workdir / 'sid' / 'summary.json',
       {
-        'unique': config.sid.rate + config.seed / 10,
+        'unique': config.sid.lr + config.seed / 10,
         'dead': [0, config.seed],
         'collisions': 0,
       },
@@ -34,14 +34,21 @@ def made(monkeypatch):
   return asked
 
 
+def _base():
+  config = experiment.defaults()
+  config.seed, config.sid.lr = 9, 0.5
+  config.data.name = config.data.kind = 'ml-100k'
+  return config
+
+
 def _sweep(**changes):
   return ml_collections.ConfigDict(
     {
-      'base': {'seed': 9, 'sid': {'rate': 0.5, 'embeddings': ''}},
+      'base': _base(),
       'stages': ['data', 'sid'],
       'seeds': [0, 1],
       'share': [('sid.embeddings', 'sid/embeddings.npy')],
-      'runs': [('plain', ()), ('more', (('sid.rate', 0.7),))],
+      'runs': [('plain', ()), ('more', (('sid.lr', 0.7),))],
       'columns': ['sid.unique', 'sid.dead', 'sid.collisions'],
       **changes,
     }
@@ -52,7 +59,7 @@ def test_every_run_has_its_config_seed_and_directory(made, tmp_path):
   document = sweep.run(_sweep(), tmp_path)
   shared, *asked = made
   assert shared[0] == tmp_path / '_shared'
-  assert shared[1]['sid'] == {'rate': 0.5, 'embeddings': ''}
+  assert (shared[1]['sid']['lr'], shared[1]['sid']['embeddings']) == (0.5, '')
   path = str(tmp_path / '_shared' / 'sid' / 'embeddings.npy')
   expected = [
     (tmp_path / name / f'seed_{seed}', seed, rate)
@@ -63,7 +70,8 @@ def test_every_run_has_its_config_seed_and_directory(made, tmp_path):
     asked, expected, strict=True
   ):
     assert directory == where
-    assert config == {'seed': seed, 'sid': {'rate': rate, 'embeddings': path}}
+    found = (config['seed'], config['sid']['lr'], config['sid']['embeddings'])
+    assert found == (seed, rate, path)
     assert stages == ['data', 'sid']
   assert json.loads((tmp_path / 'sweep.json').read_text()) == document
   assert [r['results']['sid.dead'] for r in document['runs']] == [
@@ -118,7 +126,7 @@ def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
 
   monkeypatch.setattr(road, 'run', with_metrics)
   swept = _sweep(curves=['sid.loss'], share=[])
-  swept.base.data = {'name': 'made-up'}
+  swept.base.data.name = 'made-up'
   document = sweep.run(swept, tmp_path)
   assert [r['curves']['sid.loss'] for r in document['runs'][:2]] == [
     [[1, 2], [0.3333, 0.6667]],
@@ -134,8 +142,8 @@ def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
   ('changes', 'message'),
   [
     ({'runs': [('a/b', ())]}, "'a/b' cannot be a directory"),
-    ({'runs': [('a', (('sid.rat', 1),))]}, "no 'sid.rat'"),
-    ({'runs': [('a', (('rl.lr', 1),))]}, "no section for 'rl.lr'"),
+    ({'runs': [('a', (('sid.l', 1),))]}, "no 'sid.l'"),
+    ({'runs': [('a', (('rll.lr', 1),))]}, "no section for 'rll.lr'"),
     ({'columns': ['sid.mse']}, "'sid.mse' is not in the summary"),
   ],
 )
@@ -172,10 +180,16 @@ def test_seeds_of_one_config_are_pooled(monkeypatch, tmp_path):
     files.atomic_savez(path, users=np.array([7]), **places)
 
   monkeypatch.setattr(road, 'run', run)
-  config = ml_collections.ConfigDict({'seed': 9})
-  document = sweep.run(sweep.of_seeds(config, [0, 1, 2]), tmp_path)
-  assert document['base'] == {'seed': 9}
+  document = sweep.run(sweep.of_seeds(_base(), [0, 1, 2]), tmp_path)
+  assert document['base']['seed'] == 9
   found = document['pooled']['run']
   assert found['lists'] == [1, 1, 1]
   assert found['deltas']['rl-prerank']['recall@1'][0] == pytest.approx(2 / 3)
   assert 'rl-prerank' in sweep.table(document)
+
+
+def test_every_run_is_checked_before_the_first_begins(made, tmp_path):
+  runs = [('plain', ()), ('wrong', (('rl.group_size', 1),))]
+  with pytest.raises(ValueError, match='rl.group_size = 1 must be at least 2'):
+    sweep.run(_sweep(runs=runs), tmp_path)
+  assert not made

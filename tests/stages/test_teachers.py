@@ -4,7 +4,7 @@ import ml_collections
 import pytest
 
 from gr2_jax import config as config_lib
-from gr2_jax.stages import teachers
+from gr2_jax.stages import requests, teachers
 
 
 def test_a_teacher_that_does_not_exist_is_named():
@@ -16,11 +16,11 @@ def test_a_teacher_that_does_not_exist_is_named():
 @pytest.mark.parametrize(
   'changed, words',
   [
-    ({'mode': 'both'}, "mode is 'both'"),
+    ({'mode': 'both'}, "mode = 'both'"),
     ({'near_duplicate': 1.5}, 'near_duplicate = 1.5'),
     ({'lists': -1}, 'lists is -1'),
   ],
 )
 def test_wrong_settings_are_named(changed, words):
   with pytest.raises(ValueError, match=words):
-    config_lib.build(teachers.TracesConfig, changed)
+    config_lib.build(requests.TracesConfig, changed)

@@ -16,7 +16,7 @@ from gr2_jax.stages import training
 from gr2_jax.text import tasks
 from gr2_jax.train import loop
 
-SHAPE = LMConfig(32, 16, 1, 2, 1, 8, 16)
+SHAPE = LMConfig(16, 1, 2, 1, 8, 16, vocab_size=32)
 PHASE = phase_lib.TrainConfig(
   steps=5, batch_size=4, length=16, lr=1e-2, microbatches=2, ckpt_every=2,
   dropout=0.3,

@@ -11,7 +11,12 @@ from gr2_jax.teacher import address, base, judge, messages
 
 ITEMS = [dataset_lib.Item(f'i{i}', f'Film {i}', ('Drama',)) for i in range(9)]
 SIDS = np.stack([np.arange(9) // 3, np.arange(9) % 3], axis=1)
-WRITER = messages.Writer(ITEMS, SIDS, messages.MessageConfig())
+WRITER = messages.Writer(
+  ITEMS,
+  SIDS,
+  messages.MessageConfig(history_items=8, tokens_a_word=1.5),
+  explanation_tokens=40,
+)
 GRADED = judge.Graded(
   base.Request(np.array([0, 1]), np.array([5, 6]), hint=6), [6, 5], 'Say "5".'
 )

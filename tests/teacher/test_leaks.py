@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 from hypothesis import strategies as st
 
+from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import artifacts, requests
 from gr2_jax.teacher import base, messages
@@ -21,7 +22,12 @@ ITEMS = [
   for i in range(40)
 ]
 SIDS = np.stack([np.arange(40) // 8, np.arange(40) % 8], axis=1)
-WRITER = messages.Writer(ITEMS, SIDS, messages.MessageConfig())
+WRITER = messages.Writer(
+  ITEMS,
+  SIDS,
+  messages.MessageConfig(history_items=8, tokens_a_word=1.5),
+  explanation_tokens=40,
+)
 VOCAB = vocab_lib.Vocab.train(wording.corpus(ITEMS), 400, 5, 8)
 SID = re.compile(r'<\|sid_begin\|><s_a_(\d+)><s_b_(\d+)><\|sid_end\|>')
 
@@ -113,7 +119,8 @@ def _store(sequences, target, mode='rejection'):
 
 def _prompts(sequences, target):
   store, lists = _store(sequences, target)
-  writer = requests.make_writer(store)
+  cfg = config_lib.build(requests.TracesConfig, store.config.traces)
+  writer = requests.make_writer(store, cfg)
   return [
     writer.messages(requests.request(store, lists, row))
     for row in range(len(lists))

@@ -69,9 +69,8 @@ def writer(tmp_path_factory):
   (folder / 'short' / 'user.txt').write_text('$history\n$candidates')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(parts, 'TEMPLATES', folder)
-    return messages.Writer(
-      ITEMS, SIDS, messages.MessageConfig('short', explanation_tokens=60)
-    )
+    told = messages.MessageConfig('short', history_items=8, tokens_a_word=1.5)
+    return messages.Writer(ITEMS, SIDS, told, explanation_tokens=60)
 
 
 def _load(directory, mesh, writer, **sampling):

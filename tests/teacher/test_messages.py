@@ -25,8 +25,10 @@ REQUEST = base.Request(np.array([3, 0]), np.array([1, 2]))
 ROSE = '<|sid_begin|><s_a_1><s_b_3><|sid_end|> Rose Conditioner'
 
 
-def _writer(items=ITEMS, **settings):
-  return messages.Writer(items, SIDS, messages.MessageConfig(**settings))
+def _writer(items=ITEMS, explanation_tokens=40, **settings):
+  told = {'history_items': 8, 'tokens_a_word': 1.5, **settings}
+  cfg = messages.MessageConfig(**told)
+  return messages.Writer(items, SIDS, cfg, explanation_tokens)
 
 
 def _user(request=REQUEST, **settings):
@@ -153,13 +155,18 @@ def test_the_longest_answer_is_one_that_can_be_read():
 
 
 def test_catalogue_and_semantic_ids_must_fit():
-  cfg = messages.MessageConfig()
+  cfg = messages.MessageConfig(history_items=8, tokens_a_word=1.5)
   with pytest.raises(ValueError, match='4 items, but 3 semantic IDs'):
-    messages.Writer(ITEMS, SIDS[:3], cfg)
+    messages.Writer(ITEMS, SIDS[:3], cfg, 40)
   with pytest.raises(ValueError, match='4 items share 1 semantic IDs'):
-    messages.Writer(ITEMS, SIDS * 0, cfg)
-  with pytest.raises(ValueError, match='history_items is 0'):
-    messages.MessageConfig(history_items=0)
+    messages.Writer(ITEMS, SIDS * 0, cfg, 40)
+  with pytest.raises(ValueError, match='history_items is -1'):
+    messages.MessageConfig(history_items=-1)
+  with pytest.raises(ValueError, match='tokens_a_word is 0.5'):
+    messages.MessageConfig(tokens_a_word=0.5)
+  # What the run itself gives must be filled in.
+  with pytest.raises(ValueError, match='history_items = 0 and tokens_a_word'):
+    messages.Writer(ITEMS, SIDS, messages.MessageConfig(), 40)
 
 
 def test_temperature_rises_with_the_attempts_up_to_the_top():

@@ -121,12 +121,12 @@ def test_whole_prompts_have_the_structure_of_harmless_ones(
 @hypothesis.given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 def test_so_do_the_examples_of_mid_training(vocab, special, texts):
   sequences = {'u': [0, 1, 2, 3, 1, 2], 'v': [2, 0, 1, 3, 0]}
-  cfg = tasks.TaskConfig(CFG, 4000, 1, 2, description_tokens=500)
+  cfg = tasks.TaskConfig(1, 2, description_tokens=500)
 
   def write(texts):
     dataset = dataset_lib.from_sequences('test', _items(texts), sequences)
     splits = splits_lib.make(dataset, splits_lib.SplitConfig())
-    return tasks.make(dataset, splits, SIDS, vocab, cfg)
+    return tasks.make(dataset, splits, SIDS, vocab, CFG, 4000, cfg)
 
   hostile, harmless = write(texts), write(['x'])
   for name in ('item_text', 'persona', 'next_item'):

@@ -25,7 +25,8 @@ ITEMS = [
 ]
 SIDS = np.stack([np.arange(20) // 5, np.arange(20) % 5], axis=1)
 PROMPT = prompts.PromptConfig(retrieval_items=4, max_tokens=600)
-CFG = tasks.TaskConfig(PROMPT, length=128, stride=2, persona_items=3)
+LENGTH = 128
+CFG = tasks.TaskConfig(stride=2, persona_items=3)
 
 
 @pytest.fixture(scope='module')
@@ -42,9 +43,9 @@ def make_dataset(held_out=(1, 2, 3)):
   return dataset_lib.from_sequences('test', ITEMS, sequences)
 
 
-def make_sources(vocab, dataset, cfg=CFG):
+def make_sources(vocab, dataset, cfg=CFG, length=LENGTH):
   splits = splits_lib.make(dataset, splits_lib.SplitConfig())
-  return tasks.make(dataset, splits, SIDS, vocab, cfg)
+  return tasks.make(dataset, splits, SIDS, vocab, PROMPT, length, cfg)
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +70,7 @@ def test_every_example_is_well_formed(vocab, sources):
       example = source[index]
       tokens, weights = example['tokens'], example['weights']
       assert tokens.dtype == np.int32 and weights.dtype == np.float32
-      assert tokens.shape == weights.shape and 2 < len(tokens) <= CFG.length
+      assert tokens.shape == weights.shape and 2 < len(tokens) <= LENGTH
       assert tokens[0] == vocab.bos and weights[0] == 0 == weights[1]
       assert set(np.unique(weights)) == {0.0, 1.0}
     with pytest.raises(IndexError, match='examples'):
@@ -155,9 +156,9 @@ def test_long_texts_are_chunked_without_loss(vocab, sources):
 
 def test_too_short_a_length_is_refused_at_once(vocab):
   with pytest.raises(ValueError, match='length is 40'):
-    make_sources(vocab, make_dataset(), tasks.TaskConfig(PROMPT, length=40))
-  with pytest.raises(ValueError, match='stride=6'):
-    make_sources(vocab, make_dataset(), tasks.TaskConfig(PROMPT, stride=6))
+    make_sources(vocab, make_dataset(), length=40)
+  with pytest.raises(ValueError, match='stride = 6'):
+    make_sources(vocab, make_dataset(), tasks.TaskConfig(stride=6), 256)
 
 
 @hypothesis.settings(deadline=None)
@@ -179,7 +180,7 @@ def test_windows_cover_every_position(lengths, window, stride):
 
 def test_the_sources_feed_the_pipeline(vocab, sources):
   weights = dict.fromkeys(sources, 0.25)
-  batches = pipeline.lm_iterator(sources, weights, CFG.length, 2, seed=0)
+  batches = pipeline.lm_iterator(sources, weights, LENGTH, 2, seed=0)
   for batch in itertools.islice(batches, 3):
-    assert batch['tokens'].shape == (2, CFG.length)
+    assert batch['tokens'].shape == (2, LENGTH)
     assert batch['weights'].sum() > 0

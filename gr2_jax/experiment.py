@@ -1,0 +1,153 @@
+"""A whole run as one typed tree of settings, checked before anything runs.
+
+Each section is a dataclass that stands where it is used, and whose docstring
+says what its settings mean and where their defaults come from: [P] the paper,
+[N] numbers of others or of industry, [G] or "our choice" where it is silent.
+`defaults` gives the tree as a ConfigDict, which the files in `configs/` change
+and whose every field is a flag; `read` makes the tree of it again.
+"""
+
+import dataclasses
+from typing import Literal
+
+import ml_collections
+
+from gr2_jax import config as config_lib
+from gr2_jax.data import sources
+from gr2_jax.lm.config import ModelConfig
+from gr2_jax.rl.config import RLConfig
+from gr2_jax.sid.config import SidConfig
+from gr2_jax.stages import checks
+from gr2_jax.stages.direct import DirectConfig
+from gr2_jax.stages.evaluate import EvaluateConfig
+from gr2_jax.stages.midtraining import MidtrainConfig
+from gr2_jax.stages.requests import TracesConfig
+from gr2_jax.stages.retrievers import CandidatesConfig
+from gr2_jax.stages.sft import SFTConfig
+from gr2_jax.teacher.address import EndpointConfig
+from gr2_jax.text.prompts import PromptConfig
+from gr2_jax.train.writers import Tracking
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """How devices divide the work; see `sharding.make_mesh`. Our choice.
+
+  Attributes:
+    data: devices that split batches; -1: what the other axes leave.
+    fsdp: devices that split batches and parameters; where it or `tensor` is 0,
+      all three are chosen (`stages/meshes.py`).
+    tensor: devices that split heads and the vocabulary.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """Vocabulary and prompts.
+
+  Attributes:
+    pieces: pieces of text in the vocabulary of a model from scratch; a
+      pretrained model brings its own [our choice].
+    prompt: what a prompt shows.
+  """
+
+  pieces: int = 3000
+  prompt: PromptConfig = PromptConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerConfig:
+  """How a list is ranked.
+
+  Attributes:
+    ranking: 'likelihood', by utilities that join the likelihood of each
+      candidate with the evidence [our choice], or 'list', token by token [P].
+  """
+
+  ranking: Literal['likelihood', 'list'] = 'likelihood'
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Every setting of a run.
+
+  Attributes:
+    data: the raw data and how they are split.
+    seed: of all that is drawn.
+    mesh: the device mesh.
+    sid: the semantic IDs.
+    text: vocabulary and prompts.
+    lm: the model.
+    midtrain: how it learns semantic IDs beside text.
+    candidates: the lists that are re-ranked.
+    traces: who explains lists, and how.
+    endpoint: how a server is asked, and not what: no stage is redone where it
+      changes.
+    sft: supervised fine-tuning.
+    rl: reinforcement learning.
+    answer: how a list is ranked.
+    direct: a second round of RL, without explanations.
+    evaluate: how test lists are answered and shown.
+    tracking: how trainings are watched.
+  """
+
+  data: sources.SourceConfig
+  seed: int = 0
+  mesh: MeshConfig = MeshConfig()
+  sid: SidConfig = SidConfig()
+  text: TextConfig = TextConfig()
+  lm: ModelConfig = ModelConfig()
+  midtrain: MidtrainConfig = dataclasses.field(default_factory=MidtrainConfig)
+  candidates: CandidatesConfig = CandidatesConfig()
+  traces: TracesConfig = TracesConfig()
+  endpoint: EndpointConfig = EndpointConfig()
+  sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
+  rl: RLConfig = RLConfig()
+  answer: AnswerConfig = AnswerConfig()
+  direct: DirectConfig = DirectConfig()
+  evaluate: EvaluateConfig = EvaluateConfig()
+  tracking: Tracking = Tracking()
+
+  def check(self) -> None:
+    """Refuses settings that contradict each other.
+
+    Raises:
+      ValueError: settings, their values and the remedy.
+    """
+    checks.check(self)
+
+
+def defaults() -> ml_collections.ConfigDict:
+  """Returns every setting with its default.
+
+  `traces.explanation_tokens` and `rl.explanation_tokens` are one setting: what
+  a teacher may write is what the model may write. `direct.lr` is `rl.lr` until
+  it is set.
+  """
+  config = config_lib.defaults(Experiment)
+  config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
+  config.direct.lr = config.rl.get_ref('lr') * 1.0
+  return config
+
+
+def read(config: ml_collections.ConfigDict) -> Experiment:
+  """Makes the tree of a config.
+
+  Args:
+    config: of a run; what is missing takes its default.
+
+  Returns:
+    The tree, checked.
+
+  Raises:
+    ValueError: a setting that is unknown or wrong, or contradicts another, by
+      its dotted name.
+    ModuleNotFoundError: `tracking` asks for a package that is not installed.
+  """
+  found = config_lib.build(Experiment, config, '')
+  found.check()
+  return found

@@ -1,0 +1,62 @@
+"""Runs a command whose flags may change a config: mistakes end in a message."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+_OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
+_FILE = re.compile(r'--?config(?:=(.*))?')
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+  """Runs a command with a flag `config`.
+
+  Args:
+    main: takes what is left of the command line.
+  """
+  app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError):
+    message = find_unknown(argv)
+    if not message:
+      raise
+  sys.exit(message)
+
+
+def find_unknown(argv: Sequence[str]) -> str:
+  """Says which flag names a setting that the config lacks.
+
+  Args:
+    argv: the command line.
+
+  Returns:
+    A message with the nearest name; empty where all settings exist.
+  """
+  from gr2_jax import config as config_lib
+
+  config = flags.FLAGS['config'].parser.parse(_path(argv))
+  for given in map(_OVERRIDE.match, argv):
+    holder, name = config, '--config'
+    for key in given[1].split('.') if given else ():
+      if not hasattr(holder, 'keys'):
+        return f'{name} is a value and has no setting {key!r}.'
+      name = f'{name}.{key}'
+      if key not in holder:
+        return config_lib.unknown(name, key, holder)
+      holder = holder[key]
+  return ''
+
+
+def _path(argv: Sequence[str]) -> str:
+  """Returns the config file that a command line names."""
+  for index, argument in enumerate(argv):
+    found = _FILE.fullmatch(argument)
+    if found:
+      return found[1] or argv[index + 1]
+  return ''

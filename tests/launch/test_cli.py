@@ -1,0 +1,72 @@
+"""Mistakes in flags of a config end in one message; all can be printed."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = '--config=configs/tiny.py'
+
+
+def _run(command, *arguments):
+  return subprocess.run(
+    [sys.executable, '-m', f'launch.{command}', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+@pytest.mark.parametrize(
+  ('command', 'arguments', 'message'),
+  [
+    (
+      'pipeline',
+      (CONFIG, '--workdir=/nowhere', '--config.rl.grup_size=3'),
+      'no setting --config.rl.grup_size: did you mean --config.rl.group_size?',
+    ),
+    (
+      'sweep',
+      (
+        '--config',
+        'configs/reward_world.py',
+        '--workdir=/nowhere',
+        '--noconfig.base.rl.condtional',
+      ),
+      'did you mean --config.base.rl.conditional?',
+    ),
+    (
+      'traces',
+      (CONFIG, '--workdir=/nowhere', '--config.seed.x=3'),
+      "--config.seed is a value and has no setting 'x'.",
+    ),
+  ],
+)
+def test_an_unknown_setting_is_one_message(command, arguments, message):
+  found = _run(command, *arguments)
+  assert found.returncode == 1 and found.stdout == ''
+  assert message in found.stderr.splitlines()[-1]
+  assert 'Traceback' not in found.stderr
+
+
+def test_all_settings_are_printed_without_a_workdir():
+  found = _run('pipeline', CONFIG, '--describe', '--config.rl.alpha=0.5')
+  assert found.returncode == 0, found.stderr
+  lines = found.stdout.splitlines()
+  assert 'rl.alpha = 0.5 (default 0.02) [N] [G]' in lines
+  assert max(map(len, lines)) <= 100
+
+
+def test_a_run_needs_a_workdir_and_sound_settings(tmp_path):
+  found = _run('pipeline', CONFIG)
+  assert found.returncode == 1
+  assert 'Give --workdir, the directory of the run.' in found.stderr
+  workdir = tmp_path / 'run'
+  found = _run(
+    'pipeline', CONFIG, f'--workdir={workdir}', '--config.rl.group_size=1'
+  )
+  assert found.returncode == 1
+  assert 'rl.group_size = 1 must be at least 2' in found.stderr
+  assert not workdir.exists()
