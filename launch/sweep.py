@@ -4,7 +4,8 @@
         --workdir=runs/sid_ablation --output=results/sid_ablation.json
 
 Every run has its own directory below the workdir; a sweep that was cut off goes
-on where it stopped. `--config.base.KEY=VALUE` changes all its runs.
+on where it stopped. `--config.base.KEY=VALUE` changes all its runs; `--redo`
+makes finished stages again that do not fit a changed config.
 """
 
 import pathlib
@@ -21,6 +22,9 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the runs.')
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'Where to keep sweep.json, too; and of its curves two as SVG.'
 )
+_REDO = flags.DEFINE_bool(
+  'redo', False, 'Make finished stages again that do not fit the config.'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -34,12 +38,12 @@ def main(argv) -> None:
 
   start.set_up()
   cluster.join()
-  workdir = pathlib.Path(_WORKDIR.value).absolute()
-  document = sweep.run(_CONFIG.value, workdir)
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+  document = sweep.run(_CONFIG.value, workdir, _REDO.value)
   if not processes.is_first():
     return
   if _OUTPUT.value:
-    output = pathlib.Path(_OUTPUT.value)
+    output = pathlib.Path(_OUTPUT.value).expanduser()
     files.write_json(output, document)
     if document['runs'][0].get('curves'):
       shown = _CONFIG.value.curves[:2]

@@ -238,7 +238,7 @@ def test_a_second_round_without_explanations(workdir):
   assert direct.run(config, path)['steps'] == 0
   assert not (path / 'direct' / 'model').exists()
   config.direct.steps = 2
-  summary = direct.run(config, path)
+  summary = direct.run(config, path, redo=True)
   # Three delimiters, an item in its wrappers, up to four of two codes, the end.
   assert summary['valid_rate_last'] == 1
   assert summary['answer_tokens_last'] <= 3 + 4 + K * 3 + 1
@@ -256,6 +256,6 @@ def test_a_second_round_without_explanations(workdir):
   # It went on from RL's model: two steps of two updates at a rate of 1e-3.
   assert 0 < max(jax.tree.leaves(moved)) < 0.01
   config.rl.constrain = False
-  rl.run(config, path)
+  rl.run(config, path, redo=True)
   with pytest.raises(ValueError, match=r'direct\.steps = 2 needs rl\.constr'):
-    direct.run(config, path)
+    direct.run(config, path, redo=True)
