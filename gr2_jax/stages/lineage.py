@@ -33,7 +33,9 @@ def describe(changed: list[tuple[str, object, object]], limit: int = 4) -> str:
     limit: settings that are shown.
   """
   parts = []
-  for name, before, now in changed[:limit]:
+  # Settings first: inputs mostly differ because of them.
+  ordered = sorted(changed, key=lambda entry: entry[0].startswith('inputs.'))
+  for name, before, now in ordered[:limit]:
     if name.startswith('inputs.'):
       parts.append(f'its input {name.removeprefix("inputs.")!r}')
     elif name == 'external':

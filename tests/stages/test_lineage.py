@@ -102,5 +102,5 @@ def test_a_long_difference_is_cut():
   ]
   assert lineage.describe(changed, 3) == (
     'config.a.x: 1 -> 2, the files that it reads from outside the run, '
-    "its input 'sid', and 1 more"
+    'seed: 0 -> 1, and 1 more'
   )
