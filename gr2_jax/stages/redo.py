@@ -43,8 +43,7 @@ def check(
   for name in _needed(config, stages, asked):
     stage = stages[name]
     if name in asked:
-      inputs = fingerprints
-      key = stage.key(config, inputs)
+      key = stage.key(config, fingerprints)
       state, changed = runner.compare(workdir, name, key)
       if state == runner.CUT and not force:
         runner.refuse_cut(workdir, name, changed)
