@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from gr2_jax import files
+
 T = TypeVar('T')
 
 
@@ -226,8 +228,9 @@ def diff(left: Any, right: Any) -> list[tuple[str, Any, Any]]:
 
 
 def save(config: Any, path: pathlib.Path) -> None:
-  """Writes a config as JSON."""
-  path.write_text(json.dumps(to_dict(config), indent=2, sort_keys=True) + '\n')
+  """Writes a config as JSON, in one step."""
+  text = json.dumps(to_dict(config), indent=2, sort_keys=True)
+  files.atomic_write(path, text + '\n')
 
 
 def load(path: pathlib.Path) -> ml_collections.ConfigDict:

@@ -61,7 +61,7 @@ def main(argv) -> None:
   report = ahead.report(config, devices, mesh, _PROGRAMS.value)
   print(ahead.table(report))
   if _OUTPUT.value:
-    files.write_json(pathlib.Path(_OUTPUT.value), report)
+    files.write_json(pathlib.Path(_OUTPUT.value).expanduser(), report)
   problems = ahead.misfits(report)
   if problems:
     sys.exit('\n'.join(problems))

@@ -51,7 +51,7 @@ def main(argv) -> None:
         report['results'].append(row)
         logging.info('%s', row)
         if _OUTPUT.value:
-          files.write_json(pathlib.Path(_OUTPUT.value), report)
+          files.write_json(pathlib.Path(_OUTPUT.value).expanduser(), report)
       bar.update()
   columns = ('name', 'peer', 'unit', 'ours', 'theirs', 'ratio', 'goal')
   cells = [[str(row[c]) for c in columns] for row in report['results']]

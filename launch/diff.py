@@ -17,7 +17,7 @@ def main(argv) -> None:
       f'Give two directories of runs, not {argv[1:]}: '
       'python -m launch.diff DIR_A DIR_B'
     )
-  left, right = map(pathlib.Path, argv[1:])
+  left, right = (pathlib.Path(name).expanduser() for name in argv[1:])
   try:
     print(compare.differences(left, right))
   except FileNotFoundError as error:

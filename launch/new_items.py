@@ -36,7 +36,7 @@ def main(argv) -> None:
   from gr2_jax.stages import new_items
 
   start.set_up()
-  items = generic.read_items(pathlib.Path(_ITEMS.value))
+  items = generic.read_items(pathlib.Path(_ITEMS.value).expanduser())
   tokenizer = new_items.load(_WORKDIR.value)
   embeddings = None
   if _EMBEDDINGS.value:
@@ -49,7 +49,7 @@ def main(argv) -> None:
     )
   sids, report = tokenizer.assign(items, embeddings)
   files.write_jsonl(
-    pathlib.Path(_OUTPUT.value),
+    pathlib.Path(_OUTPUT.value).expanduser(),
     (
       {'item_id': item.item_id, 'sid': row}
       for item, row in zip(items, sids.tolist(), strict=True)

@@ -2,10 +2,13 @@
 
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
 
-Finished stages are skipped, interrupted ones resume, and a stage whose config
-or inputs changed is done anew; of an interrupted one with checkpoints another
-config is refused, unless `--force` lets it go on from them. SIGTERM ends the
-run with exit code 75, and the same command goes on.
+Finished stages are skipped and interrupted ones resume. What can be checked is
+checked before the first stage runs, and a start that is refused changes
+nothing. Refused are: finished stages that do not fit the config or what they
+read, which the message lists with what changed, unless `--redo` makes them
+again; an interrupted stage with checkpoints of another config, unless `--force`
+goes on from them; and a workdir in which another run is going on. SIGTERM ends
+the run with exit code 75, and the same command goes on.
 
 The stages are data, sid, midtrain, candidates, traces, sft, rl and evaluate.
 Any setting can be overridden, for example `--config.rl.alpha=0`: `--describe`
@@ -30,6 +33,12 @@ _STAGES = flags.DEFINE_list(
 )
 _FORCE = flags.DEFINE_bool(
   'force', False, 'Go on from checkpoints made with another config.'
+)
+_REDO = flags.DEFINE_bool(
+  'redo',
+  False,
+  'Make finished stages again that do not fit the config or what they read; '
+  'what they wrote is deleted.',
 )
 _PROFILE = flags.DEFINE_string(
   'profile',
@@ -68,8 +77,8 @@ def main(argv) -> None:
   config = _CONFIG.value
   if _PROFILE.value:
     config.tracking.profile = _PROFILE.value
-  workdir = pathlib.Path(_WORKDIR.value).absolute()
-  road.run(config, workdir, _STAGES.value, _FORCE.value)
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+  road.run(config, workdir, _STAGES.value, _FORCE.value, _REDO.value)
 
 
 if __name__ == '__main__':

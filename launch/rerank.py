@@ -16,6 +16,7 @@ is false and `order` is the incoming one. `-` is standard input or output:
 """
 
 import json
+import pathlib
 import sys
 
 from absl import app, flags
@@ -49,7 +50,7 @@ def main(argv) -> None:
   if _INPUT.value == '-':
     lines = sys.stdin.buffer.readlines()
   else:
-    with open(_INPUT.value, 'rb') as stream:
+    with pathlib.Path(_INPUT.value).expanduser().open('rb') as stream:
       lines = stream.readlines()
   reranker = rerank.load(
     _WORKDIR.value,
@@ -62,7 +63,7 @@ def main(argv) -> None:
   if _OUTPUT.value == '-':
     sys.stdout.write(text)
   else:
-    with open(_OUTPUT.value, 'w') as stream:
+    with pathlib.Path(_OUTPUT.value).expanduser().open('w') as stream:
       stream.write(text)
 
 

@@ -100,9 +100,9 @@ def main(argv) -> None:
   from gr2_jax import files
 
   start.set_up()
-  directory = pathlib.Path(_WORKDIR.value).absolute()
+  directory = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   directory.mkdir(parents=True, exist_ok=True)
-  output = pathlib.Path(_OUTPUT.value)
+  output = pathlib.Path(_OUTPUT.value).expanduser()
   output.parent.mkdir(parents=True, exist_ok=True)
   result = measure(_CONFIG.value, directory)
   files.write_json(output, result)

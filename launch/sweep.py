@@ -9,7 +9,8 @@
 The second is one config with several seeds, pooled: means with their deviation,
 and differences over the lists of all seeds with their intervals. Every run has
 its own directory below the workdir; a sweep that was cut off goes on where it
-stopped. `--config.base.KEY=VALUE` changes all runs of a sweep.
+stopped. `--config.base.KEY=VALUE` changes all runs of a sweep; `--redo` makes
+finished stages again that do not fit a changed config.
 """
 
 import pathlib
@@ -29,6 +30,9 @@ _OUTPUT = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_list(
   'seeds', [], 'Seeds of a config that is no sweep; a sweep has its own.'
 )
+_REDO = flags.DEFINE_bool(
+  'redo', False, 'Make finished stages again that do not fit the config.'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -42,7 +46,7 @@ def main(argv) -> None:
 
   start.set_up()
   cluster.join()
-  workdir = pathlib.Path(_WORKDIR.value).absolute()
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   config = _CONFIG.value
   if 'runs' not in config:
     if not _SEEDS.value:
@@ -50,11 +54,11 @@ def main(argv) -> None:
     config = sweep.of_seeds(config, [int(seed) for seed in _SEEDS.value])
   elif _SEEDS.value:
     raise app.UsageError('This sweep has seeds of its own: leave out --seeds.')
-  document = sweep.run(config, workdir)
+  document = sweep.run(config, workdir, _REDO.value)
   if not processes.is_first():
     return
   if _OUTPUT.value:
-    output = pathlib.Path(_OUTPUT.value)
+    output = pathlib.Path(_OUTPUT.value).expanduser()
     files.write_json(output, document)
     if document['runs'][0].get('curves'):
       shown = config.curves[:2]

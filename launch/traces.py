@@ -6,7 +6,8 @@
 prints one full prompt of each kind, how many tokens it has, how many requests
 the run would make, and what they would cost; it asks nobody and needs no key.
 Without `--dry_run` it runs the traces stage alone. The stages before it must be
-finished (`launch.pipeline --stages=data,sid,midtrain,candidates`).
+finished (`launch.pipeline --stages=data,sid,midtrain,candidates`). `--redo`
+makes traces again that are finished with another config.
 """
 
 import pathlib
@@ -22,6 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print prompts and numbers, and ask nobody.'
+)
+_REDO = flags.DEFINE_bool(
+  'redo', False, 'Make finished traces again that do not fit the config.'
 )
 _PRICE_IN = flags.DEFINE_float(
   'price_in', 0.0, 'Of a million tokens that the teacher reads.', lower_bound=0
@@ -39,9 +43,10 @@ def main(argv) -> None:
   from gr2_jax.stages import dry_run, road
 
   start.set_up()
-  config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value).absolute()
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   if not _DRY_RUN.value:
-    road.run(config, workdir, ['traces'])
+    road.run(config, workdir, ['traces'], redo=_REDO.value)
     return
   prices = _PRICE_IN.value, _PRICE_OUT.value
   print(dry_run.describe(config, workdir, *prices))

@@ -53,7 +53,7 @@ class Tables:
     checks.pipeline_type_check = False
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    self._files = generic.parts(pathlib.Path(source.dir))
+    self._files = generic.parts(source.folder)
     self.slate_columns = ()
     if self._files['slates']:
       self.slate_columns = generic.slate_columns(self._files['slates'][0])

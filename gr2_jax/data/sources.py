@@ -73,6 +73,11 @@ class SourceConfig:
         'this package; pass --config.data.dir=FOLDER.'
       )
 
+  @property
+  def folder(self) -> pathlib.Path:
+    """The folder with the raw files; in `dir`, `~` is the home directory."""
+    return pathlib.Path(self.dir).expanduser()
+
 
 def read(cfg: SourceConfig) -> dataset_lib.Dataset:
   """Reads, checks, filters and orders the raw files.
@@ -94,7 +99,7 @@ def read(cfg: SourceConfig) -> dataset_lib.Dataset:
     'amazon2014': amazon.read,
     'generic': generic.read,
   }
-  folder = pathlib.Path(cfg.dir) if cfg.dir else assets.fetch(cfg.kind)
+  folder = cfg.folder if cfg.dir else assets.fetch(cfg.kind)
   return clean.clean(cfg.name, readers[cfg.kind](folder), cfg.core)
 
 
@@ -116,7 +121,7 @@ def fingerprint(cfg: SourceConfig) -> str:
     return ''
   if not cfg.dir:
     return assets.ASSETS[cfg.kind].sha256
-  folder = pathlib.Path(cfg.dir)
+  folder = cfg.folder
   if cfg.beam:
     return _stamps(generic.parts(folder))
   if cfg.kind == 'ml-100k':

@@ -81,6 +81,7 @@ def read(path: str | pathlib.Path, items: int) -> np.ndarray:
   Raises:
     ValueError: another shape, or no numbers (Python objects are not read).
   """
+  path = pathlib.Path(path).expanduser()
   try:
     vectors = np.lib.format.open_memmap(path, mode='r')
   except (ValueError, EOFError) as error:

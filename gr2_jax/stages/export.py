@@ -2,11 +2,10 @@
 
 import pathlib
 
-from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.lm import hf, io, lora
 from gr2_jax.rank import heads
-from gr2_jax.stages import artifacts, meshes
+from gr2_jax.stages import artifacts, lineage, meshes
 
 
 def export(
@@ -28,15 +27,16 @@ def export(
 
   Raises:
     FileNotFoundError: the stage is not finished.
-    ValueError: the vocabulary was trained here, and has no tokenizer that other
-      software reads.
+    ValueError: stages that do not belong together, or the vocabulary was
+      trained here, and has no tokenizer that other software reads.
   """
-  workdir = pathlib.Path(workdir)
-  config = config_lib.load(workdir / 'config.json')
+  workdir = pathlib.Path(workdir).expanduser()
+  output = pathlib.Path(output).expanduser()
+  config = lineage.config(workdir, stage)
   mesh = meshes.make(config)
   store = artifacts.Artifacts(config, workdir)
   # First, because it may refuse.
-  store.vocab.export(pathlib.Path(output))
+  store.vocab.export(output)
   shape, params = io.load(store.model(stage), mesh, sharding.TRAIN_RULES)
   shape, params = lora.merge(shape, params)
   vocab = store.vocab

@@ -7,7 +7,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, progress
-from gr2_jax.stages import artifacts, requests
+from gr2_jax.stages import artifacts, lineage, requests
 from gr2_jax.teacher import base, judge, messages
 
 
@@ -34,15 +34,10 @@ def run(
 
   Raises:
     FileNotFoundError: the traces stage is not finished.
-    ValueError: nothing to grade.
+    ValueError: nothing to grade, or stages that do not belong together.
   """
-  workdir = pathlib.Path(workdir)
-  if not (workdir / 'traces' / 'DONE').exists():
-    raise FileNotFoundError(
-      f'{workdir / "traces"} is not finished (no DONE in it): run '
-      'launch.pipeline with --stages=traces first.'
-    )
-  config = config_lib.load(workdir / 'config.json')
+  workdir = pathlib.Path(workdir).expanduser()
+  config = lineage.config(workdir, 'traces')
   store = artifacts.Artifacts(config, workdir)
   traces = list(files.read_jsonl(workdir / 'traces' / 'traces.jsonl'))
   drawn = np.random.default_rng(seed).permutation(len(traces))[:sample]

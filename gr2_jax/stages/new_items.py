@@ -16,7 +16,7 @@ from gr2_jax import sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.sid import assign, growth, quantised, steps, vectors
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import artifacts, meshes, sid
+from gr2_jax.stages import artifacts, lineage, meshes, sid
 from gr2_jax.text import encoder
 from gr2_jax.train import checkpoint
 
@@ -130,15 +130,10 @@ def load(
 
   Raises:
     FileNotFoundError: no run, or its sid stage is not finished.
+    ValueError: the sid stage was made from other data than the run has now.
   """
-  workdir = pathlib.Path(workdir).absolute()
-  for name in ('config.json', 'sid/DONE'):
-    if not (workdir / name).exists():
-      raise FileNotFoundError(
-        f'{workdir / name} is missing: give the --workdir of a run whose sid '
-        'stage is finished.'
-      )
-  config = config_lib.load(workdir / 'config.json')
+  workdir = pathlib.Path(workdir).expanduser().absolute()
+  config = lineage.config(workdir, 'sid')
   cfg = config_lib.build(SidConfig, config.sid)
   if mesh is None:
     mesh = meshes.make(config)

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import config as config_lib
 from gr2_jax import progress, sharding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import io
@@ -23,6 +22,7 @@ from gr2_jax.stages import (
   artifacts,
   decoding,
   encoded,
+  lineage,
   meshes,
   ranking,
   retrievers,
@@ -261,20 +261,15 @@ def load(
 
   Raises:
     FileNotFoundError: the run, or this stage of it, is not finished.
-    ValueError: no such mode, or no explanation is wanted of lists that are
-      decoded without a constraint.
+    ValueError: no such mode, stages that do not belong together, or no
+      explanation is wanted of lists that are decoded without a constraint.
   """
   if mode not in ranking.MODES:
     raise ValueError(
       f'mode={mode!r} is unknown: choose one of {ranking.MODES}.'
     )
-  workdir = pathlib.Path(workdir).absolute()
-  if not (workdir / 'config.json').exists():
-    raise FileNotFoundError(
-      f'No run in {workdir} (config.json is missing): give the --workdir of '
-      'launch.pipeline.'
-    )
-  config = config_lib.load(workdir / 'config.json')
+  workdir = pathlib.Path(workdir).expanduser().absolute()
+  config = lineage.config(workdir, stage)
   if mesh is None:
     mesh = meshes.make(config)
   store = artifacts.Artifacts(config, workdir)

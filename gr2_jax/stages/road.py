@@ -14,6 +14,7 @@ from gr2_jax.stages import (
   data,
   direct,
   evaluate,
+  lock,
   midtrain,
   rl,
   sft,
@@ -21,6 +22,7 @@ from gr2_jax.stages import (
   traces,
   world,
 )
+from gr2_jax.stages import redo as redo_lib
 
 STAGES = {
   'data': data.run,
@@ -40,38 +42,45 @@ def run(
   workdir: pathlib.Path,
   only: Sequence[str] = (),
   force: bool = False,
+  redo: bool = False,
 ) -> None:
-  """Runs the road, and prints the closing table after its last stage, or that
+  """Runs the stages, and prints the closing table after the last stage, or that
   of retrieval where the candidates are the last one asked for.
+
+  What can be checked is checked first: a start that is refused changes nothing
+  in the workdir.
 
   Args:
     config: a whole config, as the files in `configs/` give it.
     workdir: directory of the run, made if missing.
-    only: stages to run; empty for all. They run in the order of the road.
+    only: stages to run; empty for all. They run in the order of `STAGES`.
     force: go on from checkpoints that were made with another config.
+    redo: make finished stages again that do not fit the config or their inputs.
 
   Raises:
     ValueError: a stage that does not exist; a setting that is wrong or
-      contradicts another, before anything is written; or a stage that was cut
-      off and whose config changed, unless forced.
+      contradicts another; or what `redo.check` refuses.
+    FileNotFoundError: files or stages that are read are missing.
     ModuleNotFoundError: `config.tracking` needs a package that is missing.
+    RuntimeError: another run is going on in the workdir.
   """
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
   experiment.read(config)
   asked = [name for name in STAGES if not only or name in only]
+  stages = STAGES | world.stages(config)
 
   def begin() -> None:
-    workdir.mkdir(parents=True, exist_ok=True)
+    redo_lib.check(config, workdir, stages, asked, force, redo)
     config_lib.save(config, workdir / 'config.json')
 
-  processes.on_first(begin)
-  stages = STAGES | world.stages(config)
-  for index, (name, stage) in enumerate(stages.items(), 1):
-    if name in asked:
-      logging.info('[%d/%d] %s', index, len(stages), name)
-      stage(config, workdir, force)
+  with lock.hold(workdir):
+    processes.on_first(begin)
+    for index, (name, stage) in enumerate(stages.items(), 1):
+      if name in asked:
+        logging.info('[%d/%d] %s', index, len(stages), name)
+        stage(config, workdir, force, redo)
   if processes.is_first():
     _show(asked[-1], workdir)
 

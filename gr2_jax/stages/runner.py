@@ -1,6 +1,7 @@
-"""Runs a stage once: skips what is done, resumes, redoes what changed.
+"""Runs a stage once: skips what is finished, resumes what was cut off.
 
-A stage that was cut off, has checkpoints and got another config is refused:
+A finished stage is made again only where `redo` says so, and one that was cut
+off, has checkpoints and got another config goes on only where `force` says so:
 they may be hours of work, and a typing error would throw them away.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
@@ -9,12 +10,11 @@ several processes the first one decides what is to be done, and writes.
 """
 
 import dataclasses
-import functools
 import pathlib
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -22,9 +22,13 @@ from absl import logging
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
-from gr2_jax.stages import meshes
+from gr2_jax.stages import lineage, meshes
 from gr2_jax.train import writers
 from gr2_jax.train.retention import Policy
+
+# What `compare` finds.
+SKIP, RESUME, START = 'skip', 'resume', 'start'
+REDO, CUT, CLEAR = 'redo', 'cut', 'clear'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Context:
     key: what the stage is made of: seed, inputs and config.
     force: go on from checkpoints that were made with another config.
     tracking: how its trainings are watched, of `config.tracking`; no stage is
-      done anew where that changes.
+      made again where that changes.
   """
 
   name: str
@@ -66,60 +70,46 @@ class Context:
     return self.workdir / stage
 
 
-def _read_done(directory: pathlib.Path) -> dict | None:
-  done = directory / 'DONE'
-  return files.read_json(done) if done.exists() else None
+def compare(workdir: pathlib.Path, name: str, key: dict) -> tuple[str, list]:
+  """Compares a stage on disk with the key that it is to have.
 
+  Args:
+    workdir: the run's directory.
+    name: the stage.
+    key: from `Stage.key`.
 
-def _input_fingerprints(
-  name: str, workdir: pathlib.Path, inputs: Sequence[str]
-) -> dict[str, str]:
-  found = {}
-  for stage in inputs:
-    done = _read_done(workdir / stage)
-    if done is None:
-      raise FileNotFoundError(
-        f'Stage {name!r} reads {workdir / stage}, which is not finished (no '
-        f'DONE in it). Run the stage {stage!r} first, or leave --stages out.'
-      )
-    found[stage] = done['fingerprint']
-  return found
-
-
-def _prepare(
-  directory: pathlib.Path,
-  name: str,
-  key: dict,
-  force: bool,
-  keep: Sequence[str],
-) -> str:
-  """Returns 'skip', 'resume' or 'start', clearing what no longer holds."""
-  fingerprint = config_lib.fingerprint(key)
-  done = _read_done(directory)
-  if done is not None and done['fingerprint'] == fingerprint:
-    return 'skip'
+  Returns:
+    (state, what differs as `config.diff` lists it). The states are SKIP, it is
+    finished; RESUME, it was cut off; START, nothing of it is there; REDO, it is
+    finished with another key; CUT, it was cut off, has checkpoints, and its own
+    config differs; CLEAR, it was cut off with another key otherwise.
+  """
+  directory = workdir / name
+  done = lineage.read_done(workdir, name)
+  if done == config_lib.fingerprint(key):
+    return SKIP, []
   if not directory.exists():
-    return 'start'
-  started = directory / 'config.json'
-  before = files.read_json(started) if started.exists() else None
-  if before == key:
-    return 'resume'
+    return START, []
+  before = lineage.read_key(workdir, name)
   changed = config_lib.diff(before or {}, key)
-  listed = ', '.join(f'{k}: {a!r} -> {b!r}' for k, a, b in changed[:8])
+  if done is not None:
+    return REDO, changed
+  if before == key:
+    return RESUME, []
   own = all(k == 'seed' or k.startswith('config.') for k, *_ in changed)
-  if done is None and own and any(directory.glob('checkpoints/[0-9]*')):
-    if force:
-      return 'resume'
-    raise ValueError(
-      f'Stage {name!r} was cut off, and its config differs from that of its '
-      f'checkpoints (saved -> now): {listed}. Use that config; or go on from '
-      f'them with the new one (--force); or remove {directory} to begin anew.'
-    )
-  logging.warning(
-    'Stage %s: its config or inputs changed (%s); doing it anew.', name, listed
+  if own and any(directory.glob('checkpoints/[0-9]*')):
+    return CUT, changed
+  return CLEAR, changed
+
+
+def refuse_cut(workdir: pathlib.Path, name: str, changed: list) -> None:
+  """Raises the error of a stage in state CUT that is not forced."""
+  raise ValueError(
+    f'Stage {name!r} was cut off, and its config differs from that of its '
+    f'checkpoints (saved -> now): {lineage.describe(changed)}. Use that '
+    'config; or go on from them with the new one (--force); or remove '
+    f'{workdir / name} to start it from the beginning.'
   )
-  _clear(directory, keep)
-  return 'start'
 
 
 def _clear(directory: pathlib.Path, keep: Sequence[str]) -> None:
@@ -135,25 +125,6 @@ def _clear(directory: pathlib.Path, keep: Sequence[str]) -> None:
       path.unlink()
 
 
-def _begin(
-  directory: pathlib.Path,
-  name: str,
-  make_key: Callable[[], dict],
-  force: bool,
-  keep: Sequence[str],
-) -> tuple[str, dict]:
-  """Returns what is to be done and the key; of a finished stage its summary."""
-  key = make_key()
-  state = _prepare(directory, name, key, force, keep)
-  if state == 'skip':
-    logging.info('Stage %s: finished before, skipped.', name)
-    return state, files.read_json(directory / 'summary.json')
-  logging.info('Stage %s: %s.', name, state)
-  directory.mkdir(parents=True, exist_ok=True)
-  files.write_json(directory / 'config.json', key)
-  return state, key
-
-
 def _end(directory: pathlib.Path, key: dict, summary: dict) -> dict:
   files.write_json(directory / 'summary.json', summary)
   files.write_json(
@@ -167,6 +138,140 @@ def stage_seed(seed: int, name: str) -> int:
   return (seed * 1_000_003 + zlib.crc32(name.encode())) % 2**31
 
 
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A stage: what it reads, and its body; see `stage`."""
+
+  name: str
+  body: Callable[[ml_collections.ConfigDict, Context], dict]
+  sections: Sequence[str]
+  inputs: Sequence[str] | Callable[[ml_collections.ConfigDict], Sequence[str]]
+  external: Callable[[ml_collections.ConfigDict], str] | None
+  keep: Sequence[str]
+
+  def reads(self, config: ml_collections.ConfigDict) -> Sequence[str]:
+    """Returns the names of the stages that it reads."""
+    return self.inputs(config) if callable(self.inputs) else self.inputs
+
+  def key(
+    self,
+    config: ml_collections.ConfigDict,
+    inputs: Mapping[str, str],
+    external: str | None = None,
+  ) -> dict:
+    """Returns what the stage is made of, as its `config.json` holds it.
+
+    Args:
+      config: a whole config.
+      inputs: stage that it reads to fingerprint.
+      external: the hash of what it reads from outside, where that is known; by
+        default it is computed.
+
+    Raises:
+      FileNotFoundError: what it reads from outside is not there.
+    """
+    if external is None:
+      external = self.external(config) if self.external else ''
+    return {
+      'seed': config.seed,
+      'inputs': {name: inputs[name] for name in self.reads(config)},
+      'external': external,
+      'config': {s: config_lib.to_dict(config[s]) for s in self.sections},
+    }
+
+  def __call__(
+    self,
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path | str,
+    force: bool = False,
+    redo: bool = False,
+  ) -> dict:
+    """Runs the stage, unless it is finished.
+
+    Args:
+      config: a whole config.
+      workdir: the run's directory.
+      force: go on from the checkpoints of a stage that was cut off and whose
+        config changed.
+      redo: make it again where it is finished with another config or input.
+
+    Returns:
+      Its summary.
+
+    Raises:
+      FileNotFoundError: a stage that it reads is not finished.
+      ValueError: it would have to be made again, or its checkpoints belong to
+        another config.
+    """
+    workdir = pathlib.Path(workdir)
+    directory = workdir / self.name
+    state, found = processes.on_first(self._begin, config, workdir, force, redo)
+    if state == SKIP:
+      return found
+    mesh, seed = meshes.make(config), stage_seed(config.seed, self.name)
+    tracking = writers.read(config)
+    context = Context(
+      self.name, workdir, directory, mesh, seed, found, force, tracking
+    )
+    started = time.monotonic()
+    summary = dict(self.body(config, context))
+    summary['seconds'] = round(time.monotonic() - started, 1)
+    return processes.on_first(_end, directory, found, summary)
+
+  def _begin(
+    self,
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    force: bool,
+    redo: bool,
+  ) -> tuple[str, dict]:
+    """Returns the state and the key; of a finished stage its summary."""
+    directory = workdir / self.name
+    inputs = {
+      name: self.find_input(workdir, name) for name in self.reads(config)
+    }
+    key = self.key(config, inputs)
+    state, changed = compare(workdir, self.name, key)
+    if state == SKIP:
+      logging.info('Stage %s: finished before, skipped.', self.name)
+      return state, files.read_json(directory / 'summary.json')
+    if state == CUT and not force:
+      refuse_cut(workdir, self.name, changed)
+    if state == REDO and not redo:
+      raise ValueError(
+        f'Stage {self.name!r} in {workdir} is finished, and would be made '
+        f'again because of (saved -> now) {lineage.describe(changed)}. Use the '
+        'config it was made with, another --workdir, or --redo, which deletes '
+        'what it wrote.'
+      )
+    if state in (REDO, CLEAR):
+      logging.warning(
+        'Stage %s: what it wrote is deleted, because of %s.',
+        self.name,
+        lineage.describe(changed),
+      )
+      _clear(directory, self.keep)
+    state = {CUT: RESUME, REDO: START, CLEAR: START}.get(state, state)
+    logging.info('Stage %s: %s.', self.name, state)
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_json(directory / 'config.json', key)
+    return state, key
+
+  def find_input(self, workdir: pathlib.Path, name: str) -> str:
+    """Returns the fingerprint of a stage that it reads.
+
+    Raises:
+      FileNotFoundError: that stage is not finished.
+    """
+    found = lineage.read_done(workdir, name)
+    if found is None:
+      raise FileNotFoundError(
+        f'Stage {self.name!r} reads {workdir / name}, which is not finished '
+        f'(no DONE in it). Run the stage {name!r} first, or leave --stages out.'
+      )
+    return found
+
+
 def stage(
   name: str,
   sections: Sequence[str],
@@ -174,7 +279,7 @@ def stage(
   | Callable[[ml_collections.ConfigDict], Sequence[str]] = (),
   external: Callable[[ml_collections.ConfigDict], str] | None = None,
   keep: Sequence[str] = (),
-) -> Callable:
+) -> Callable[[Callable], Stage]:
   """Decorates the body of a stage.
 
   Args:
@@ -182,47 +287,11 @@ def stage(
     sections: keys of the config that the stage reads, beside seed and mesh.
     inputs: stages whose artifacts it reads, or what gives them.
     external: gives a hash of what the stage reads from outside the workdir.
-    keep: files and folders in the stage's directory that stay when it is done
-      anew, because they say themselves what they hold for.
+    keep: files and folders in the stage's directory that stay when it is made
+      again, because they say themselves what they hold for.
 
   Returns:
-    A decorator: `body(config, context) -> summary dict` becomes
-    `run(config, workdir, force=False) -> summary dict`; `force` goes on from
-    the checkpoints of a stage that was cut off and whose config changed.
+    A decorator: `body(config, context) -> summary dict` becomes a `Stage`,
+    which is called as `run(config, workdir, force=False, redo=False)`.
   """
-
-  def decorate(body: Callable) -> Callable:
-    @functools.wraps(body)
-    def run(
-      config: ml_collections.ConfigDict, workdir, force: bool = False
-    ) -> dict:
-      workdir = pathlib.Path(workdir)
-      directory = workdir / name
-
-      def key() -> dict:
-        read = inputs(config) if callable(inputs) else inputs
-        return {
-          'seed': config.seed,
-          'inputs': _input_fingerprints(name, workdir, read),
-          'external': external(config) if external else '',
-          'config': {s: config_lib.to_dict(config[s]) for s in sections},
-        }
-
-      state, found = processes.on_first(
-        _begin, directory, name, key, force, keep
-      )
-      if state == 'skip':
-        return found
-      mesh, seed = meshes.make(config), stage_seed(config.seed, name)
-      tracking = writers.read(config)
-      context = Context(
-        name, workdir, directory, mesh, seed, found, force, tracking
-      )
-      started = time.monotonic()
-      summary = dict(body(config, context))
-      summary['seconds'] = round(time.monotonic() - started, 1)
-      return processes.on_first(_end, directory, found, summary)
-
-    return run
-
-  return decorate
+  return lambda body: Stage(name, body, sections, inputs, external, keep)

@@ -38,12 +38,13 @@ def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
   path = config.sid.get('embeddings', '')
   if not path:
     return ''
-  if not pathlib.Path(path).is_file():
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
     raise FileNotFoundError(
       f'sid.embeddings = {path!r} is no file: correct the path, or leave it '
       'empty to embed the item texts.'
     )
-  with open(path, 'rb') as stream:
+  with file.open('rb') as stream:
     return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 

@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -17,14 +17,16 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import experiment, files, processes, progress
 from gr2_jax.report import pooled, sweeps, terminal
-from gr2_jax.stages import road
+from gr2_jax.stages import lock, road
 
 _NAME = re.compile(r'[\w+.-]+')
 # What is reported of the seeds of one config.
 _COLUMNS = ('evaluate.n', 'evaluate.hit_rate')
 
 
-def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
+def run(
+  sweep: ml_collections.ConfigDict, workdir: pathlib.Path, redo: bool = False
+) -> dict:
   """Makes all runs of a sweep.
 
   Args:
@@ -36,6 +38,7 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       `branch`, the last stage that all runs of a seed share, made once by the
       base; `curves`, `stage.metric` of what is kept step by step.
     workdir: gets `NAME/seed_N/`, `sweep.json` and, with curves, `sweep.html`.
+    redo: make finished stages again that do not fit the config.
 
   Returns:
     What `sweep.json` holds: `runs`, with each one's name, seed, changes and
@@ -43,7 +46,9 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
 
   Raises:
     ValueError: a name that is no file name, a key that the config lacks, a run
-      whose settings are wrong, or a column that no summary has.
+      whose settings are wrong, a column that no summary has, or finished stages
+      that do not fit.
+    RuntimeError: another process makes runs in the workdir.
   """
   runs = [(name, dict(changes)) for name, changes in sweep.runs]
   for name, changes in runs:
@@ -51,15 +56,27 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       raise ValueError(f'The run {name!r} cannot be a directory: rename it.')
     experiment.read(changed(sweep.base, changes, 0))
   pairs = [(*entry, seed) for entry in runs for seed in sweep.seeds]
-  shared = _share(sweep, workdir / '_shared')
+  with lock.hold(workdir):
+    return _make(sweep, workdir, pairs, redo)
+
+
+def _make(
+  sweep: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  pairs: Sequence[tuple[str, dict, int]],
+  redo: bool,
+) -> dict:
+  """Makes the runs, (name, changes, seed) each, and writes what was found."""
+  shared = _share(sweep, workdir / '_shared', redo)
   found = []
   with progress.bar(total=len(pairs), desc='sweep', unit='run') as bar:
     for name, changes, seed in pairs:
       config = changed(sweep.base, {**shared, **changes}, seed)
       directory = workdir / name / f'seed_{seed}'
       if sweep.get('branch'):
-        _branch(changed(sweep.base, shared, seed), sweep.branch, directory)
-      road.run(config, directory, sweep.stages)
+        base = changed(sweep.base, shared, seed)
+        _branch(base, sweep.branch, directory, redo)
+      road.run(config, directory, sweep.stages, redo=redo)
       entry = {'name': name, 'seed': seed, 'changes': changes}
       entry['results'] = {c: _read(directory, c) for c in sweep.columns}
       if sweep.get('curves'):
@@ -68,7 +85,7 @@ def run(sweep: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       bar.update()
   document = {'base': config_lib.to_dict(sweep.base), 'runs': found}
   if 'evaluate' in sweep.stages:
-    names = [name for name, _ in runs]
+    names = dict.fromkeys(name for name, *_ in pairs)
     document['pooled'] = _pool(workdir, names, sweep.seeds)
 
   def finish() -> None:
@@ -102,13 +119,16 @@ def of_seeds(
 
 
 def _branch(
-  base: ml_collections.ConfigDict, last: str, directory: pathlib.Path
+  base: ml_collections.ConfigDict,
+  last: str,
+  directory: pathlib.Path,
+  redo: bool,
 ) -> None:
   """Gives a run the stages up to `last` of the run that its seed shares."""
   names = list(road.STAGES)
   names = names[: names.index(last) + 1]
   shared = directory.parents[1] / '_shared' / directory.name
-  road.run(base, shared, names)
+  road.run(base, shared, names, redo=redo)
 
   def copy() -> None:
     directory.mkdir(parents=True, exist_ok=True)
@@ -123,7 +143,7 @@ def _branch(
 
 
 def _pool(
-  workdir: pathlib.Path, names: Sequence[str], seeds: Sequence[int]
+  workdir: pathlib.Path, names: Iterable[str], seeds: Sequence[int]
 ) -> dict[str, dict]:
   """Pools the seeds of each run."""
   own = lambda name, seed: workdir / name / f'seed_{seed}' / 'evaluate'
@@ -218,7 +238,7 @@ def changed(
 
 
 def _share(
-  sweep: ml_collections.ConfigDict, workdir: pathlib.Path
+  sweep: ml_collections.ConfigDict, workdir: pathlib.Path, redo: bool
 ) -> dict[str, str]:
   """Makes what all runs share, by the base config itself; what that sets, such
   as vectors of one's own, all runs have anyway.
@@ -229,7 +249,7 @@ def _share(
   names = list(road.STAGES)
   last = max(names.index(path.split('/')[0]) for path in share.values())
   base = changed(sweep.base, {}, sweep.seeds[0])
-  road.run(base, workdir, names[: last + 1])
+  road.run(base, workdir, names[: last + 1], redo=redo)
   return {key: str((workdir / path).absolute()) for key, path in share.items()}
 
 

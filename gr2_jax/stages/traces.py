@@ -9,7 +9,7 @@ list that is trained on), `explanation` (its words), their length in `tokens`,
 `answers/` holds every answer that a teacher ever gave here, whatever became of
 it (`teacher/journal.py`). All else is made from it, so a run that was cut off
 asks for what is missing and ends in the same bytes. The folder stays when a
-changed config does the stage anew: a language model's answers cost money, and
+changed config makes the stage again: a language model's answers cost money, and
 with more lists, more attempts or another acceptance they are still good.
 
 The rules teacher counts which item follows which in all training parts. A list

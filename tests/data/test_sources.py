@@ -35,6 +35,19 @@ def test_the_fingerprint_is_of_the_raw_files(tmp_path):
   assert sources.fingerprint(cfg) != before
 
 
+def test_the_home_directory_and_relative_folders(tmp_path, monkeypatch):
+  (tmp_path / 'raw').mkdir()
+  (tmp_path / 'raw' / 'items.jsonl').write_text('{}\n')
+  (tmp_path / 'raw' / 'interactions.csv').write_text('a\n')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  found = {
+    sources.fingerprint(sources.SourceConfig('test', 'generic', folder))
+    for folder in (str(tmp_path / 'raw'), 'raw', '~/raw')
+  }
+  assert len(found) == 1
+
+
 def test_the_fingerprint_of_an_asset_needs_no_download():
   cfg = sources.SourceConfig('ml', 'ml-100k')
   assert sources.fingerprint(cfg) == assets.ASSETS['ml-100k'].sha256

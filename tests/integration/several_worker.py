@@ -1,6 +1,7 @@
 """What test_several.py runs as two processes: broadcast, batches, the loop."""
 
 import json
+import os
 import pathlib
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from absl import app
 
 from gr2_jax import processes, sharding
+from gr2_jax.stages import lock
 from gr2_jax.train import loop, optimiser, state, step
 from gr2_jax.train.retention import Policy
 from launch import cluster
@@ -72,6 +74,10 @@ def main(argv):
   index = jax.process_index()
   found = {'processes': jax.process_count(), 'devices': jax.device_count()}
   found['told'] = processes.on_first(lambda: {'by': index, 'long': 'é' * 5000})
+  with lock.hold(directory / 'locked'):
+    held = json.loads((directory / 'locked' / lock.NAME).read_text())
+    found['lock'], found['pid'] = held['pid'], os.getpid()
+    processes.on_first(lambda: None)
   try:
     processes.on_first(_refuse)
   except (ValueError, RuntimeError) as error:

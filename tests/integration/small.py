@@ -8,12 +8,13 @@ import jax
 import ml_collections
 import numpy as np
 
+from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence, heads
-from gr2_jax.stages import artifacts, ranker, ranking
+from gr2_jax.stages import artifacts, lineage, ranker, ranking
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -155,6 +156,29 @@ def _write_lists(path: pathlib.Path, positions: Sequence[int]) -> None:
     target=target,
     features=features.astype(np.float32),
   )
+
+
+def finish(
+  workdir: pathlib.Path, stage: str, inputs: Sequence[str] = (), **sections: Any
+) -> None:
+  """Records a stage as finished, as the runner does.
+
+  Args:
+    workdir: the run's directory.
+    stage: the stage.
+    inputs: stages that it read, finished before.
+    **sections: of its config.
+  """
+  key = {
+    'seed': 0,
+    'inputs': {name: lineage.read_done(workdir, name) for name in inputs},
+    'external': '',
+    'config': config_lib.to_dict(sections),
+  }
+  (workdir / stage).mkdir(parents=True, exist_ok=True)
+  files.write_json(workdir / stage / 'config.json', key)
+  done = {'fingerprint': config_lib.fingerprint(key)}
+  files.write_json(workdir / stage / 'DONE', done)
 
 
 def write_before_sft(root: pathlib.Path, mesh: jax.sharding.Mesh) -> None:

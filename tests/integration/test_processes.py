@@ -61,6 +61,10 @@ def test_two_processes_agree_and_train_as_one(tmp_path):
     for name in ('data', 'tensor'):
       assert found[name]['fetched'] == list(range(8))
       assert found[name]['held'] == found[name]['own']
+  # The first one holds the lock for both.
+  assert first['pid'] != second['pid']
+  assert first['lock'] == second['lock'] == first['pid']
+  assert not list((tmp_path / 'locked').iterdir())
   assert first['refused'] == 'ValueError: no such thing'
   assert second['refused'].startswith('RuntimeError: The first process failed')
   # Each row lies in one process; where a row's parts lie in both, both have it.

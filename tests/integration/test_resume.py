@@ -13,7 +13,7 @@ import time
 import pytest
 import world
 
-from gr2_jax.stages import road
+from gr2_jax.stages import lock, road
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -159,7 +159,10 @@ def test_killed_and_started_again_it_ends_in_the_same_bits(undisturbed, point):
   data = undisturbed / 'data'
   _end_when(data, workdir, lambda: ready(workdir))
   assert not (workdir / stage / 'DONE').exists()
+  assert (workdir / lock.NAME).exists()
   log = _run(data, workdir)
+  assert 'its lock is taken over' in log
+  assert not (workdir / lock.NAME).exists()
   assert f'Stage {stage}: resume' in log
   _assert_same(workdir, undisturbed / 'whole')
 
@@ -175,6 +178,7 @@ def test_terminated_it_ends_with_its_own_code_and_goes_on(undisturbed, stage):
     data, workdir, lambda: points[stage](workdir), signal.SIGTERM
   )
   assert code == 75
+  assert not (workdir / lock.NAME).exists()
   _run(data, workdir)
   _assert_same(workdir, undisturbed / 'whole')
 
@@ -193,6 +197,44 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(undisturbed, seed):
     )
   _run(data, workdir)
   _assert_same(workdir, undisturbed / 'whole')
+
+
+def _refused(command):
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode != 0
+  return done.stderr
+
+
+def test_a_second_run_is_kept_out_of_the_workdir(undisturbed):
+  workdir, data = _from(undisturbed, 'rl', 'twice'), undisturbed / 'data'
+  first = subprocess.Popen(
+    _command(data, workdir),
+    cwd=ROOT,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  while not (workdir / lock.NAME).exists():
+    assert first.poll() is None
+    time.sleep(0.01)
+  said = _refused(_command(data, workdir))
+  assert f'Process {first.pid} on this host runs in {workdir}' in said
+  assert first.wait(600) == 0
+  _assert_same(workdir, undisturbed / 'whole')
+
+
+def test_a_refused_start_changes_nothing_in_a_finished_run(undisturbed):
+  workdir, data = undisturbed / 'whole', undisturbed / 'data'
+  files = lambda: {
+    path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()
+  }
+  before = files()
+  said = _refused(_command(data.parent / 'nowhere', workdir))
+  assert 'no such folder' in said
+  command = [*_command(data, workdir), '--config.seed=1']
+  said = _refused(command)
+  assert '  sid: seed: 0 -> 1' in said and '--redo makes them again' in said
+  assert 'data: seed: 0 -> 1 (not in' in _refused([*command, '--stages=sid'])
+  assert files() == before
 
 
 def test_a_finished_run_is_skipped_and_says_so(undisturbed):

@@ -1,3 +1,4 @@
+import os
 import pathlib
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from gr2_jax import files
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
-def _diff(*arguments):
+def _diff(*arguments, **environment):
   return subprocess.run(
     [sys.executable, '-m', 'launch.diff', *map(str, arguments)],
     cwd=ROOT,
+    env={**os.environ, **environment},
     capture_output=True,
     text=True,
   )
@@ -22,7 +24,7 @@ def test_the_command_prints_the_differences(tmp_path):
     files.write_json(
       tmp_path / name / 'report.json', {'config': {'seed': seed}, 'x': seed}
     )
-  done = _diff(tmp_path / 'a', tmp_path / 'b')
+  done = _diff('~/a', tmp_path / 'b', HOME=str(tmp_path))
   assert done.returncode == 0, done.stderr
   assert 'Config' in done.stdout and 'x' in done.stdout.split('Results')[1]
 

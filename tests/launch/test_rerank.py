@@ -1,6 +1,7 @@
 """The command over JSON lines: what reaches the ranker, and bad lines."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -41,8 +42,9 @@ def _run(tmp_path, *records):
   done = subprocess.run(
     [
       *(sys.executable, '-c', CODE, f'--workdir={tmp_path}'),
-      *(f'--input={source}', f'--output={output}'),
+      *('--input=~/in.jsonl', '--output=~/out.jsonl'),
     ],
+    env={**os.environ, 'HOME': str(tmp_path)},
     capture_output=True,
     text=True,
     cwd=ROOT,

@@ -67,9 +67,11 @@ def test_it_is_skipped_until_the_raw_files_change(config, tmp_path, caplog):
   assert 'finished before, skipped' in caplog.text
   with open(f'{config.data.dir}/interactions.csv', 'a') as file:
     file.write('u9,i0,1\n')
-  changed = data.run(config, tmp_path / 'run')
+  with pytest.raises(ValueError, match='files that it reads.*--redo'):
+    data.run(config, tmp_path / 'run')
+  changed = data.run(config, tmp_path / 'run', redo=True)
   assert changed['users'] == 5
-  assert 'doing it anew' in caplog.text
+  assert 'Stage data: what it wrote is deleted' in caplog.text
 
 
 def test_what_a_killed_run_left_is_cleared(config, tmp_path):

@@ -8,6 +8,7 @@ import made
 import ml_collections
 import numpy as np
 import pytest
+import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
@@ -61,6 +62,8 @@ def test_transformers_goes_on_as_we_do(family, rank, tmp_path, mesh1):
   workdir = tmp_path / 'run'
   (workdir / 'sft').mkdir(parents=True)
   config_lib.save(config, workdir / 'config.json')
+  small.finish(workdir, 'midtrain', lm=config.lm)
+  small.finish(workdir, 'sft', ['midtrain'])
   vocab.save(workdir / 'midtrain' / 'vocab')
   io.save(workdir / 'sft' / 'model', shape, params)
   export.export(workdir, 'sft', tmp_path / 'out', 'float32')

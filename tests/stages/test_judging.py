@@ -38,7 +38,9 @@ def graded(workdir):
       for user in range(6)
     ),
   )
-  files.write_json(workdir / 'traces' / 'DONE', {'fingerprint': 'traces'})
+  small.finish(workdir, 'data')
+  small.finish(workdir, 'sid', ['data'])
+  small.finish(workdir, 'traces', ['data', 'sid'], **config)
   assert small.dataset().num_items == 20
 
   def grade(url, sample, **settings):

@@ -3,9 +3,9 @@
 import ml_collections
 import numpy as np
 import pytest
+import small
 
 from gr2_jax import config as config_lib
-from gr2_jax import files
 from gr2_jax.data import dataset
 from gr2_jax.sid import assign
 from gr2_jax.stages import new_items, sid
@@ -32,7 +32,6 @@ def finished(request, tmp_path, monkeypatch):
   np.save(tmp_path / 'vectors.npy', _vectors(ITEMS, 0))
   run = tmp_path / 'run'
   (run / 'data').mkdir(parents=True)
-  files.write_json(run / 'data' / 'DONE', {'fingerprint': 'data'})
   config = ml_collections.ConfigDict(
     {
       'seed': 0,
@@ -52,6 +51,7 @@ def finished(request, tmp_path, monkeypatch):
     }
   )
   config_lib.save(config, run / 'config.json')
+  small.finish(run, 'data', data=config.data)
   sid.run(config, run)
   return run
 

@@ -5,6 +5,7 @@ import made
 import ml_collections
 import numpy as np
 import pytest
+import small
 import tokenizers
 
 from gr2_jax import config as config_lib
@@ -74,6 +75,8 @@ def _config(checkpoint, **lm):
 
 def _run(config, workdir):
   config_lib.save(config, workdir / 'config.json')
+  small.finish(workdir, 'data', data=config.data)
+  small.finish(workdir, 'sid', ['data'], sid=config.sid)
   midtrain.run(config, workdir)
   mesh = sharding.make_mesh(**config.mesh)
   vocab = Vocab.load(workdir / 'midtrain' / 'vocab')

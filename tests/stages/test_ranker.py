@@ -294,8 +294,17 @@ def saved(explained, tmp_path, monkeypatch):
       },
     }
   )
-  config_lib.save(config, tmp_path / 'config.json')
+  _finish(tmp_path, config)
   return tmp_path
+
+
+def _finish(run, config):
+  config_lib.save(config, run / 'config.json')
+  small.finish(run, 'data', data=config.data)
+  small.finish(run, 'sid', ['data'])
+  small.finish(run, 'midtrain', ['data', 'sid'], text=config.text)
+  small.finish(run, 'candidates', ['midtrain'], candidates=config.candidates)
+  small.finish(run, 'rl', ['candidates'], text=config.text, rl=config.rl)
 
 
 def test_a_saved_ranker_answers_as_it_did(saved, ranked, explained):
@@ -308,13 +317,27 @@ def test_a_saved_ranker_answers_as_it_did(saved, ranked, explained):
     assert one.explanation == other.explanation
 
 
+def test_a_later_config_changes_no_answer(saved, ranked, explained):
+  config = config_lib.load(saved / 'config.json')
+  config.rl.explanation_tokens = 1
+  config.text.prompt.max_candidates = 2
+  config.candidates.source = 'slates'
+  config_lib.save(config, saved / 'config.json')
+  loaded = ranker.load(saved, mesh=explained.mesh)
+  assert loaded.answer == explained.answer
+  again = loaded.rank(HISTORIES, CANDIDATES)
+  for one, other in zip(ranked, again, strict=True):
+    np.testing.assert_array_equal(one.order, other.order)
+    assert one.explanation == other.explanation
+
+
 def test_loading_tells_what_is_wrong(saved, explained):
   mesh = explained.mesh
   with pytest.raises(ValueError, match="mode='fast' is unknown"):
     ranker.load(saved, mesh=mesh, mode='fast')
   config = config_lib.load(saved / 'config.json')
   config.rl.constrain = False
-  config_lib.save(config, saved / 'config.json')
+  _finish(saved, config)
   # Utilities need no constraint; a list without words does.
   assert ranker.load(saved, mesh=mesh, mode=ranking.DIRECT).by_utilities
   (saved / 'rl' / 'model' / 'head.json').unlink()

@@ -240,7 +240,7 @@ def test_a_second_round_without_explanations(workdir):
   assert direct.run(config, path)['steps'] == 0
   assert not (path / 'direct' / 'model').exists()
   config.direct.steps = 2
-  summary = direct.run(config, path)
+  summary = direct.run(config, path, redo=True)
   # Three delimiters, an item in its wrappers, up to four of two codes, the end.
   assert summary['valid_rate_last'] == 1
   assert summary['answer_tokens_last'] <= 3 + 4 + K * 3 + 1

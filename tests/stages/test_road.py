@@ -1,9 +1,24 @@
+import pathlib
+
+import ml_collections
 import pytest
 
 from configs import reward_world, tiny
+from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.report import terminal
-from gr2_jax.stages import road, world
+from gr2_jax.stages import lock, road, runner, world
+
+
+def _read(config):
+  """Reads what lies outside the run, as the data stage does."""
+  return pathlib.Path(config.data.dir).read_text() if config.data.dir else ''
+
+
+def _config(**data):
+  config = tiny.get_config()
+  config.data.update(data)
+  return config
 
 
 @pytest.fixture
@@ -12,13 +27,18 @@ def done(monkeypatch):
   ran = []
 
   def stage(name):
-    def run(config, workdir, force):
+    inputs = ('data',) if name == 'sid' else ()
+    external = _read if name == 'data' else None
+
+    @runner.stage(name, sections=('data',), inputs=inputs, external=external)
+    def body(config, context):
       ran.append(name)
       report = {'candidates': 'retrieval.json', 'evaluate': 'report.json'}
       if name in report:
-        files.write_json(workdir / report[name], {'name': name})
+        files.write_json(context.workdir / report[name], {'name': name})
+      return {}
 
-    return run
+    return body
 
   monkeypatch.setattr(
     road, 'STAGES', {name: stage(name) for name in road.STAGES}
@@ -43,8 +63,7 @@ def done(monkeypatch):
 def test_the_table_of_the_last_stage(
   done, tmp_path, capsys, only, stages, table
 ):
-  config = tiny.get_config()
-  road.run(config, tmp_path, only)
+  road.run(_config(), tmp_path, only)
   assert len(done) == stages
   assert done == [name for name in road.STAGES if not only or name in only]
   lines = capsys.readouterr().out.splitlines()
@@ -52,7 +71,12 @@ def test_the_table_of_the_last_stage(
 
 
 def test_a_world_brings_stages_of_its_own(done, tmp_path, monkeypatch):
-  monkeypatch.setattr(world, 'STAGES', {'sid': lambda *_: done.append('own')})
+  @runner.stage('sid', sections=(), inputs=('data',))
+  def own(config, context):
+    done.append('own')
+    return {}
+
+  monkeypatch.setattr(world, 'STAGES', {'sid': own})
   config = reward_world.get_config().base
   road.run(config, tmp_path, ('data', 'sid', 'sft'))
   assert done == ['data', 'own', 'sft']
@@ -64,3 +88,51 @@ def test_settings_are_checked_before_anything_is_written(done, tmp_path):
   with pytest.raises(ValueError, match='rl.group_size = 1 must be at least 2'):
     road.run(config, tmp_path / 'run')
   assert not done and not (tmp_path / 'run').exists()
+
+
+def _content(workdir):
+  return {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
+
+
+def test_a_start_that_is_refused_changes_nothing(done, tmp_path):
+  workdir = tmp_path / 'run'
+  (tmp_path / 'raw').write_text('raw')
+  config = _config(dir=str(tmp_path / 'raw'))
+  road.run(config, workdir)
+  before, count = _content(workdir), len(done)
+  other = config.copy_and_resolve_references()
+  other.seed = 1
+  wrong = _config(dir=str(tmp_path / 'nowhere'))
+  untracked = config.copy_and_resolve_references()
+  untracked.tracking = ml_collections.ConfigDict({'tensorbord': True})
+  for given, only, error, message in (
+    (wrong, (), FileNotFoundError, 'nowhere'),
+    (wrong, ('sid',), ValueError, r'data: config\.data\.dir'),
+    (other, (), ValueError, r'rl: seed: 0 -> 1'),
+    (other, ('sid',), ValueError, 'data: seed: 0 -> 1'),
+    (untracked, (), ValueError, 'tensorbord'),
+    (config, ('sidd',), ValueError, r"No stage \['sidd'\]"),
+  ):
+    with pytest.raises(error, match=message):
+      road.run(given, workdir, only)
+  assert _content(workdir) == before and len(done) == count
+  road.run(other, workdir, redo=True)
+  assert config_lib.load(workdir / 'config.json').seed == 1
+  assert len(done) == 2 * count
+
+
+def test_one_run_at_a_time(done, tmp_path, monkeypatch):
+  (tmp_path / 'raw').write_text('raw')
+  config, seen = _config(dir=str(tmp_path / 'raw')), []
+
+  @runner.stage('sid', sections=())
+  def second(config, context):
+    with pytest.raises(RuntimeError, match='wait for its end'):
+      road.run(config, tmp_path)
+    seen.append('refused')
+    return {}
+
+  monkeypatch.setitem(road.STAGES, 'sid', second)
+  road.run(config, tmp_path)
+  assert seen == ['refused']
+  assert not (tmp_path / lock.NAME).exists()

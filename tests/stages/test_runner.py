@@ -49,16 +49,36 @@ def test_an_interrupted_stage_finds_what_it_had_written(tmp_path):
   assert first(config, tmp_path)['seen'] == ['artifact', 'config.json']
 
 
-def test_a_changed_config_redoes_the_stage_and_what_reads_it(tmp_path):
+def test_a_finished_stage_is_made_again_only_when_asked(tmp_path):
   calls = []
   first, second = _stages(calls)
   config = _config(a={'x': 1}, b={})
   first(config, tmp_path)
   second(config, tmp_path)
   config.a.x = 2
-  assert first(config, tmp_path)['seen'] == ['config.json']
-  assert second(config, tmp_path)['read'] == '2'
+  for force in (False, True):
+    with pytest.raises(ValueError, match=r'config\.a\.x: 1 -> 2\. .*--redo'):
+      first(config, tmp_path, force)
+  assert (tmp_path / 'first' / 'artifact').read_text() == '1'
+  assert first(config, tmp_path, redo=True)['seen'] == ['config.json']
+  with pytest.raises(ValueError, match="its input 'first'"):
+    second(config, tmp_path)
+  assert second(config, tmp_path, redo=True)['read'] == '2'
+  # What fits is skipped, with `redo` too.
+  first(config, tmp_path, redo=True)
   assert calls == ['first', 'second', 'first', 'second']
+
+
+def test_what_was_made_again_and_cut_off_goes_on_without_being_asked(tmp_path):
+  fail = set()
+  first, _ = _stages([], fail)
+  first(_config(a={'x': 1}), tmp_path)
+  fail.add('first')
+  with pytest.raises(RuntimeError):
+    first(_config(a={'x': 2}), tmp_path, redo=True)
+  fail.clear()
+  summary = first(_config(a={'x': 2}), tmp_path)
+  assert summary['seen'] == ['artifact', 'config.json']
 
 
 def test_another_section_does_not_redo_the_stage(tmp_path):
@@ -105,12 +125,14 @@ def test_a_config_that_changed_under_checkpoints_is_refused_unless_forced(
   assert (tmp_path / 'first' / 'checkpoints' / '20').is_dir()
   seen = first(config, tmp_path, force=True)['seen']
   assert seen == ['artifact', 'checkpoints', 'config.json']
-  # Finished, it is done anew as any other stage.
+  # Finished, it is made again as any other stage.
   config.a.x = 3
-  assert first(config, tmp_path)['seen'] == ['config.json']
+  assert first(config, tmp_path, redo=True)['seen'] == ['config.json']
 
 
-def test_changed_inputs_do_a_stage_anew_even_with_checkpoints(tmp_path):
+def test_changed_inputs_start_a_cut_off_stage_over_even_with_checkpoints(
+  tmp_path,
+):
   calls = []
   first, second = _stages(calls)
   config = _config(a={'x': 1}, b={})
@@ -119,7 +141,7 @@ def test_changed_inputs_do_a_stage_anew_even_with_checkpoints(tmp_path):
   (tmp_path / 'second' / 'DONE').unlink()
   (tmp_path / 'second' / 'checkpoints' / '20').mkdir(parents=True)
   config.a.x = 2
-  first(config, tmp_path)
+  first(config, tmp_path, redo=True)
   assert second(config, tmp_path)['read'] == '2'
   assert not (tmp_path / 'second' / 'checkpoints').exists()
 
@@ -139,7 +161,7 @@ def test_the_policy_of_a_stage_holds_what_it_is_made_of(tmp_path):
   assert policy.config['seed'] == 0 and policy.config['stage_seed']
 
 
-def test_what_a_stage_keeps_survives_that_it_is_done_anew(tmp_path):
+def test_what_a_stage_keeps_survives_that_it_is_made_again(tmp_path):
   @runner.stage('one', sections=('a',), keep=('paid', 'list'))
   def body(config, context):
     seen = sorted(p.name for p in context.directory.iterdir())
@@ -150,9 +172,10 @@ def test_what_a_stage_keeps_survives_that_it_is_done_anew(tmp_path):
     return {'seen': seen}
 
   body(_config(a={'x': 1}), tmp_path)
-  again = body(_config(a={'x': 2}), tmp_path)
+  again = body(_config(a={'x': 2}), tmp_path, redo=True)
   assert again['seen'] == ['config.json', 'list', 'paid']
   paid = sorted(p.name for p in (tmp_path / 'one' / 'paid').iterdir())
   assert paid == ['1', '2']
   # Back to the first config: what it had made is no longer there.
-  assert body(_config(a={'x': 1}), tmp_path)['seen'] == again['seen']
+  back = body(_config(a={'x': 1}), tmp_path, redo=True)
+  assert back['seen'] == again['seen']

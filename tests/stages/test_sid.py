@@ -78,16 +78,20 @@ def test_artifacts_resume_and_redo(world, killed_after):
     one, two = (path / run / 'sid' / name for run in ('one', 'two'))
     assert one.read_bytes() == two.read_bytes(), name
 
-  # Other content under the same path: the stage is done anew.
+  # Other content under the same path is another input.
   vectors = np.load(path / 'vectors.npy')[::-1]
   np.save(path / 'vectors.npy', vectors)
-  sid.run(config, path / 'one')
+  with pytest.raises(ValueError, match='files that it reads .*--redo'):
+    sid.run(config, path / 'one')
+  sid.run(config, path / 'one', redo=True)
   with np.load(path / 'one' / 'sid' / 'sids.npz') as stored:
     assert (stored['raw'] != raw).any()
 
 
-def test_vectors_that_do_not_fit(world):
+def test_vectors_that_do_not_fit(world, monkeypatch):
   path, config = world
+  monkeypatch.setenv('HOME', str(path))
+  config.sid.embeddings = '~/vectors.npy'
   np.save(path / 'vectors.npy', np.zeros((3, 12), np.float32))
   with pytest.raises(ValueError, match=r'\(3, 12\).*each of its 40 items'):
     sid.run(config, path / 'one')

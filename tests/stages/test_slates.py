@@ -7,6 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
@@ -59,9 +60,13 @@ def before(tmp_path, made, monkeypatch):
   monkeypatch.setattr(dataset_lib, 'load', lambda directory: made)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   monkeypatch.setattr(sharding, 'make_mesh', lambda **axes: mesh)
-  for stage in ('data', 'sid', 'midtrain'):
-    (tmp_path / stage).mkdir()
-    files.write_json(tmp_path / stage / 'DONE', {'fingerprint': stage})
+  config = _config()
+  for stage, read, sections in (
+    ('data', (), ('data',)),
+    ('sid', ('data',), ('sid',)),
+    ('midtrain', ('data', 'sid'), ('text', 'lm', 'midtrain')),
+  ):
+    small.finish(tmp_path, stage, read, **{s: config[s] for s in sections})
     files.write_json(tmp_path / stage / 'summary.json', {'seconds': 1.5})
   counts = {**made.counts, 'name': 'made-up', 'sha256': made.sha256}
   files.write_json(
@@ -84,6 +89,7 @@ def _config():
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'kind': 'generic', 'split': SPLIT},
+      'sid': {},
       'lm': {},
       # SFT reads it for replay, which answers alone have not.
       'midtrain': {},

@@ -8,7 +8,7 @@ import pytest
 
 from gr2_jax import experiment, files
 from gr2_jax.report import pooled
-from gr2_jax.stages import road, sweep
+from gr2_jax.stages import lock, road, runner, sweep
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def made(monkeypatch):
   """Runs that only write a summary; what they were asked is kept."""
   asked = []
 
-  def run(config, workdir, only=()):
+  def run(config, workdir, only=(), redo=False):
     asked.append((workdir, config.to_dict(), list(only)))
     for stage in only:
       (workdir / stage).mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def test_runs_of_a_seed_branch_off_one(made, tmp_path):
 def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
   run = road.run
 
-  def with_metrics(config, workdir, only=()):
+  def with_metrics(config, workdir, only=(), redo=False):
     run(config, workdir, only)
     files.write_jsonl(
       workdir / 'sid' / 'metrics.jsonl',
@@ -136,6 +136,49 @@ def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
   assert page.count('<svg class="chart"') == 3
   with pytest.raises(ValueError, match="'sid.acc' is not in the metrics"):
     sweep.run(_sweep(curves=['sid.acc'], share=[]), tmp_path)
+
+
+def test_runs_whose_finished_stages_do_not_fit_are_refused(
+  tmp_path, monkeypatch
+):
+  ran = []
+
+  def stage(name, inputs=()):
+    @runner.stage(name, sections=(name,), inputs=inputs)
+    def body(config, context):
+      ran.append((context.workdir.parent.name, name))
+      return {'lr': config.sid.lr}
+
+    return body
+
+  stages = {'data': stage('data'), 'sid': stage('sid', ['data'])}
+  monkeypatch.setattr(road, 'STAGES', stages)
+  swept = _sweep(
+    branch='data', share=[], seeds=[0], stages=['sid'], columns=['sid.lr']
+  )
+  rates = lambda found: [run['results']['sid.lr'] for run in found['runs']]
+  assert rates(sweep.run(swept, tmp_path)) == [0.5, 0.7]
+  assert ran == [('_shared', 'data'), ('plain', 'sid'), ('more', 'sid')]
+  assert rates(sweep.run(swept, tmp_path)) == [0.5, 0.7] and len(ran) == 3
+  swept.base.sid.lr = 0.6
+  with pytest.raises(ValueError, match=r'sid: config\.sid\.lr: 0\.5 -> 0\.6'):
+    sweep.run(swept, tmp_path)
+  assert len(ran) == 3
+  assert rates(sweep.run(swept, tmp_path, redo=True)) == [0.6, 0.7]
+  assert ran[3:] == [('plain', 'sid')]
+  # Of what all runs of a seed share, a run cannot have another version.
+  swept.runs = [('own', (('data.core', 7),))]
+  with pytest.raises(ValueError, match=r'data: .* 5 -> 7 \(not in'):
+    sweep.run(swept, tmp_path)
+
+
+def test_one_sweep_at_a_time(made, tmp_path):
+  with (
+    lock.hold(tmp_path),
+    pytest.raises(RuntimeError, match='wait for its end'),
+  ):
+    sweep.run(_sweep(), tmp_path)
+  assert not made
 
 
 @pytest.mark.parametrize(
@@ -170,7 +213,7 @@ def test_a_column_of_a_section(tmp_path):
 def test_seeds_of_one_config_are_pooled(monkeypatch, tmp_path):
   """Each seed's only list has the true item at the place of its seed."""
 
-  def run(config, workdir, only=()):
+  def run(config, workdir, only=(), redo=False):
     assert only == list(road.STAGES)
     (workdir / 'evaluate').mkdir(parents=True)
     summary = {'n': 1, 'hit_rate': 0.5}

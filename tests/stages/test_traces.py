@@ -201,7 +201,7 @@ def test_what_was_paid_for_is_used_again(world, teach):
   # More lists: those of before are among them, and only others are asked.
   config.traces.lists = 12
   second = teach()
-  assert traces.run(config, path / 'one')['requested'] == 12
+  assert traces.run(config, path / 'one', redo=True)['requested'] == 12
   assert few <= {(line['user'], line['attempt']) for line in read(path / 'one')}
   assert {lists for _, lists, _ in first.asked}.isdisjoint(
     lists for _, lists, _ in second.asked
@@ -209,21 +209,21 @@ def test_what_was_paid_for_is_used_again(world, teach):
   # A stricter acceptance asks again where it turns down, no more.
   config.traces.explanation_tokens = 11
   third = teach()
-  traces.run(config, path / 'one')
+  traces.run(config, path / 'one', redo=True)
   assert not set(third.asked) & {*first.asked, *second.asked}
   # Another prompt is asked everything, and its answers stand apart.
   config.traces.explanation_tokens = 60
   other = teach()
   other.identity = {'prompt': 'v2'}
   config.traces.prompt = {'version': 'v2'}
-  assert traces.run(config, path / 'one')['requested'] == 12
+  assert traces.run(config, path / 'one', redo=True)['requested'] == 12
   assert {*first.asked, *second.asked} <= {*other.asked}
   kept = list((path / 'one' / 'traces' / 'answers').iterdir())
   assert len(kept) == 2, 'one of each prompt'
   # Back to the first one: all is there.
   config.traces.prompt = {}
   last = teach()
-  traces.run(config, path / 'one')
+  traces.run(config, path / 'one', redo=True)
   assert last.asked == []
 
 
@@ -241,7 +241,7 @@ def test_other_candidates_are_asked_anew(world, teach):
     path / 'one' / 'candidates' / 'DONE', {'fingerprint': 'another'}
   )
   again = teach()
-  traces.run(config, path / 'one')
+  traces.run(config, path / 'one', redo=True)
   assert {lists for _, lists, _ in again.asked} == {
     tuple(arrays['candidates'][row].tolist())
   }
@@ -275,7 +275,7 @@ def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
   assert {line['position'] for line in read(path / 'one')} == {5}
   config.candidates.fold_use = 'sft'
   files.write_json(stored.with_name('DONE'), {'fingerprint': 'with folds'})
-  summary = traces.run(config, path / 'one')
+  summary = traces.run(config, path / 'one', redo=True)
   assert summary['requested'] == 29 + (place >= 0).sum()
   lines = [line for line in read(path / 'one') if line['position'] == 4]
   assert [line['user'] for line in lines] == [u for u in range(30) if u != 7]
@@ -284,7 +284,7 @@ def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
     assert line['target'] == sequences.sequence(line['user'])[4]
   # So many of all of them.
   config.traces.lists = 5
-  assert traces.run(config, path / 'one')['requested'] == 5
+  assert traces.run(config, path / 'one', redo=True)['requested'] == 5
 
 
 def test_no_hit_is_an_error_that_says_what_to_do(world):
