@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -135,9 +136,20 @@ class Artifacts:
     record = self.dataset.items[item]
     return record.title or record.item_id
 
-  def titles(self, text: str) -> dict[str, str]:
-    """Returns the title of each item that a text cites, by citation."""
+  def titles(self, text: str, shown: Sequence[int] = ()) -> dict[str, str]:
+    """Returns the title of each item that a text cites, by citation.
+
+    Args:
+      text: the text.
+      shown: items that its prompt showed. Where two items that came after
+        training have one semantic ID, since different lists brought them, the
+        one that was shown is meant.
+    """
+    if not text:
+      return {}
     named = self.citations.named(text)
+    own = citations.Citations(self.sids[np.asarray(shown, int)]).named(text)
+    named |= {cited: shown[place] for cited, place in own.items()}
     return {cited: self.title(item) for cited, item in named.items()}
 
   def lists(self, split: str) -> Lists:
@@ -225,3 +237,24 @@ class Artifacts:
   def model(self, stage: str) -> pathlib.Path:
     """Returns the directory of the model that a stage wrote."""
     return self.workdir / stage / 'model'
+
+
+def open_run(workdir: pathlib.Path | str) -> Artifacts:
+  """Opens a run.
+
+  Args:
+    workdir: the run's directory.
+
+  Returns:
+    Its artifacts.
+
+  Raises:
+    FileNotFoundError: there is no run.
+  """
+  workdir = pathlib.Path(workdir).expanduser().absolute()
+  if not (workdir / 'config.json').exists():
+    raise FileNotFoundError(
+      f'No run in {workdir} (config.json is missing): give the --workdir of '
+      'launch.pipeline.'
+    )
+  return Artifacts(config_lib.load(workdir / 'config.json'), workdir)
