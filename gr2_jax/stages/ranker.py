@@ -101,24 +101,19 @@ class Ranker:
       histories: item indices of each user, oldest first.
       candidates: item indices of each list in its incoming order, 1 to K; 1 or
         more in direct mode, whose prompts show no candidate.
-      batch_size: lists decoded at a time; rounded down to a power of two, and
-        up to fit the mesh.
+      batch_size: lists decoded at a time; rounded down to a power of two.
       desc: what the progress bar says.
       features: float32 [k, E] of each list, the columns that it brings along.
-      scores: float32 [k] of each list, the retriever's; where None the column
-        says nothing of the list.
-      columns: float32 [N, K, F], all evidence columns where they are known:
-        `features` and `scores` are not read then.
-      shown: the candidates of each list in the order in which prompts show
-        them; the incoming one by default.
+      scores: float32 [k] of each list, the retriever's, or None.
+      columns: float32 [N, K, F], in the place of both where they are known.
+      shown: the candidates of each list in the order that prompts show.
 
     Returns:
       One `Ranking` a list, in the order given.
 
     Raises:
-      ValueError: as many histories, or what else there is one of a list, as
-        lists are missing, a list that is empty or too long, or columns of the
-        run that lists do not bring.
+      ValueError: another number of something than of lists, a list that is
+        empty or too long, or one without the columns of the run.
     """
     each = {'features': features, 'scores': scores, 'shown': shown}
     ranking.check(candidates, self.asking.longest, histories=histories, **each)
@@ -141,17 +136,24 @@ class Ranker:
           take(histories, rows), padded[rows], take(features, rows),
           take(scores, rows), None if columns is None else columns[rows],
         )  # fmt: skip
-        found = self._answer(
-          asked.batch(rows, own, size, self.store, self.mesh)
-        )
+        batch = asked.batch(rows, own, size, self.store, self.mesh)
+        found = self._answer(batch)
         for place, row in enumerate(rows):
           one = {name: values[place] for name, values in found.items()}
-          rankings[row] = ranking.read(
-            self.store, candidates[row], one, len(asked.written[row]),
-            asked.citable[row],
-          )  # fmt: skip
+          rankings[row] = self._read(asked, row, candidates[row], one)
         bar.update(len(rows))
     return [rankings[i] for i in range(len(asked))]
+
+  def _read(
+    self,
+    asked: ranking.Asked,
+    row: int,
+    items: np.ndarray,
+    found: dict[str, np.ndarray],
+  ) -> ranking.Ranking:
+    """Reads the answer to one of the lists."""
+    length, shown = len(asked.written[row]), asked.citable[row]
+    return ranking.read(self.store, items, found, length, shown)
 
   def warm_up(self, batch_size: int = 64, longest: int = 0) -> None:
     """Compiles all programs that `rank` needs, so that no list waits for one.
