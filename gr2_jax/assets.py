@@ -95,6 +95,22 @@ def cache_directory() -> pathlib.Path:
   return pathlib.Path(base) / 'gr2_jax'
 
 
+def keep_programs() -> None:
+  """Keeps compiled programs beside the assets, for later processes.
+
+  `JAX_COMPILATION_CACHE_DIR`, or a directory that JAX was given already, stays.
+  """
+  import jax
+  from jax.experimental.compilation_cache import compilation_cache
+
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = str(cache_directory() / 'xla')
+    jax.config.update('jax_compilation_cache_dir', cache)
+    # JAX looks once whether there is a cache: at its first program.
+    compilation_cache.reset_cache()
+
+
 def fetch(name: str) -> pathlib.Path:
   """Returns the directory of an asset, downloading it where it is not cached.
 

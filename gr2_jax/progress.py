@@ -1,12 +1,30 @@
 """Progress bars with rate and remaining time."""
 
+import contextlib
+import contextvars
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tqdm
 
 from gr2_jax import processes
+
+_HIDDEN = contextvars.ContextVar('hidden', default=False)
+
+
+@contextlib.contextmanager
+def hidden(hide: bool = True) -> Iterator[None]:
+  """Hides the bars that are made inside.
+
+  Args:
+    hide: False leaves them as they are outside.
+  """
+  token = _HIDDEN.set(hide or _HIDDEN.get())
+  try:
+    yield
+  finally:
+    _HIDDEN.reset(token)
 
 
 def bar(
@@ -20,7 +38,7 @@ def bar(
 
   Where standard error is not a terminal (a log file, CI) the bar prints a line
   every ten seconds instead of redrawing itself. Of several processes the first
-  one shows it.
+  one shows it; inside of `hidden` nobody does.
 
   Args:
     iterable: what to walk through; None for a bar that is updated by hand.
@@ -43,5 +61,5 @@ def bar(
     maxinterval=10.0,
     dynamic_ncols=terminal,
     ascii=None if terminal else ' #',
-    disable=not processes.is_first(),
+    disable=_HIDDEN.get() or not processes.is_first(),
   )

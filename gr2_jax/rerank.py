@@ -4,130 +4,285 @@ reranker = rerank.load('runs/quickstart')
 ranked = rerank.rank_records(
   reranker, [{'history': ['50', '172'], 'candidates': ['181', '174', '1']}]
 )
+
+A record may have `scores`, the retriever's, one number a candidate, `items`,
+records of items that the catalogue does not have (as in `items.jsonl`), and it
+has `features` where the run's lists bring columns (`data.columns`).
 """
 
+import dataclasses
 import json
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from gr2_jax.data import columns as columns_lib
-from gr2_jax.stages import ranker
+from gr2_jax import assets
+from gr2_jax import progress as progress_lib
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.stages import (
+  catalogues,
+  finding,
+  grown,
+  ranker,
+  ranking,
+  records,
+)
 
-load = ranker.load
+load_retriever = finding.load
+
+# What answers add to their records. Of a record that is an answer already, as
+# where the output of one model is the input of another, they are not kept.
+_ANSWER = (
+  *('order', 'scores', 'explanation', 'explanation_titles', 'valid'),
+  *('unknown', 'unknown_history', 'error'),
+)
 
 
-def read_records(
-  lines: Sequence[str | bytes],
-  source: str,
-  columns: Sequence[str] | None = None,
-) -> list[dict]:
-  """Parses JSON lines with `history` and `candidates`.
+class Answer(NamedTuple):
+  """What becomes of one line.
 
-  A record may have `scores`, the retriever's, one number a candidate, and it
-  has `features` where the run's lists bring columns (`data.columns`).
+  Attributes:
+    record: the line's record with the answer, or with `error`, a message.
+    failed: whether it is an error.
+  """
+
+  record: dict
+  failed: bool
+
+
+def load(
+  workdir: pathlib.Path | str,
+  model: str = 'rl',
+  mesh: jax.sharding.Mesh | None = None,
+  mode: str | None = None,
+  catalogue: pathlib.Path | str | None = None,
+  progress: bool = True,
+) -> ranker.Ranker:
+  """Loads a model of a finished run.
+
+  Compiled programs are kept on disk for later processes, as those of commands
+  are (`assets.keep_programs`).
 
   Args:
-    lines: the lines, as text or UTF-8; empty ones are passed over.
-    source: what to call them in errors.
-    columns: the run's (`store.user_columns`); None leaves their names to
-      `rank_records`.
+    workdir: the run's directory.
+    model: which one: 'sft', 'rl', or 'direct', the second round of RL.
+    mesh: where to; by default the mesh of the run's config.
+    mode: how it answers, one of `ranking.MODES`; by default 'direct' of the
+      model of that name, else 'explained'.
+    catalogue: what `launch.new_items` wrote; its items are ranked like others.
+    progress: whether there are progress bars, here and later.
 
   Returns:
-    One dict a line.
+    The ranker.
 
   Raises:
-    ValueError: a line that is no such object, by number.
+    FileNotFoundError: the run, or this model of it, is not there.
+    ValueError: no such mode, a mode that the model does not have, or a
+      catalogue of another run.
   """
-  records = []
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    try:
-      record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-      raise ValueError(f'{source}:{number}: not JSON ({error}).') from error
-    for key in ('history', 'candidates'):
-      ids = record.get(key) if isinstance(record, dict) else None
-      if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-        raise ValueError(
-          f'{source}:{number}: {key!r} must be a list of item ids (strings).'
-        )
-    _read_numbers(record, f'{source}:{number}', columns)
-    records.append(record)
-  return records
-
-
-def _read_numbers(
-  record: dict, where: str, columns: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-  """Returns a record's numbers of its k candidates; float32 [k, E] and [k]."""
-  count, given = len(record['candidates']), record.get(columns_lib.KEY)
-  if columns is None:
-    columns = columns_lib.names(given, where)
-  rows = columns_lib.rows(given, columns, count, where, 'the run')
-  features = np.array(rows, np.float32).reshape(len(columns), count).T
-  if record.get('scores') is None:
-    return features, None
-  scores = columns_lib.floats(record['scores'], count, 'scores', where)
-  return features, np.array(scores, np.float32)
+  assets.keep_programs()
+  with progress_lib.hidden(not progress):
+    found = ranker.load(workdir, model, mesh, mode, progress)
+    if catalogue is None:
+      return found
+    return grown.grow(found, *catalogues.read_for(catalogue, found.store))
 
 
 def rank_records(
-  reranker: ranker.Ranker, records: Sequence[dict], batch_size: int = 64
+  reranker: ranker.Ranker, lists: Sequence[dict], batch_size: int = 64
 ) -> list[dict]:
   """Re-ranks lists that are given by item id.
 
   Args:
     reranker: from `load`.
-    records: dicts with `history` and `candidates`, lists of item ids; see
-      `read_records`.
+    lists: records, dicts with `history` and `candidates`, lists of item ids,
+      and what else a record may have (see above).
     batch_size: lists decoded at a time.
 
   Returns:
-    Copies of the records with `order`, `explanation`, `explanation_titles` (the
-    same with titles in place of semantic IDs) and `valid`.
+    Copies of the records with `order`, the candidates, best first; `scores`,
+    the utility of each in that order (None of an answer that was written token
+    by token); `explanation`, `explanation_titles` (the same with titles in
+    place of semantic IDs) and `valid`. Candidates that the catalogue does not
+    have stand at the end of `order` as they came in, with None as their scores,
+    and in `unknown`; `unknown_history` counts such items of the history, which
+    are left out. Both keys are there where there are such items.
 
   Raises:
-    ValueError: items that the catalogue does not have, by name, a list that
-      names one twice, or numbers that do not fit (`data.columns`).
+    ValueError: a record without these lists, a list that names an item twice or
+      is too short or too long, or numbers or items that do not fit.
   """
-  items = reranker.store.dataset.items
-  index = {item.item_id: i for i, item in enumerate(items)}
-  unknown = sorted(
-    {i for r in records for i in (*r['history'], *r['candidates'])} - set(index)
-  )
-  if unknown:
-    raise ValueError(
-      f'{len(unknown)} items are not in the catalogue of '
-      f'{reranker.store.workdir}: {unknown[:20]}. Leave them out, or train on '
-      'a catalogue that has them.'
-    )
-  columns, numbers = reranker.store.user_columns, []
-  for number, record in enumerate(records):
-    numbers.append(_read_numbers(record, f'List {number}', columns))
-    if len(set(record['candidates'])) != len(record['candidates']):
-      raise ValueError(
-        f'List {number} names a candidate twice: {record["candidates"]}.'
-      )
+  where = [f'List {number}' for number in range(len(lists))]
+  found = _rank(reranker, lists, where, batch_size, strict=True)
+  return [answer.record for answer in found]
 
-  def indices(key: str) -> list[np.ndarray]:
-    return [np.array([index[i] for i in r[key]], np.int32) for r in records]
 
-  rankings = reranker.rank(
-    indices('history'),
-    indices('candidates'),
-    batch_size,
-    features=[features for features, _ in numbers] if columns else None,
-    scores=[scores for _, scores in numbers],
-  )
-  return [
-    {
-      **record,
-      'order': [items[i].item_id for i in ranking.order],
-      'explanation': ranking.explanation,
-      'explanation_titles': ranking.explanation_titles,
-      'valid': ranking.valid,
-    }
-    for record, ranking in zip(records, rankings, strict=True)
+def rank_lines(
+  reranker: ranker.Ranker,
+  lines: Sequence[str | bytes],
+  source: str,
+  first: int = 1,
+  batch_size: int = 64,
+) -> list[Answer]:
+  """Re-ranks lists that are given as JSON lines; an error belongs to its line.
+
+  Args:
+    reranker: from `load`.
+    lines: the lines, as text or UTF-8; empty ones are passed over.
+    source: what to call them in errors.
+    first: number of the first line.
+    batch_size: lists decoded at a time.
+
+  Returns:
+    One answer a line, in their order: what `rank_records` returns, or `error`,
+    beside what else the record has if it could be read.
+  """
+  found, where = [], []
+  for number, line in enumerate(lines, first):
+    if line.strip():
+      where.append(f'{source}:{number}')
+      try:
+        found.append(json.loads(line))
+      except (ValueError, RecursionError) as error:
+        found.append(
+          Answer({'error': f'{where[-1]}: not JSON ({error}).'}, True)
+        )
+  return _rank(reranker, found, where, batch_size)
+
+
+def _rank(
+  reranker: ranker.Ranker,
+  given: Sequence[Any],
+  where: Sequence[str],
+  batch_size: int,
+  strict: bool = False,
+) -> list[Answer]:
+  """Answers records; errors stay as they are, or the first one is raised."""
+  read = [
+    record
+    if isinstance(record, Answer)
+    else _attempt(records.read, record, reranker, record, place)
+    for record, place in zip(given, where, strict=True)
   ]
+  read = _give_sids(reranker, read, where)
+  failed = [each for each in read if isinstance(each, Answer)]
+  if failed and strict:
+    raise ValueError(failed[0].record['error'])
+  rows = [i for i, each in enumerate(read) if isinstance(each, records.Record)]
+  ranked = _ranked(reranker, [read[i] for i in rows], batch_size)
+  for row, record in zip(rows, ranked, strict=True):
+    read[row] = Answer(record, False)
+  return read
+
+
+def _attempt(make: Callable, record: Any, *args: Any) -> Any:
+  """Returns what `make(*args)` returns, or its error as an answer."""
+  try:
+    return make(*args)
+  except ValueError as error:
+    return Answer({**_carried(record), 'error': str(error)}, True)
+
+
+def _carried(record: Any) -> dict:
+  """Returns what an answer carries over of a record."""
+  if not isinstance(record, dict):
+    return {}
+  return {key: x for key, x in record.items() if key not in _ANSWER}
+
+
+def _give_sids(
+  reranker: ranker.Ranker, read: Sequence[Any], where: Sequence[str]
+) -> list[Any]:
+  """Gives the items that records bring semantic IDs.
+
+  Those of a record depend on the catalogue and on that record alone.
+  """
+  items = [x for e in read if isinstance(e, records.Record) for x in e.items]
+  if not items:
+    return list(read)
+  done, nearest, problem = 0, (), None
+  try:
+    nearest = reranker.tokenizer.codes(items)
+  except ValueError as error:
+    problem = error
+
+  def give(
+    given: records.Record, codes: np.ndarray, place: str
+  ) -> records.Record:
+    try:
+      if problem is not None:
+        raise problem
+      _, sids = reranker.tokenizer.distinct(
+        given.items, codes, reranker.store.sids
+      )
+    except ValueError as error:
+      raise ValueError(f'{place}: {error}') from error
+    return dataclasses.replace(given, sids=sids)
+
+  found = []
+  for each, place in zip(read, where, strict=True):
+    if isinstance(each, records.Record) and each.items:
+      codes = nearest[done : done + len(each.items)]
+      done += len(each.items)
+      each = _attempt(give, each.given, each, codes, place)
+    found.append(each)
+  return found
+
+
+def _ranked(
+  reranker: ranker.Ranker, lists: Sequence[records.Record], batch_size: int
+) -> list[dict]:
+  """Ranks lists; returns their records with the answers."""
+  catalogue, numbers = reranker.store.dataset.num_items, []
+  brought = 0
+  for each in lists:
+    own = lambda x, by=brought: np.where(x >= catalogue, x + by, x)
+    numbers.append((own(each.history), own(each.candidates)))
+    brought += len(each.items)
+  if brought:
+    reranker = grown.grow(
+      reranker,
+      [item for each in lists for item in each.items],
+      np.concatenate([each.sids for each in lists]),
+    )
+  rows = [i for i, each in enumerate(lists) if len(each.candidates)]
+  columns = reranker.store.user_columns
+  rankings = reranker.rank(
+    [numbers[i][0] for i in rows],
+    [numbers[i][1] for i in rows],
+    batch_size,
+    features=[lists[i].features for i in rows] if columns else None,
+    scores=[lists[i].scores for i in rows],
+  )
+  found = dict(zip(rows, rankings, strict=True))
+  items = reranker.store.dataset.items
+  return [_answer(each, found.get(i), items) for i, each in enumerate(lists)]
+
+
+def _answer(
+  given: records.Record,
+  found: ranking.Ranking | None,
+  items: Sequence[dataset_lib.Item],
+) -> dict:
+  """Puts an answer together; `found` is None where no candidate is known."""
+  order = [] if found is None else [items[i].item_id for i in found.order]
+  scores: list[float | None] | None = []
+  if found is not None:
+    scores = None if found.scores is None else found.scores.tolist()
+  nothing = [None] * len(given.unknown)
+  answer = {
+    **_carried(given.given),
+    'order': [*order, *given.unknown],
+    'scores': None if scores is None else [*scores, *nothing],
+    'explanation': found.explanation if found else '',
+    'explanation_titles': found.explanation_titles if found else '',
+    'valid': found is None or found.valid,
+  }
+  if given.unknown:
+    answer['unknown'] = given.unknown
+  if given.left_out:
+    answer['unknown_history'] = given.left_out
+  return answer

@@ -219,7 +219,7 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
   sharding = batch_sharding(mesh, axis)
   parts = batch_parts(mesh)
 
-  def put(path: Any, x: Any) -> jax.Array:
+  def check(path: Any, x: Any) -> np.ndarray:
     x = np.asarray(x)
     rows = x.shape[axis] if x.ndim > axis else 0
     if not rows or rows % parts:
@@ -228,9 +228,13 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
         f'{rows} rows, which do not divide by the {parts} devices of the axes '
         f'{BATCH}: change the batch size or config.mesh.'
       )
-    return _put(x, sharding)
+    return x
 
-  return jax.tree_util.tree_map_with_path(put, tree)
+  checked = jax.tree_util.tree_map_with_path(check, tree)
+  if sharding.is_fully_addressable:
+    # All at once: of a small batch each transfer costs more than its data.
+    return jax.device_put(checked, sharding)
+  return jax.tree.map(lambda x: _put(x, sharding), checked)
 
 
 def _put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:

@@ -19,6 +19,7 @@ from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
 from launch import (
   bench_contest,
+  bench_latency,
   bench_ranking,
   bench_torch,
   bench_transformers,
@@ -58,6 +59,9 @@ def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
       found[f'training {size}'] = functools.partial(_training, size)
   found['utilities 2M'] = functools.partial(
     bench_ranking.answers, '2M', SIZES['2M']
+  )
+  found['latency 2M'] = functools.partial(
+    bench_latency.latency, '2M', SIZES['2M']
   )
   found['roofline 135M'] = functools.partial(_roofline, '135M')
   return found

@@ -1,10 +1,15 @@
 """Gives semantic IDs to items that were not there in training.
 
     python -m launch.new_items --workdir=DIR --items=new.jsonl \
-        --output=sids.jsonl
+        --output=catalogue.jsonl
 
 `--items` is a CSV, JSONL or Parquet file as `items.*` of a data set (README.md,
-"Bring your own data"). Each output line is `{"item_id": ..., "sid": [codes]}`.
+"Bring your own data"). The output is a catalogue, one item a line with its
+semantic ID, which re-ranking reads:
+
+    python -m launch.rerank --workdir=DIR --catalogue=catalogue.jsonl ...
+
+With `--catalogue` the items of an earlier one are written, too, as they are.
 The semantic IDs of the run stay as they are; the same items and the same run
 give the same IDs, whatever the order of the file.
 """
@@ -19,7 +24,10 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of a run whose sid stage is finished.'
 )
 _ITEMS = flags.DEFINE_string('items', None, 'CSV, JSONL or Parquet.')
-_OUTPUT = flags.DEFINE_string('output', None, 'JSON lines.')
+_OUTPUT = flags.DEFINE_string('output', None, 'The catalogue, JSON lines.')
+_CATALOGUE = flags.DEFINE_string(
+  'catalogue', None, 'Items that got semantic IDs before: an earlier output.'
+)
 _EMBEDDINGS = flags.DEFINE_string(
   'embeddings', '', 'Vectors of the items (.npy), where the run had its own.'
 )
@@ -30,30 +38,32 @@ def main(argv) -> None:
   """Assigns, writes and reports."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax import files
+  import numpy as np
+
   from gr2_jax.data import generic
   from gr2_jax.sid import vectors
-  from gr2_jax.stages import new_items
+  from gr2_jax.stages import catalogues, new_items
 
   start.set_up()
   items = generic.read_items(pathlib.Path(_ITEMS.value).expanduser())
   tokenizer = new_items.load(_WORKDIR.value)
+  stamp = catalogues.stamp(tokenizer.sids)
+  before = catalogues.Catalogue([], tokenizer.sids[:0])
+  if _CATALOGUE.value:
+    before = catalogues.read(
+      _CATALOGUE.value, tokenizer.item_ids, tokenizer.sids,
+      tokenizer.config.codes,
+    )  # fmt: skip
+    tokenizer.add(before.items, before.sids)
   embeddings = None
   if _EMBEDDINGS.value:
     embeddings = vectors.read(_EMBEDDINGS.value, len(items))
-  elif tokenizer.config.embeddings:
-    raise app.UsageError(
-      'The run was trained on embeddings of its own '
-      f'({tokenizer.config.embeddings}): give those of the new items with '
-      '--embeddings.'
-    )
   sids, report = tokenizer.assign(items, embeddings)
-  files.write_jsonl(
-    pathlib.Path(_OUTPUT.value).expanduser(),
-    (
-      {'item_id': item.item_id, 'sid': row}
-      for item, row in zip(items, sids.tolist(), strict=True)
-    ),
+  catalogues.write(
+    _OUTPUT.value,
+    [*before.items, *items],
+    np.concatenate([before.sids, sids]),
+    stamp,
   )
   print(report)
 

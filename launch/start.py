@@ -31,18 +31,9 @@ def set_up() -> None:
     return record.levelno > 20 or (own and not installed)
 
   logging.get_absl_handler().addFilter(keep)
-  _keep_programs()
-  from gr2_jax.train import preemption
-
-  preemption.listen()
-
-
-def _keep_programs() -> None:
-  import jax
 
   from gr2_jax import assets
+  from gr2_jax.train import preemption
 
-  cache = assets.cache_directory() / 'xla'
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  assets.keep_programs()
+  preemption.listen()

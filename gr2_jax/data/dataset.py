@@ -91,6 +91,11 @@ class Dataset:
     """Number of items I."""
     return len(self.items)
 
+  @functools.cached_property
+  def index(self) -> dict[str, int]:
+    """The index of each item by its id."""
+    return {item.item_id: i for i, item in enumerate(self.items)}
+
   @property
   def lengths(self) -> np.ndarray:
     """Length of each user's sequence, int64 [U]."""

@@ -34,7 +34,8 @@ JSON text). All slates then have those of the first (`columns.py`).
 """
 
 import pathlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any
 
 from gr2_jax.data import columns as columns_lib
 from gr2_jax.data import dataset as dataset_lib
@@ -153,17 +154,33 @@ def read_items(path: pathlib.Path) -> tuple[dataset_lib.Item, ...]:
 def each_item(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
   """Yields (file and line, item) of one file; see `read`."""
   for where, row in tables.rows(path, ('item_id', 'title', 'categories')):
-    yield (
-      where,
-      dataset_lib.Item(
-        item_id=fields.identifier(row['item_id'], 'item_id', where),
-        title=fields.text(row['title'], 'title', where),
-        categories=fields.strings(row['categories'], 'categories', where),
-        brand=fields.text(row.get('brand'), 'brand', where),
-        price=fields.price(row.get('price'), where),
-        description=fields.text(row.get('description'), 'description', where),
-      ),
+    yield where, item(row, where)
+
+
+def item(row: Any, where: str) -> dataset_lib.Item:
+  """Returns the item that an object of `items.jsonl` describes.
+
+  Args:
+    row: the object.
+    where: what to call it in errors.
+
+  Raises:
+    ValueError: no object, or a field that is missing or wrong.
+  """
+  needed = ('item_id', 'title', 'categories')
+  if not isinstance(row, Mapping) or not row.keys() >= set(needed):
+    raise ValueError(
+      f'{where}: {str(row)[:80]!r} is no item: give an object with '
+      f'{", ".join(needed)}.'
     )
+  return dataset_lib.Item(
+    item_id=fields.identifier(row['item_id'], 'item_id', where),
+    title=fields.text(row['title'], 'title', where),
+    categories=fields.strings(row['categories'], 'categories', where),
+    brand=fields.text(row.get('brand'), 'brand', where),
+    price=fields.price(row.get('price'), where),
+    description=fields.text(row.get('description'), 'description', where),
+  )
 
 
 def each_interaction(

@@ -7,6 +7,7 @@ Which columns there are is our choice. Rankers weigh them, `rank.linear` alone,
 the rules teacher by fixed weights. Nothing of a user behind `train_end` counts.
 """
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -20,8 +21,8 @@ from gr2_jax.rank import item_features, popularity, sasrec_lists
 NAMES = ('score', 'log_rank', 'popularity', 'content', 'follow')
 SASREC = 'sasrec'
 
-# Lists whose products with the catalogue are in memory at a time.
-_CHUNK = 2048
+# Entries of the histories' profiles that are in memory at a time.
+_ENTRIES = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +98,42 @@ class Evidence:
     )
     counts = popularity.train(dataset, splits).counts
     self._popularity = np.log1p(counts)
+    self._trained = dataset.num_items
     self._cfg = cfg
     self._sasrec = sasrec
     self._extra = len(extra_names)
+
+  @property
+  def lengths(self) -> tuple[int, ...]:
+    """Lengths of histories, one for each shape that SASRec computes in."""
+    return () if self._sasrec is None else sasrec_lists.lengths(self._sasrec)
+
+  def grown(self, items: Sequence[dataset_lib.Item]) -> 'Evidence':
+    """Returns what is known of a catalogue that has grown.
+
+    New items share features with old ones. Their popularity and what follows
+    what are 0. SASRec does not know them: histories go on without them, and
+    candidates get the mean of the list's others, so that the column says
+    nothing of them.
+
+    Args:
+      items: N items, whose indices are those behind the first I.
+    """
+    made = copy.copy(self)
+    made.features = self.features.grown(items)
+    made._popularity = np.pad(self._popularity, (0, len(items)))
+    count = len(made._popularity)
+    matrix = self.order.matrix.copy()
+    matrix.resize((count, count))
+    counts = self.order.counts.copy()
+    counts.resize((count, count))
+    made.order = item_features.Order(
+      counts,
+      matrix,
+      np.pad(self.order.before, (0, len(items))),
+      np.pad(self.order.after, (0, len(items))),
+    )
+    return made
 
   def columns(
     self,
@@ -135,6 +169,7 @@ class Evidence:
       extra = np.zeros((*candidates.shape, 0), np.float32)
     real = candidates >= 0
     self._check(histories, candidates, scores, extra)
+    logits = self._logits(histories, candidates)
     content, follow = self._from_history(histories, candidates)
     place = np.arange(candidates.shape[1])
     raw = [
@@ -144,13 +179,11 @@ class Evidence:
       content,
       follow,
     ]
-    if self._sasrec is not None:
-      raw.append(self._logits(histories, candidates))
+    if logits is not None:
+      raw.append(logits)
     raw += list(np.moveaxis(np.asarray(extra), -1, 0))
-    found = np.empty((*candidates.shape, len(raw)), np.float32)
-    for index, column in enumerate(raw):
-      found[..., index] = item_features.standardise(column, real)
-    return found
+    found = item_features.standardise(np.stack(raw), real)
+    return np.moveaxis(found, 0, -1).astype(np.float32)
 
   def _check(
     self,
@@ -193,49 +226,71 @@ class Evidence:
     self, histories: Sequence[np.ndarray], candidates: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns 'content' and 'follow', float32 [N, K]; garbage in padding."""
-    content = np.zeros(candidates.shape, np.float32)
-    follow = np.zeros(candidates.shape, np.float32)
     known = np.maximum(candidates, 0)
-    for start in range(0, len(known), _CHUNK):
-      chunk = slice(start, start + _CHUNK)
-      profile = self._profile(histories[chunk])
-      content[chunk] = item_features.gather(
-        scipy.sparse.csr_matrix(profile @ self.features.matrix),
-        self.features.matrix,
-        known[chunk],
-      )
-      after = scipy.sparse.csr_matrix(profile @ self.order.matrix)
-      rows = np.repeat(np.arange(after.shape[0]), known.shape[1])
-      found = np.asarray(after[rows, known[chunk].ravel()])
-      follow[chunk] = found.reshape(-1, known.shape[1])
-    return content, follow
+    found = np.zeros((2, *known.shape), np.float32)
+    width = max(self.features.matrix.shape[1], len(self._popularity))
+    size = max(_ENTRIES // width, 1)
+    for start in range(0, len(known), size):
+      chunk = slice(start, start + size)
+      found[:, chunk] = self._products(histories[chunk], known[chunk])
+    return found[0], found[1]
+
+  def _products(
+    self, histories: Sequence[np.ndarray], known: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """`_from_history` of a chunk, all products with the catalogue at once."""
+    rows, items, weights = self._profile(histories)
+    lists, each = known.shape
+    owner = np.arange(known.size) // each
+
+    def profile(matrix: scipy.sparse.csr_matrix) -> np.ndarray:
+      width = matrix.shape[1]
+      place, column, value = item_features.entries(matrix, items)
+      return np.bincount(
+        rows[place] * width + column, weights[place] * value, lists * width
+      ).reshape(lists, width)
+
+    theme, after = profile(self.features.matrix), profile(self.order.matrix)
+    place, column, value = item_features.entries(
+      self.features.matrix, known.ravel()
+    )
+    shared = theme[owner[place], column] * value
+    content = np.bincount(place, shared, known.size).reshape(known.shape)
+    return content, after[owner, known.ravel()].reshape(known.shape)
 
   def _profile(
     self, histories: Sequence[np.ndarray]
-  ) -> scipy.sparse.csr_matrix:
-    """Recency weights of the last history items, [n, I]."""
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns list, item and recency weight of the last history items."""
     recent = item_features.pad(
       [history[-self._cfg.history_items :] for history in histories]
     )
     real = recent >= 0
     age = real.sum(axis=1, keepdims=True) - 1 - np.arange(recent.shape[1])
     rows, columns = np.nonzero(real)
-    weights = self._cfg.recency ** age[rows, columns]
-    return scipy.sparse.csr_matrix(
-      (weights.astype(np.float32), (rows, recent[rows, columns])),
-      shape=(len(recent), self.features.matrix.shape[0]),
-    )
+    return rows, recent[rows, columns], self._cfg.recency ** age[rows, columns]
 
   def _logits(
     self, histories: Sequence[np.ndarray], candidates: np.ndarray
-  ) -> np.ndarray:
+  ) -> np.ndarray | None:
     """SASRec's logits, [N, K]; 0 where there is no history to go on from."""
+    if self._sasrec is None:
+      return None
     logits = np.zeros(candidates.shape, np.float32)
+    grown = self._trained < len(self._popularity)
+    if grown:
+      histories = [x[x < self._trained] for x in map(np.asarray, histories)]
     rows = np.flatnonzero([len(history) for history in histories])
+    new = candidates >= self._trained
     if len(rows):
       logits[rows] = sasrec_lists.scores(
         self._sasrec,
         [histories[row] for row in rows],
-        np.maximum(candidates[rows], 0),
+        np.where(new | (candidates < 0), 0, candidates)[rows],
       )
+    if grown:
+      known = (candidates >= 0) & ~new
+      total = np.where(known, logits, 0).sum(axis=1, keepdims=True)
+      mean = total / np.maximum(known.sum(axis=1, keepdims=True), 1)
+      logits = np.where(new, mean, logits)
     return logits

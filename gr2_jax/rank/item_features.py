@@ -46,6 +46,30 @@ class Features:
     rows = self.matrix.indptr
     return self.matrix.indices[rows[item] : rows[item + 1]]
 
+  def grown(self, items: Sequence[dataset_lib.Item]) -> 'Features':
+    """Returns the features of more items, those that the first I share.
+
+    Args:
+      items: N items, whose rows are those behind the first I.
+    """
+    places = {
+      (kind, name.lower() if kind == WORD else name): place
+      for place, (kind, name) in enumerate(
+        zip(self.kinds, self.names, strict=True)
+      )
+    }
+    found = [
+      [places[f] for f in _features_of(item) if f in places] for item in items
+    ]
+    columns = np.array([place for own in found for place in own], np.int64)
+    rows = np.repeat(np.arange(len(items)), [len(own) for own in found])
+    matrix = scipy.sparse.csr_matrix(
+      (self.rarity[columns], (rows, columns)),
+      shape=(len(items), len(self.kinds)),
+    )
+    both = scipy.sparse.vstack([self.matrix, _unit(matrix)], format='csr')
+    return dataclasses.replace(self, matrix=both)
+
 
 def features(items: Sequence[dataset_lib.Item]) -> Features:
   """Reads the features of a catalogue of I items."""
@@ -72,14 +96,19 @@ def features(items: Sequence[dataset_lib.Item]) -> Features:
     shape=(len(items), len(shared)),
     dtype=np.float32,
   )
-  norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-  scale = scipy.sparse.diags_array(1 / np.maximum(norm, 1e-6))
   return Features(
-    matrix=scipy.sparse.csr_matrix(scale @ matrix),
+    matrix=_unit(matrix),
     kinds=[kind for kind, _ in shared],
     names=[written[feature] for feature in shared],
     rarity=rarity,
   )
+
+
+def _unit(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+  """Brings the rows to length 1; empty ones stay empty."""
+  norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+  scale = scipy.sparse.diags_array(1 / np.maximum(norm, 1e-6))
+  return scipy.sparse.csr_matrix(scale @ matrix)
 
 
 def _features_of(item: dataset_lib.Item) -> dict[tuple[str, str], str]:
@@ -171,26 +200,24 @@ def order(
   return Order(counts, matrix, before, after)
 
 
-def gather(
-  profiles: scipy.sparse.csr_matrix,
-  items: scipy.sparse.csr_matrix,
-  candidates: np.ndarray,
-) -> np.ndarray:
-  """Scores candidates against profiles.
+def entries(
+  matrix: scipy.sparse.csr_matrix, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Reads rows of a sparse matrix; SciPy takes much longer for a few of them.
 
   Args:
-    profiles: [N, F].
-    items: [I, F].
-    candidates: item indices, int [N, K].
+    matrix: CSR.
+    rows: int [n], which rows.
 
   Returns:
-    float32 [N, K]: dot products of row n and of the candidates' rows.
+    Of each entry the place in `rows`, its column, and its value.
   """
-  count, width = candidates.shape
-  rows = items[candidates.ravel()]
-  repeated = profiles[np.repeat(np.arange(count), width)]
-  products = np.asarray(rows.multiply(repeated).sum(axis=1))
-  return products.reshape(count, width).astype(np.float32)
+  begin = matrix.indptr[rows]
+  count = matrix.indptr[rows + 1] - begin
+  place = np.repeat(np.arange(len(rows)), count)
+  first = np.cumsum(count) - count
+  chosen = np.arange(len(place)) + (begin - first)[place]
+  return place, matrix.indices[chosen], matrix.data[chosen]
 
 
 def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -206,21 +233,21 @@ def standardise(values: np.ndarray, real: np.ndarray) -> np.ndarray:
   """Brings each row's real entries to mean 0 and deviation 1.
 
   Args:
-    values: float [N, K].
+    values: float [..., N, K].
     real: bool [N, K], which are no padding; padding is at the end.
 
   Returns:
-    float64 [N, K]; 0 in padding, and in rows whose deviation is no more than a
-    millionth of their largest entry: those are equal but for rounding.
+    float64 [..., N, K]; 0 in padding, and in rows whose deviation is no more
+    than a millionth of their largest entry: those are equal but for rounding.
   """
   values = np.where(real, values, 0.0).astype(np.float64)
-  count = np.maximum(real.sum(axis=1, keepdims=True), 1)
+  count = np.maximum(real.sum(axis=-1, keepdims=True), 1)
   centred = np.where(real, values - _sum(values) / count, 0.0)
   deviation = np.sqrt(_sum(centred**2) / count)
-  alike = deviation <= _ALIKE * np.abs(values).max(axis=1, keepdims=True)
+  alike = deviation <= _ALIKE * np.abs(values).max(axis=-1, keepdims=True)
   return np.where(alike, 0.0, centred / np.where(alike, 1.0, deviation))
 
 
 def _sum(values: np.ndarray) -> np.ndarray:
   """Adds up rows from left to right: padding does not change the last bit."""
-  return np.cumsum(values, axis=1)[:, -1:]
+  return np.cumsum(values, axis=-1)[..., -1:]

@@ -73,6 +73,12 @@ def pad(
   }
 
 
+def widths(max_length: int) -> tuple[int, ...]:
+  """Returns the lengths to which `pad` brings histories, ascending."""
+  found = {min(_round_up(n), max_length) for n in range(1, max_length + 1)}
+  return tuple(sorted(found))
+
+
 def _round_up(length: int) -> int:
   """Returns a power of two, from 8 on."""
   return max(8, 1 << (int(length) - 1).bit_length()) if length else 1

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.rank import sasrec_data
 from gr2_jax.rank import sasrec_model as network
 
@@ -104,6 +105,11 @@ def scores(
   return _in_batches(model, run, histories, False, given)['scores']
 
 
+def lengths(model: Model) -> tuple[int, ...]:
+  """Returns a length of histories for each shape that they are padded to."""
+  return sasrec_data.widths(model.config.max_length)
+
+
 def _scores(config: network.NetworkConfig, params: Any, batch: Any) -> Any:
   """Logits [B, rows] after each history; -inf for what was seen."""
   tokens, lengths = batch['tokens'], batch['lengths']
@@ -164,8 +170,7 @@ def _in_batches(
       f'History {int(np.argmin(lengths))} is empty; SASRec needs at least one '
       'item to go on from.'
     )
-  parts = sharding.batch_parts(model.mesh)
-  size = -(-min(_BATCH, len(histories)) // parts) * parts
+  size = padding.batch_size(model.mesh, len(histories), _BATCH)
   order = np.argsort(lengths, kind='stable')
   found: dict[str, list[np.ndarray]] = {}
   with sharding.use(model.mesh, sharding.DECODE_RULES):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -12,6 +13,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.stages import lineage
 from gr2_jax.teacher import citations
 from gr2_jax.text import prompts
 from gr2_jax.text import vocab as vocab_lib
@@ -139,9 +141,20 @@ class Artifacts:
     record = self.dataset.items[item]
     return record.title or record.item_id
 
-  def titles(self, text: str) -> dict[str, str]:
-    """Returns the title of each item that a text cites, by citation."""
+  def titles(self, text: str, shown: Sequence[int] = ()) -> dict[str, str]:
+    """Returns the title of each item that a text cites, by citation.
+
+    Args:
+      text: the text.
+      shown: items that its prompt showed. Where two items that came after
+        training have one semantic ID, since different lists brought them, the
+        one that was shown is meant.
+    """
+    if not text:
+      return {}
     named = self.citations.named(text)
+    own = citations.Citations(self.sids[np.asarray(shown, int)]).named(text)
+    named |= {cited: shown[place] for cited, place in own.items()}
     return {cited: self.title(item) for cited, item in named.items()}
 
   def lists(self, split: str) -> Lists:
@@ -229,3 +242,21 @@ class Artifacts:
   def model(self, stage: str) -> pathlib.Path:
     """Returns the directory of the model that a stage wrote."""
     return self.workdir / stage / 'model'
+
+
+def open_run(workdir: pathlib.Path | str, stage: str) -> Artifacts:
+  """Opens a run to read one of its stages.
+
+  Args:
+    workdir: the run's directory.
+    stage: the stage that is read; it must be finished.
+
+  Returns:
+    The artifacts, with the config that the stage was made with.
+
+  Raises:
+    FileNotFoundError: no run, or the stage is not finished.
+    ValueError: stages that do not belong together; see `lineage.check`.
+  """
+  workdir = pathlib.Path(workdir).expanduser().absolute()
+  return Artifacts(lineage.config(workdir, stage), workdir)

@@ -15,13 +15,10 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.rank import heads, utilities
 from gr2_jax.stages import artifacts
-from gr2_jax.text import prompts
-
-# Prompts are padded to a multiple of this: one compilation for similar inputs.
-_BUCKET = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +76,9 @@ class Encoded:
     for row, items in zip(padded, candidates, strict=True):
       row[: len(items)] = items
     columns = self.columns(self.histories, padded, features, scores)
-    missing = len(self.read.valid) - len(padded)
-    sids = self.store.sids[np.maximum(padded, 0)].astype(np.int32)
-    fill = lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
-    sids, columns = sharding.shard_batch(
-      self.mesh, (fill(sids), fill(columns.astype(np.float32)))
-    )
+    sids = self.store.sids[np.maximum(padded, 0)]
+    batch = padding.fill((sids, columns), len(self.read.valid))
+    sids, columns = sharding.shard_batch(self.mesh, batch)
     with sharding.use(self.mesh, sharding.DECODE_RULES):
       logps = utilities.logps_after(
         self.config,
@@ -110,12 +104,12 @@ def encode(
 ) -> Encoded:
   """Reads the direct prompts of histories; see `Encoded` for the arguments."""
   written = [store.prompter.retrieval(history) for history in histories]
-  width = -(-max(map(len, written)) // _BUCKET) * _BUCKET
-  tokens, valid = prompts.batch(written, width, store.vocab.pad)
-  parts = sharding.batch_parts(mesh)
-  missing = -len(tokens) % parts
-  fill = lambda x: np.pad(x, [(0, missing), (0, 0)])
-  batch = sharding.shard_batch(mesh, (fill(tokens), fill(valid)))
+  most = np.zeros(store.prompter.cfg.retrieval_items, np.int32)
+  longest = len(store.prompter.retrieval(most))
+  width = padding.width(max(map(len, written)), longest)
+  batch = padding.batch(written, width, store.vocab.pad)
+  size = padding.batch_size(mesh, len(written), 2 * len(written))
+  batch = sharding.shard_batch(mesh, padding.fill(batch, size))
   with sharding.use(mesh, sharding.DECODE_RULES):
     read = utilities.read(config, params['lm'], *batch)
   return Encoded(config, params, mesh, store, histories, read, columns)

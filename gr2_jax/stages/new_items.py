@@ -5,8 +5,9 @@ sids, report = tokenizer.assign(items)
 """
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -61,15 +62,91 @@ class Tokenizer:
       return quantised.nearest(books, data, self.mesh)
     return quantised.codes(self.state, self.config, data, self.mesh)
 
+  def codes(
+    self,
+    items: Sequence[dataset_lib.Item],
+    embeddings: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Quantises items; codes may be those of other items.
+
+    Args:
+      items: N items.
+      embeddings: float [N, W]; None to embed the texts by MiniLM.
+
+    Returns:
+      int32 [N, L], the nearest codes.
+
+    Raises:
+      ValueError: vectors that do not fit the items, or none where the run had
+        its own.
+    """
+    if embeddings is None:
+      if self.config.embeddings:
+        raise ValueError(
+          f'The semantic IDs of this run come from vectors of its own '
+          f'({self.config.embeddings}), which texts do not give: make a '
+          'catalogue by launch.new_items --embeddings=VECTORS.'
+        )
+      embeddings = self._embed(items)
+    if len(embeddings) != len(items):
+      raise ValueError(f'{len(embeddings)} embeddings for {len(items)} items.')
+    return self.nearest(embeddings)
+
+  @functools.cached_property
+  def _embed(self) -> Callable[[Sequence[dataset_lib.Item]], np.ndarray]:
+    return sid.embedder(self.config, self.mesh)
+
+  def distinct(
+    self,
+    items: Sequence[dataset_lib.Item],
+    codes: np.ndarray,
+    taken: np.ndarray,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Gives new items SIDs that nobody has.
+
+    In a run whose last level is Sinkhorn's, colliding newcomers draw an unused
+    last code: a transport over all would move IDs that exist.
+
+    Args:
+      items: N items.
+      codes: int32 [N, L], their nearest codes.
+      taken: int32 [I, L], the SIDs of the catalogue.
+
+    Returns:
+      int32 [N, L] each: before conflicts are resolved, and after.
+    """
+    last_level = self.config.last_level
+    return growth.extend(
+      taken,
+      codes,
+      growth.content_keys([encoder.item_text(item) for item in items]),
+      self.config.codes,
+      'random' if last_level == 'sinkhorn' else last_level,
+    )
+
+  def add(
+    self,
+    items: Sequence[dataset_lib.Item],
+    sids: np.ndarray,
+    raw: np.ndarray | None = None,
+  ) -> None:
+    """Adds items whose SIDs are known to the catalogue.
+
+    Args:
+      items: N items.
+      sids: int32 [N, L].
+      raw: int32 [N, L], before conflicts were resolved; as `sids` by default.
+    """
+    self.sids = np.concatenate([self.sids, sids])
+    self.raw = np.concatenate([self.raw, sids if raw is None else raw])
+    self.item_ids = [*self.item_ids, *(item.item_id for item in items)]
+
   def assign(
     self,
     items: Sequence[dataset_lib.Item],
     embeddings: np.ndarray | None = None,
   ) -> tuple[np.ndarray, dict]:
     """Gives new items SIDs and adds them to the catalogue.
-
-    In a run whose last level is Sinkhorn's, colliding newcomers draw an unused
-    last code: a transport over all would move IDs that exist.
 
     Args:
       items: N new items.
@@ -93,21 +170,9 @@ class Tokenizer:
         f'{len(again)} items are in the catalogue already: {again[:20]}. Leave '
         'them out; their semantic IDs stay.'
       )
-    if embeddings is None:
-      embeddings = sid.embed(self.config, items, self.mesh)
-    if len(embeddings) != len(items):
-      raise ValueError(f'{len(embeddings)} embeddings for {len(items)} items.')
-    last_level = self.config.last_level
-    raw, new = growth.extend(
-      self.sids,
-      self.nearest(embeddings),
-      growth.content_keys([encoder.item_text(item) for item in items]),
-      self.config.codes,
-      'random' if last_level == 'sinkhorn' else last_level,
-    )
-    self.sids = np.concatenate([self.sids, new])
-    self.raw = np.concatenate([self.raw, raw])
-    self.item_ids = [*self.item_ids, *(item.item_id for item in items)]
+    codes = self.codes(items, embeddings)
+    raw, new = self.distinct(items, codes, self.sids)
+    self.add(items, new, raw)
     return new, {
       'items': len(self.sids),
       'uniqueness': assign.uniqueness(self.raw),

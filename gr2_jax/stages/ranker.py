@@ -13,20 +13,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import progress, sharding
+from gr2_jax import progress as progress_lib
+from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import io
 from gr2_jax.rank import evidence, heads
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.stages import (
   artifacts,
+  asking,
   decoding,
   encoded,
-  lineage,
   meshes,
+  new_items,
   ranking,
   retrievers,
 )
+from gr2_jax.text import answer
+
+# Stages that leave a model which ranks.
+MODELS = ('sft', 'rl', 'direct')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Ranker:
     store: catalogue, semantic IDs, vocabulary and prompts of its run.
     answer: how answers are decoded.
     mode: one of `ranking.MODES`.
+    progress: whether many lists have a progress bar.
   """
 
   config: lm_config.LMConfig
@@ -49,6 +57,7 @@ class Ranker:
   store: artifacts.Artifacts
   answer: ranking.AnswerConfig
   mode: str = ranking.EXPLAINED
+  progress: bool = True
 
   @property
   def by_utilities(self) -> bool:
@@ -59,6 +68,21 @@ class Ranker:
   def evidence(self) -> evidence.Evidence:
     """What gives the columns of new lists."""
     return retrievers.make_evidence(self.store, self.mesh)
+
+  @functools.cached_property
+  def tokenizer(self) -> new_items.Tokenizer:
+    """What gives new items semantic IDs."""
+    return new_items.load(self.store.workdir, self.mesh)
+
+  @functools.cached_property
+  def asking(self) -> asking.Asking:
+    """What writes the prompts."""
+    given = self.store, self.mesh, self.mode, self.by_utilities
+    return asking.Asking(*given)
+
+  @functools.cached_property
+  def _format(self) -> answer.AnswerFormat:
+    return self.store.vocab.answer_format()
 
   def rank(
     self,
@@ -75,49 +99,86 @@ class Ranker:
 
     Args:
       histories: item indices of each user, oldest first.
-      candidates: item indices of each list in its incoming order, 2 to K; 2 or
+      candidates: item indices of each list in its incoming order, 1 to K; 1 or
         more in direct mode, whose prompts show no candidate.
-      batch_size: lists decoded at a time; rounded up to fit the mesh.
+      batch_size: lists decoded at a time; rounded down to a power of two.
       desc: what the progress bar says.
       features: float32 [k, E] of each list, the columns that it brings along.
-      scores: float32 [k] of each list, the retriever's; where None the column
-        says nothing of the list.
-      columns: float32 [N, K, F], all evidence columns where they are known:
-        `features` and `scores` are not read then.
-      shown: the candidates of each list in the order in which prompts show
-        them; the incoming one by default.
+      scores: float32 [k] of each list, the retriever's, or None.
+      columns: float32 [N, K, F], in the place of both where they are known.
+      shown: the candidates of each list in the order that prompts show.
 
     Returns:
       One `Ranking` a list, in the order given.
 
     Raises:
-      ValueError: as many histories, or what else there is one of a list, as
-        lists are missing, a list that is too short or too long, or columns of
-        the run that lists do not bring.
+      ValueError: another number of something than of lists, a list that is
+        empty or too long, or one without the columns of the run.
     """
     each = {'features': features, 'scores': scores, 'shown': shown}
-    ranking.check(candidates, self._longest, histories=histories, **each)
+    ranking.check(candidates, self.asking.longest, histories=histories, **each)
     if not len(candidates):
       return []
-    padded = self._padded(candidates)
-    if columns is None:
-      columns = self._columns(histories, padded, features, scores)
+    padded = self.asking.padded(candidates)
     shown = candidates if shown is None else shown
-    asked = self._asked(histories, padded, columns, shown)
-    size = self._size(batch_size, len(asked))
+    asked = self.asking.asked(histories, padded, shown)
+    size = padding.batch_size(self.mesh, len(asked), batch_size)
+    take = lambda x, rows: None if x is None else [x[row] for row in rows]
     # Similar lengths together: a batch is padded to its longest prompt.
     order = sorted(range(len(asked)), key=lambda i: len(asked.written[i]))
     rankings: dict[int, ranking.Ranking] = {}
-    with progress.bar(total=len(asked), desc=desc, unit='list') as bar:
+    hidden = progress_lib.hidden(not self.progress or len(order) <= size)
+    total = len(order)
+    with hidden, progress_lib.bar(total=total, desc=desc, unit='list') as bar:
       for start in range(0, len(order), size):
         rows = order[start : start + size]
-        found = self._answer(asked.batch(rows, size, self.store, self.mesh))
+        own = self._columns(
+          take(histories, rows), padded[rows], take(features, rows),
+          take(scores, rows), None if columns is None else columns[rows],
+        )  # fmt: skip
+        batch = asked.batch(rows, own, size, self.store, self.mesh)
+        found = self._answer(batch)
         for place, row in enumerate(rows):
-          own = {name: values[place] for name, values in found.items()}
-          length = len(asked.written[row])
-          rankings[row] = ranking.read(self.store, candidates[row], own, length)
+          one = {name: values[place] for name, values in found.items()}
+          rankings[row] = self._read(asked, row, candidates[row], one)
         bar.update(len(rows))
     return [rankings[i] for i in range(len(asked))]
+
+  def _read(
+    self,
+    asked: ranking.Asked,
+    row: int,
+    items: np.ndarray,
+    found: dict[str, np.ndarray],
+  ) -> ranking.Ranking:
+    """Reads the answer to one of the lists."""
+    length, shown = len(asked.written[row]), asked.citable[row]
+    return ranking.read(self.store, items, found, length, shown)
+
+  def warm_up(self, batch_size: int = 64, longest: int = 0) -> None:
+    """Compiles all programs that `rank` needs, so that no list waits for one.
+
+    Args:
+      batch_size: the largest that `rank` will be called with.
+      longest: in direct mode, the most candidates of a list; below the run's
+        `text.prompt.max_candidates`, that many.
+    """
+    largest = padding.batch_size(self.mesh, batch_size, batch_size)
+    counts = {self.asking.width(1), self.asking.width(longest)}
+    counts |= {self.asking.width(1 << n) for n in range(longest.bit_length())}
+    powers = {min(1 << n, largest) for n in range(largest.bit_length() + 1)}
+    names = self.evidence.names if self.by_utilities else ()
+    for rows in sorted(powers):
+      size = padding.batch_size(self.mesh, rows, batch_size)
+      for count in sorted(counts):
+        # SASRec reads the lists whose history is not empty.
+        nobody = np.full((rows, count), -1, np.int32)
+        extra = [np.zeros((0, len(self.store.user_columns)), np.float32)] * rows
+        for length in self.evidence.lengths if names else ():
+          read = [np.zeros(length, np.int32)] * rows
+          self._columns(read, nobody, extra, [None] * rows, None)
+        for width in padding.widths(self.asking.longest_prompts[0]):
+          self._answer(self.asking.empty(size, count, width, len(names)))
 
   def encode(self, histories: Sequence[np.ndarray]) -> encoded.Encoded:
     """Reads histories once, for any number of lists; see `encoded`.
@@ -136,91 +197,27 @@ class Ranker:
     given = self.config, self.params, self.mesh, self.store
     return encoded.encode(*given, histories, self._columns)
 
-  def _asked(
-    self,
-    histories: Sequence[np.ndarray],
-    padded: np.ndarray,
-    columns: np.ndarray,
-    shown: Sequence[np.ndarray],
-  ) -> ranking.Asked:
-    """Puts lists together with their prompts."""
-    missing = padded.shape[1] - columns.shape[1]
-    columns = np.pad(columns, [(0, 0), (0, missing), (0, 0)])
-    written, direct = self._prompts(histories, shown), None
-    if self.by_utilities and not self._unbounded:
-      direct = [self.store.prompter.retrieval(x) for x in histories]
-    return ranking.Asked(*written, padded, columns, direct)
-
-  def _size(self, batch_size: int, lists: int) -> int:
-    """Returns the lists of a batch, rounded up to fit the mesh."""
-    parts = sharding.batch_parts(self.mesh)
-    # A power of two below the batch size: few shapes, few compilations.
-    size = min(batch_size, 1 << (lists - 1).bit_length())
-    return -(-size // parts) * parts
-
-  @property
-  def _longest(self) -> int | None:
-    """The most candidates of a list, or None."""
-    return None if self._unbounded else self.store.prompter.cfg.max_candidates
-
-  @property
-  def _unbounded(self) -> bool:
-    """Whether prompts show no candidate, so that lists have any length."""
-    return self.by_utilities and self.mode == ranking.DIRECT
-
-  def _padded(self, candidates: Sequence[np.ndarray]) -> np.ndarray:
-    width = self.store.prompter.cfg.max_candidates
-    longest = max(map(len, candidates))
-    if longest > width:
-      width = 1 << (longest - 1).bit_length()
-    rows = np.full((len(candidates), width), -1, np.int32)
-    for row, items in zip(rows, candidates, strict=True):
-      row[: len(items)] = items
-    return rows
-
   def _columns(
     self,
     histories: Sequence[np.ndarray],
     padded: np.ndarray,
-    features: Sequence[np.ndarray] | None,
-    scores: Sequence[np.ndarray | None] | None,
+    features: Sequence[np.ndarray] | None = None,
+    scores: Sequence[np.ndarray | None] | None = None,
+    columns: np.ndarray | None = None,
   ) -> np.ndarray:
-    """Computes the evidence columns [N, K, F] of new lists."""
+    """Returns the evidence columns of lists, float32 [n, K, F]."""
+    if columns is not None:
+      missing = padded.shape[1] - columns.shape[1]
+      columns = np.pad(columns, [(0, 0), (0, missing), (0, 0)])
+      return columns.astype(np.float32)
     if not self.by_utilities:
       return np.zeros((*padded.shape, 0), np.float32)
-    names = self.store.user_columns
-    if names and features is None:
-      raise ValueError(
-        f'The lists of this run bring the columns {list(names)}: give them as '
-        '`features`.'
-      )
-    given = np.zeros(padded.shape, np.float32)
-    for row, own in zip(given, scores or (), strict=False):
-      if own is not None:
-        row[: len(own)] = own
-    extra = np.zeros((*padded.shape, len(names)), np.float32)
-    for row, own in zip(extra, features or (), strict=False):
-      row[: len(own)] = own
-    return self.evidence.columns(histories, padded, given, extra)
-
-  def _prompts(
-    self, histories: Sequence[np.ndarray], shown: Sequence[np.ndarray]
-  ) -> tuple[list[list[int]], np.ndarray]:
-    """Returns the prompts, and int32 [N, M], what explanations may cite."""
-    prompter = self.store.prompter
-    if self._unbounded:
-      written = [prompter.retrieval(history) for history in histories]
-      # Nothing is written.
-      return written, np.full((len(written), 1), -1, np.int32)
-    pairs = list(zip(histories, shown, strict=True))
-    return (
-      [prompter.rerank(*pair) for pair in pairs],
-      np.stack([prompter.citable(*pair) for pair in pairs]),
-    )
+    numbers = self.asking.numbers(padded, features, scores)
+    return self.evidence.columns(histories, padded, *numbers)
 
   def _answer(self, lists: Lists) -> dict[str, np.ndarray]:
     """Answers a batch; see `decoding`."""
-    model, fmt = self.config, self.store.vocab.answer_format()
+    model, fmt = self.config, self._format
     with sharding.use(self.mesh, sharding.DECODE_RULES):
       if not self.by_utilities:
         explained = self.mode != ranking.DIRECT
@@ -233,7 +230,7 @@ class Ranker:
           self.answer.explanation_tokens if explained else 0,
           self.answer.constrain,
         )
-      elif self._unbounded:
+      elif self.asking.unbounded:
         found = decoding.rank(model, fmt, self.params, lists)
       else:
         found = decoding.explain(
@@ -244,45 +241,57 @@ class Ranker:
 
 def load(
   workdir: pathlib.Path | str,
-  stage: str = 'rl',
+  model: str = 'rl',
   mesh: jax.sharding.Mesh | None = None,
-  mode: str = ranking.EXPLAINED,
+  mode: str | None = None,
+  progress: bool = True,
 ) -> Ranker:
-  """Loads the model of a finished run.
+  """Loads a model of a finished run.
 
   Args:
     workdir: the run's directory.
-    stage: whose model: 'sft' or 'rl'.
+    model: which one, of `MODELS`.
     mesh: where to; by default the mesh of the run's config.
-    mode: how it answers, one of `ranking.MODES`.
+    mode: how it answers, one of `ranking.MODES`; by default 'direct' of the
+      model of that name, else 'explained'.
+    progress: whether many lists have a progress bar.
 
   Returns:
     The ranker.
 
   Raises:
-    FileNotFoundError: the run, or this stage of it, is not finished.
-    ValueError: no such mode, stages that do not belong together, or no
+    FileNotFoundError: no run, or this model of it is not there or not finished.
+    ValueError: no such model or mode, stages that do not belong together, or no
       explanation is wanted of lists that are decoded without a constraint.
   """
-  if mode not in ranking.MODES:
-    raise ValueError(
-      f'mode={mode!r} is unknown: choose one of {ranking.MODES}.'
-    )
+  if mode is None:
+    mode = ranking.DIRECT if model == 'direct' else ranking.EXPLAINED
+  for name, value, known in (
+    ('model', model, MODELS),
+    ('mode', mode, ranking.MODES),
+  ):
+    if value not in known:
+      raise ValueError(f'{name}={value!r} is unknown: choose one of {known}.')
   workdir = pathlib.Path(workdir).expanduser().absolute()
-  config = lineage.config(workdir, stage)
+  there = [name for name in MODELS if (workdir / name / 'model').exists()]
+  if there and model not in there:
+    raise FileNotFoundError(
+      f'{workdir} has no model {model!r}: of {MODELS} the run has {there}. '
+      f'Choose one of these, or run the stage {model!r} first.'
+    )
+  store = artifacts.open_run(workdir, model)
   if mesh is None:
-    mesh = meshes.make(config)
-  store = artifacts.Artifacts(config, workdir)
-  directory = store.model(stage)
+    mesh = meshes.make(store.config)
+  directory = store.model(model)
   shape, params = io.load(directory, mesh, sharding.DECODE_RULES)
   found = heads.load(directory)
   head = None if found is None else sharding.replicate(mesh, found[0])
   names = [field.name for field in dataclasses.fields(ranking.AnswerConfig)]
-  answer = ranking.AnswerConfig(**{name: config.rl[name] for name in names})
-  if head is None and mode == ranking.DIRECT and not answer.constrain:
+  given = ranking.AnswerConfig(**{x: store.config.rl[x] for x in names})
+  if head is None and mode == ranking.DIRECT and not given.constrain:
     raise ValueError(
       'Answers without explanation need rl.constrain, which is False in this '
       'run: nothing else keeps the explanation empty.'
     )
   params = {'lm': params, 'head': head}
-  return Ranker(shape, params, mesh, store, answer, mode)
+  return Ranker(shape, params, mesh, store, given, mode, progress)

@@ -8,13 +8,10 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.stages import artifacts
 from gr2_jax.teacher import citations
-from gr2_jax.text import prompts
-
-# Prompts are padded to a multiple of this: one compilation for similar inputs.
-_BUCKET = 32
 
 # How a ranker answers: with an explanation, without, or by the paper's list,
 # token by token. A model without utilities answers by lists only.
@@ -74,6 +71,7 @@ class Ranking:
       written token by token.
     alone: int32 [k], the order by likelihood and incoming order alone; None as
       above.
+    scores: float32 [k], the utilities in the order of `order`; None as above.
   """
 
   order: np.ndarray
@@ -84,6 +82,7 @@ class Ranking:
   prompt_tokens: int
   utilities: np.ndarray | None = None
   alone: np.ndarray | None = None
+  scores: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +91,19 @@ class Asked:
 
   Attributes:
     written: N prompts.
+    longest: tokens of the longest one that can be.
     citable: int32 [N, M], -1 pads.
     padded: int32 [N, K], the candidates, -1 pads.
-    columns: float32 [N, K, F].
     direct: N direct prompts beside explained ones, or None.
+    longest_direct: tokens of the longest of those that can be.
   """
 
   written: list[list[int]]
+  longest: int
   citable: np.ndarray
   padded: np.ndarray
-  columns: np.ndarray
   direct: list[list[int]] | None = None
+  longest_direct: int = 0
 
   def __len__(self) -> int:
     """Returns the number of lists N."""
@@ -111,6 +112,7 @@ class Asked:
   def batch(
     self,
     rows: Sequence[int],
+    columns: np.ndarray,
     size: int,
     store: artifacts.Artifacts,
     mesh: jax.sharding.Mesh,
@@ -118,21 +120,24 @@ class Asked:
     """Puts lists on the mesh, filled up with empty ones.
 
     Args:
-      rows: which lists.
+      rows: which n lists.
+      columns: float32 [n, K, F], their evidence.
       size: lists of the batch; the mesh splits it.
       store: gives the semantic IDs.
       mesh: the mesh.
     """
     padded, citable = self.padded[rows], self.citable[rows]
 
-    def gather(written: list[list[int]] | None) -> tuple:
-      chosen = [written[row] for row in rows] if written else [[] for _ in rows]
-      width = -(-max(map(len, chosen)) // _BUCKET) * _BUCKET
-      return prompts.batch(chosen, width, store.vocab.pad)
-
-    tokens, valid = gather(self.written)
-    history, history_valid = gather(self.direct)
-    sids = lambda items: store.sids[np.maximum(items, 0)].astype(np.int32)
+    chosen = [self.written[row] for row in rows]
+    width = padding.width(max(map(len, chosen)), self.longest)
+    tokens, valid = padding.batch(chosen, width, store.vocab.pad)
+    beside, width = [[]] * len(rows), 0
+    if self.direct is not None:
+      # All of one length: explained ones have several already.
+      beside = [self.direct[row] for row in rows]
+      width = padding.widths(self.longest_direct)[-1]
+    history, history_valid = padding.batch(beside, width, store.vocab.pad)
+    sids = lambda items: store.sids[np.maximum(items, 0)]
     zeros = np.zeros(len(rows), np.int32)
     lists = Lists(
       prompt=tokens,
@@ -144,13 +149,11 @@ class Asked:
       target=zeros,
       grades=np.zeros_like(padded),
       row=zeros,
-      features=self.columns[rows].astype(np.float32),
+      features=columns,
       history=history,
       history_valid=history_valid,
     )
-    missing = size - len(rows)
-    fill = lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
-    return sharding.shard_batch(mesh, jax.tree.map(fill, lists))
+    return sharding.shard_batch(mesh, padding.fill(lists, size))
 
 
 def check(
@@ -175,11 +178,28 @@ def check(
         f'{len(given)} {name} for {len(candidates)} lists; give one a list.'
       )
   for number, items in enumerate(candidates):
-    if len(items) < 2 or longest is not None and len(items) > longest:
-      raise ValueError(
-        f'List {number} has {len(items)} candidates; the model was trained '
-        f'for 2 to {longest or "any number"} (text.prompt.max_candidates).'
-      )
+    if not len(items):
+      raise ValueError(f'List {number} has no candidate; give one or more.')
+    check_length(len(items), longest, f'List {number}')
+
+
+def check_length(count: int, longest: int | None, where: str) -> None:
+  """Refuses a list that a prompt cannot show.
+
+  Args:
+    count: its candidates.
+    longest: most candidates of a list; None where prompts show none.
+    where: what to call it.
+
+  Raises:
+    ValueError: it is too long.
+  """
+  if longest is not None and count > longest:
+    raise ValueError(
+      f'{where}: {count} candidates; the model was trained for at most '
+      f'{longest} (text.prompt.max_candidates). Give fewer, or rank without '
+      "explanation (mode='direct')."
+    )
 
 
 def read(
@@ -187,6 +207,7 @@ def read(
   items: np.ndarray,
   found: Mapping[str, np.ndarray],
   prompt_tokens: int,
+  shown: np.ndarray,
 ) -> Ranking:
   """Reads what was decoded for one list.
 
@@ -195,36 +216,42 @@ def read(
     items: int [k], the candidates in their incoming order.
     found: of `decoding`, one row.
     prompt_tokens: length of the prompt.
+    shown: int [m], the items that it shows; -1 pads.
 
   Returns:
     The ranking.
   """
   items, count = np.asarray(items, np.int32), len(items)
   sound = bool(found.get('valid', True))
-  order = items
+  turn = np.arange(count)
   if sound:
-    order = items[np.argsort(found['places'][:count], kind='stable')]
+    turn = np.argsort(found['places'][:count], kind='stable')
   text = []
   if 'tokens' in found:
     text = found['tokens'][found['mask']].tolist()
   explanation = _explanation(store, text)
-  values = alone = None
+  titles = store.titles(explanation, shown[shown >= 0])
+  values = alone = sorted_values = None
   if 'utilities' in found:
     values = found['utilities'][:count]
+    sorted_values = values[turn]
     alone = items[np.argsort(-found['alone'][:count], kind='stable')]
   return Ranking(
-    order,
+    items[turn],
     explanation,
-    citations.with_titles(explanation, store.titles(explanation)),
+    citations.with_titles(explanation, titles),
     sound,
     len(text),
     prompt_tokens,
     values,
     alone,
+    sorted_values,
   )
 
 
 def _explanation(store: artifacts.Artifacts, text: list[int]) -> str:
+  if not text:
+    return ''
   fmt = store.vocab.answer_format()
   end = text.index(fmt.mid) if fmt.mid in text else len(text)
   start = 1 if text[:1] == [fmt.open] else 0

@@ -181,20 +181,8 @@ class Sources:
     return [self.store.history(user, position) for user, position in pairs]
 
   def _lm(self) -> TopK:
-    mesh, store = self.context.mesh, self.store
-    shape, params = io.load(self.find_model(), mesh, sharding.DECODE_RULES)
-    shape, params = decoder.narrow(shape, params)
-    retriever = retrieve.Retriever(
-      config=shape,
-      params=params,
-      mesh=mesh,
-      index=sharding.replicate(
-        mesh, sid_index.build(store.sids, store.vocab.codes)
-      ),
-      fmt=store.vocab.answer_format(),
-      width=self.cfg.width,
-      batch_size=self.cfg.batch_size,
-    )
+    store = self.store
+    retriever = make_lm(store, self.context.mesh, self.find_model(), self.cfg)
 
     def top_k(users, positions):
       histories = self.histories(users, positions)
@@ -243,6 +231,34 @@ class Sources:
       self.cfg.length,
       self.cfg.exclude_seen,
     )
+
+
+def make_lm(
+  store: artifacts.Artifacts,
+  mesh: jax.sharding.Mesh,
+  directory: pathlib.Path,
+  cfg: CandidatesConfig,
+) -> retrieve.Retriever:
+  """Reads the language model that finds the items of a catalogue.
+
+  Args:
+    store: gives the catalogue.
+    mesh: where to.
+    directory: of the model.
+    cfg: width and batches of the search.
+  """
+  shape, params = io.load(directory, mesh, sharding.DECODE_RULES)
+  shape, params = decoder.narrow(shape, params)
+  index = sid_index.build(store.sids, store.vocab.codes)
+  return retrieve.Retriever(
+    config=shape,
+    params=params,
+    mesh=mesh,
+    index=sharding.replicate(mesh, index),
+    fmt=store.vocab.answer_format(),
+    width=cfg.width,
+    batch_size=cfg.batch_size,
+  )
 
 
 def load_sasrec(

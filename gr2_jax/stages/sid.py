@@ -9,7 +9,7 @@ and `scale`.
 
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -48,31 +48,34 @@ def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
     return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
-def embed(
-  config: SidConfig, items: Sequence[dataset_lib.Item], mesh: jax.sharding.Mesh
-) -> np.ndarray:
-  """Embeds item texts by MiniLM.
+def embedder(
+  config: SidConfig, mesh: jax.sharding.Mesh
+) -> Callable[[Sequence[dataset_lib.Item]], np.ndarray]:
+  """Loads MiniLM.
 
   Args:
     config: length and batch of the texts.
-    items: I items.
     mesh: the mesh.
 
   Returns:
-    float32 [I, 384].
+    I items -> vectors of their texts, float32 [I, 384].
   """
   bert, params, tokenizer = encoder.load(
     assets.fetch('minilm'), config.bf16_matmul
   )
-  return encoder.embed(
-    [encoder.item_text(item) for item in items],
-    bert,
-    params,
-    tokenizer,
-    mesh,
-    config.max_length,
-    config.embed_tokens,
-  )
+
+  def embed(items: Sequence[dataset_lib.Item]) -> np.ndarray:
+    return encoder.embed(
+      [encoder.item_text(item) for item in items],
+      bert,
+      params,
+      tokenizer,
+      mesh,
+      config.max_length,
+      config.embed_tokens,
+    )
+
+  return embed
 
 
 def _embeddings(
@@ -83,7 +86,7 @@ def _embeddings(
     return vectors.read(config.embeddings, dataset.num_items)
   path = context.directory / 'embeddings.npy'
   if not processes.on_first(path.exists):
-    found = embed(config, dataset.items, context.mesh)
+    found = embedder(config, context.mesh)(dataset.items)
     processes.on_first(files.atomic_save, path, found)
   return vectors.read(path, dataset.num_items)
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.decode import filters, sampler
 from gr2_jax.lm import foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import acceptance, base, messages
 from gr2_jax.teacher import speech as speech_lib
-from gr2_jax.text import answer, prompts
+from gr2_jax.text import answer
 
 _keys = jax.jit(jax.vmap(jax.random.key))
 
@@ -165,7 +166,7 @@ class LocalTeacher:
     seeds: Sequence[int],
   ) -> list[list[int]]:
     """Returns the tokens that follow each prompt, the end token included."""
-    tokens, valid = prompts.batch(batch, width, self._format.pad)
+    tokens, valid = padding.batch(batch, width, self._format.pad)
     missing = self._size - len(batch)
     inputs = sharding.shard_batch(
       self._mesh,

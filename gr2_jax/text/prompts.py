@@ -23,6 +23,7 @@ Role tokens keep prompts short (our choice): a model that is trained from
 scratch learns nothing from a constant sentence.
 """
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -108,22 +109,29 @@ class Prompter:
     self.cfg = cfg
     self.counts = {'titles_cut': 0, 'categories_cut': 0}
     self._vocab = vocab
-    tokens = vocab.sid_tokens(sids)
-    ends = np.ones((len(items), 1), np.int32)
-    self._wrapped = np.concatenate(
-      [ends * vocab.sid_begin, tokens, ends * vocab.sid_end], axis=1
-    )
+    self._wrapped = np.zeros((0, np.shape(sids)[1] + 2), np.int32)
     self._bar = vocab.encode(' |')
-    self.texts = [self._item_text(item) for item in items]
-    self.segments = [
-      [*wrapped, *text]
-      for wrapped, text in zip(self._wrapped.tolist(), self.texts, strict=True)
-    ]
+    self.texts, self.segments = [], []
+    self._add(items, sids)
     task, shown = map(vocab.token, ('<|rerank|>', '<|history|>'))
     self._head = [task, *vocab.encode(cfg.instruction, added='none'), shown]
     names = '<|candidates|>', '<|answer|>', '<|retrieve|>'
     self._candidates, self._answer, self._retrieve = map(vocab.token, names)
     self._check_budget()
+
+  def grown(
+    self, items: Sequence[dataset_lib.Item], sids: np.ndarray
+  ) -> 'Prompter':
+    """Returns a prompter that knows more items, behind those it knows.
+
+    Args:
+      items: N items; with long texts, prompts may exceed `max_tokens`.
+      sids: their semantic IDs, int [N, L].
+    """
+    made = copy.copy(self)
+    made.counts = dict(self.counts)
+    made._add(items, sids)
+    return made
 
   def rerank(
     self, history: Sequence[int] | np.ndarray, candidates: Sequence[int]
@@ -227,6 +235,22 @@ class Prompter:
     body = self._wrapped[items].ravel().tolist()
     return [self._vocab.bos, self._retrieve, *body]
 
+  def _add(self, items: Sequence[dataset_lib.Item], sids: np.ndarray) -> None:
+    ends = np.ones((len(items), 1), np.int32)
+    wrapped = np.concatenate(
+      [
+        ends * self._vocab.sid_begin,
+        self._vocab.sid_tokens(sids),
+        ends * self._vocab.sid_end,
+      ],
+      axis=1,
+    )
+    texts = [self._item_text(item) for item in items]
+    pairs = zip(wrapped.tolist(), texts, strict=True)
+    self._wrapped = np.concatenate([self._wrapped, wrapped])
+    self.texts = [*self.texts, *texts]
+    self.segments = [*self.segments, *([*sid, *text] for sid, text in pairs)]
+
   def _item_text(self, item: dataset_lib.Item) -> list[int]:
     title = self._vocab.encode(f' {item.title}', added='none')
     if len(title) > self.cfg.title_tokens:
@@ -269,32 +293,3 @@ def category_path(categories: Sequence[str]) -> str:
   ' > ', since frequent paths become one piece (our choice).
   """
   return '/'.join(categories)
-
-
-def batch(
-  prompts: Sequence[Sequence[int]], length: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Pads prompts on the right to one shape.
-
-  Args:
-    prompts: Q lists of token ids.
-    length: P.
-    pad: id to fill up with.
-
-  Returns:
-    (tokens int32 [Q, P], valid bool [Q, P]).
-
-  Raises:
-    ValueError: a prompt is longer than P.
-  """
-  lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-  if lengths.size and lengths.max() > length:
-    raise ValueError(
-      f'Prompt {int(lengths.argmax())} has {lengths.max()} tokens, more than '
-      f'the {length} of the batch: raise the length or lower '
-      'text.prompt.max_tokens.'
-    )
-  valid = np.arange(length)[None, :] < lengths[:, None]
-  tokens = np.full((len(prompts), length), pad, np.int32)
-  tokens[valid] = [token for prompt in prompts for token in prompt]
-  return tokens, valid

@@ -48,3 +48,30 @@ def test_the_tpu_compiler_gets_its_flags(monkeypatch, given, want):
     monkeypatch.setenv('LIBTPU_INIT_ARGS', given)
   tpu.set_flags()
   assert os.environ['LIBTPU_INIT_ARGS'] == want
+
+
+_API = """
+import jax, jax.numpy as jnp
+jax.jit(lambda x: x + 1)(1.0)
+from gr2_jax import rerank
+try:
+  rerank.load('nothing')
+except FileNotFoundError as error:
+  print('config.json is missing' in str(error))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))
+"""
+
+
+def test_the_python_api_keeps_programs_too(tmp_path):
+  """In a process that compiled something before, as well."""
+  result = subprocess.run(
+    [sys.executable, '-c', _API],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=pathlib.Path(__file__).resolve().parents[2],
+    env={'PATH': '', 'JAX_PLATFORMS': 'cpu', 'GR2_CACHE': str(tmp_path)},
+  )
+  assert result.stdout == 'True\n'
+  assert list((tmp_path / 'xla').iterdir())

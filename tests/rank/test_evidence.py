@@ -180,6 +180,41 @@ def test_the_column_of_sasrec_is_its_logit(network):
   np.testing.assert_array_equal(none[..., 5], 0)
 
 
+def test_new_items_have_features_and_nothing_else(network):
+  made = make(sasrec=network)
+  new = dataset_lib.Item('e', 'star trek', ('Space',))
+  grown = made.grown([new])
+  histories = [np.array([2, 0, 4]), np.array([4]), np.array([], np.int32)]
+  candidates = np.array([[1, 4, 2], [4, 0, 3], [4, 3, -1]])
+  found = grown.columns(histories, candidates, np.zeros((3, 3)))
+  column = lambda name: found[..., grown.names.index(name)]
+  np.testing.assert_allclose(
+    column('popularity')[0], standard(np.log(3), 0, np.log(2)), atol=1e-6
+  )
+  # Its row is (Space, Star) = (2, 1) / sqrt 5; it is one step younger than 0.
+  own = np.array([2, 0, 1]) / np.sqrt(5)
+  rows = {0: np.array([1, 1, 0.5]) / 1.5, 1: np.array([0, 0, 1.0])}
+  rows |= {2: np.array([1, 1, 0]) / np.sqrt(2), 4: own}
+  profile = 0.64 * rows[2] + 0.8 * rows[0] + rows[4]
+  expected = standard(*(profile @ rows[item] for item in (1, 4, 2)))
+  np.testing.assert_allclose(column('content')[0], expected, atol=1e-5)
+  # What follows 0 and 2, as before; nothing follows or precedes it.
+  follow = 2 / np.sqrt(2.5 * 2), 0, 0.5 / np.sqrt(2.5 * 1.5)
+  np.testing.assert_allclose(column('follow')[0], standard(*follow), atol=1e-6)
+  np.testing.assert_array_equal(column('follow')[1], 0)
+  # SASRec goes on from the items that it knows, and says nothing of it.
+  logits = sasrec_lists.scores(network, [np.array([2, 0])], np.array([[1, 2]]))
+  low, high = standard(*logits[0])
+  scale = np.sqrt(1.5)
+  np.testing.assert_allclose(
+    column('sasrec')[0], [scale * low, 0, scale * high], atol=1e-5
+  )
+  np.testing.assert_array_equal(column('sasrec')[1:], 0)
+  # Lists of old items are what they were, to the bit.
+  lists = [np.array([2, 0])], np.array([[1, 3, 2]]), np.ones((1, 3))
+  np.testing.assert_array_equal(grown.columns(*lists), made.columns(*lists))
+
+
 LISTS = st.lists(
   st.tuples(
     st.lists(st.integers(0, 3), max_size=5),
@@ -243,7 +278,7 @@ def test_lists_do_not_depend_on_what_is_beside_them(monkeypatch):
   candidates = np.stack([rng.permutation(4)[:3] for _ in histories])
   scores = rng.random((5, 3))
   whole = make().columns(histories, candidates, scores)
-  monkeypatch.setattr(evidence, '_CHUNK', 2)
+  monkeypatch.setattr(evidence, '_ENTRIES', 8)
   np.testing.assert_array_equal(
     make().columns(histories, candidates, scores), whole
   )

@@ -79,18 +79,37 @@ def test_an_empty_history_of_sales_is_no_error():
   np.testing.assert_array_equal(order.information(np.array([0, 1]), 2), [0, 0])
 
 
-def test_gather_is_the_dense_product():
+def test_entries_are_those_of_the_rows():
   rng = np.random.default_rng(0)
-  profiles = rng.random((5, 7)) * (rng.random((5, 7)) < 0.5)
-  items = rng.random((6, 7)) * (rng.random((6, 7)) < 0.5)
-  candidates = rng.integers(0, 6, (5, 3))
-  scores = item_features.gather(
-    scipy.sparse.csr_matrix(profiles),
-    scipy.sparse.csr_matrix(items),
-    candidates,
+  dense = rng.random((6, 7)) * (rng.random((6, 7)) < 0.5)
+  dense[2] = 0
+  rows = np.array([4, 2, 4, 0])
+  place, column, value = item_features.entries(
+    scipy.sparse.csr_matrix(dense), rows
   )
-  expected = np.einsum('nf,nkf->nk', profiles, items[candidates])
-  np.testing.assert_allclose(scores, expected, rtol=1e-6)
+  found = np.zeros((4, 7))
+  found[place, column] = value
+  np.testing.assert_array_equal(found, dense[rows])
+  assert len(value) == np.count_nonzero(dense[rows])
+
+
+def test_new_items_have_the_features_that_old_ones_share():
+  found = item_features.features(ITEMS)
+  new = [
+    dataset_lib.Item('e', 'star BORN Trek', ('Space', 'Drama')),
+    dataset_lib.Item('f', 'Unheard', ('Film',)),
+    dataset_lib.Item('a2', ITEMS[0].title, ITEMS[0].categories, 'Fox'),
+  ]
+  grown = found.grown(new)
+  assert sorted(grown.names[f] for f in grown.of(4)) == ['Space', 'Star']
+  assert grown.of(5).size == 0
+  matrix = grown.matrix.toarray()
+  np.testing.assert_array_equal(matrix[:4], found.matrix.toarray())
+  # A double has the row of the first one; Space weighs twice as much as Star.
+  np.testing.assert_allclose(matrix[6], matrix[0], rtol=1e-6)
+  expected = dict(zip(grown.names, matrix[4].tolist(), strict=True))
+  assert expected['Space'] == pytest.approx(2 / np.sqrt(5))
+  assert expected['Star'] == pytest.approx(1 / np.sqrt(5))
 
 
 def test_rows_are_standardised_without_their_padding():

@@ -1,16 +1,31 @@
 """A catalogue that grows after training, with the run's own tokenizer."""
 
+import pathlib
+import subprocess
+import sys
+
 import ml_collections
 import numpy as np
 import pytest
 import small
 
 from gr2_jax import config as config_lib
+from gr2_jax import files
 from gr2_jax.data import dataset
 from gr2_jax.sid import assign
-from gr2_jax.stages import new_items, sid
+from gr2_jax.stages import catalogues, new_items, sid
 
 ITEMS, WIDTH = 40, 12
+# The command over the made-up catalogue.
+COMMAND = f"""
+from absl import app
+from gr2_jax.data import dataset
+from launch import new_items
+items = [dataset.Item(f'i{{i}}', f'title {{i}}') for i in range({ITEMS})]
+made = dataset.from_sequences('made-up', items, {{'u': [0, 1]}})
+dataset.load = lambda directory: made
+app.run(new_items.main)
+"""
 
 
 def _items(numbers):
@@ -99,3 +114,87 @@ def test_mistakes_are_named(finished, tmp_path):
     tokenizer.assign(_items([98, 99]), _vectors(3, 0))
   with pytest.raises(FileNotFoundError, match=r'config\.json is missing'):
     new_items.load(tmp_path / 'nothing')
+
+
+def test_semantic_ids_of_a_list_do_not_join_the_catalogue(finished):
+  tokenizer = new_items.load(finished)
+  items, before = _items([98, 99]), tokenizer.sids
+  codes = tokenizer.codes(items, _vectors(2, 3))
+  _, sids = tokenizer.distinct(items, codes, before)
+  assert tokenizer.sids is before and len(tokenizer.item_ids) == ITEMS
+  again, _ = tokenizer.assign(items, _vectors(2, 3))
+  np.testing.assert_array_equal(again, sids)
+  assert tokenizer.item_ids[-2:] == ['i98', 'i99']
+  with pytest.raises(ValueError, match='vectors of its own .*--embeddings'):
+    tokenizer.codes(items)
+
+
+@pytest.mark.parametrize('finished', ['kmeans'], indirect=True)
+def test_the_command_ends_in_a_catalogue_that_grows(finished, tmp_path):
+  paths = [tmp_path / f'{name}.jsonl' for name in ('first', 'both')]
+
+  def run(numbers, output, *more):
+    made = tmp_path / 'items.jsonl', tmp_path / 'new.npy'
+    files.write_jsonl(
+      made[0],
+      (
+        {'item_id': f'i{n}', 'title': f'title {n}', 'categories': ['A', 'B']}
+        for n in numbers
+      ),
+    )
+    np.save(made[1], _vectors(len(numbers), numbers[0]))
+    done = subprocess.run(
+      [
+        *(sys.executable, '-c', COMMAND, f'--workdir={finished}'),
+        *(f'--items={made[0]}', f'--embeddings={made[1]}'),
+        *(f'--output={output}', *more),
+      ],
+      capture_output=True,
+      text=True,
+      cwd=pathlib.Path(__file__).resolve().parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+  run(range(40, 43), paths[0])
+  said = run(range(43, 45), paths[1], f'--catalogue={paths[0]}')
+  assert "'items': 45" in said
+  first, both = ([*files.read_jsonl(path)] for path in paths)
+  assert both[:3] == first
+  assert [row['item_id'] for row in both] == [f'i{n}' for n in range(40, 45)]
+  assert both[0]['categories'] == ['A', 'B']
+  with np.load(finished / 'sid' / 'sids.npz') as stored:
+    sids = stored['sids']
+  ids = [f'i{n}' for n in range(ITEMS)]
+  found = catalogues.read(paths[1], ids, sids, 8)
+  assert found.items[4] == dataset.Item('i44', 'title 44', ('A', 'B'))
+  assert found.sids.tolist() == [row['sid'] for row in both]
+  assert assign.collisions(np.concatenate([sids, found.sids])) == 0
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'tokenizer': 'other'}, "catalogue.jsonl:2: tokenizer is 'other'"),
+    ({'sid': [0, 1]}, r'sid is \[0, 1\], not 3 codes below 8'),
+    ({'sid': [0, 1, 8]}, 'codes below 8'),
+    ({'sid': [0, 0, 0]}, r'its semantic ID \(0, 0, 0\) is there already'),
+    ({'item_id': 'i3'}, "the item 'i3' or"),
+    ({'title': None, 'categories': 3}, 'categories is 3'),
+  ],
+)
+def test_a_catalogue_that_does_not_fit_the_run_is_refused(
+  tmp_path, change, message
+):
+  sids = np.array([[0, 0, 0], [1, 0, 0]])
+  path = tmp_path / 'catalogue.jsonl'
+  rows = np.array([[2, 0, 0], [3, 0, 0]])
+  catalogues.write(path, _items([8, 9]), rows, catalogues.stamp(sids))
+  assert len(catalogues.read(path, ['i3', 'i4'], sids, 8).items) == 2
+  first, second = files.read_jsonl(path)
+  files.write_jsonl(path, [first, {**second, **change}])
+  with pytest.raises(ValueError, match=message):
+    catalogues.read(path, ['i3', 'i4'], sids, 8)
+  path.write_text('{')
+  with pytest.raises(ValueError, match='catalogue.jsonl:1: not JSON'):
+    catalogues.read(path, ['i3', 'i4'], sids, 8)

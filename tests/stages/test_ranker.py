@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import flax.linen as nn
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, io
-from gr2_jax.rank import evidence, heads
+from gr2_jax.rank import evidence, heads, sasrec_lists, sasrec_model
 from gr2_jax.stages import artifacts, ranker, ranking
+from gr2_jax.train import timing
 
 NAMES = evidence.NAMES
 HISTORIES = [np.array(h) for h in ([1, 2, 3], [], [7], [5, 11, 0, 2, 9])]
@@ -223,10 +226,65 @@ def test_direct_lists_have_any_length(direct, explained):
   assert sorted(whole.order) == many.tolist()
   (few,) = by.rank(HISTORIES[:1], [many[2:4]])
   np.testing.assert_allclose(whole.utilities[2:4], few.utilities, rtol=1e-4)
-  with pytest.raises(ValueError, match='List 0 has 9 candidates'):
+  with pytest.raises(ValueError, match='List 0: 9 candidates'):
     explained.rank(HISTORIES[:1], [many])
-  with pytest.raises(ValueError, match='List 0 has 1 candidates'):
-    direct.rank(HISTORIES[:1], [many[:1]])
+  with pytest.raises(ValueError, match='List 0 has no candidate'):
+    direct.rank(HISTORIES[:1], [many[:0]])
+
+
+@pytest.mark.parametrize('mode', ranking.MODES)
+def test_nothing_is_compiled_after_warming_up(explained, mode):
+  """Any number of lists, histories and candidates of any length."""
+  by = _with_sasrec(dataclasses.replace(explained, mode=mode))
+  direct = mode == ranking.DIRECT
+  # What writes answers takes long to compile.
+  size, longest = (2, 5) if direct else (1, small.K)
+  by.warm_up(size, longest)
+  counter, rng = timing.compilations(), np.random.default_rng(0)
+  before, shapes = counter.count, set()
+  for lists in (1, 2, 3):
+    histories = [rng.integers(0, 20, rng.integers(0, 30)) for _ in range(lists)]
+    candidates = [
+      rng.permutation(20)[: rng.integers(1, longest + 1)] for _ in range(lists)
+    ]
+    for length in (0, 1, 9, 30):
+      histories[0] = np.arange(length) % 20
+      by.rank(histories, candidates, size)
+      shapes.add((lists, max(map(len, histories))))
+  assert counter.count == before and len(shapes) > 4
+  # The counter counts: a batch that was not warmed up for.
+  by.rank(histories * 2, candidates * 2, 2 * size)
+  assert counter.count > before
+
+
+def _with_sasrec(given):
+  """The same ranker with the column of a SASRec that was never trained."""
+  if not given.by_utilities:
+    return given
+  network = sasrec_model.SASRec(sasrec_model.NetworkConfig(20, 8, 1, 1, 8, 12))
+  example = np.zeros((1, 2), np.int32)
+  params = network.init(jax.random.key(0), example, example, example)['params']
+  model = sasrec_lists.Model(
+    network.config,
+    sharding.replicate(given.mesh, nn.meta.unbox(params)),
+    given.mesh,
+  )
+  store = given.store
+  made = evidence.Evidence(
+    store.dataset, store.splits, evidence.EvidenceConfig(), model
+  )
+  head = small.head(1.0, {'sasrec': 1.0}, made.names)
+  params = given.params | {'head': sharding.replicate(given.mesh, head)}
+  given = dataclasses.replace(given, params=params)
+  given.__dict__['evidence'] = made
+  return given
+
+
+@pytest.mark.parametrize('mode', ranking.MODES)
+def test_a_list_of_one_is_its_ranking(explained, mode):
+  by = dataclasses.replace(explained, mode=mode)
+  (found,) = by.rank(HISTORIES[:1], [np.array([7])])
+  assert found.valid and found.order.tolist() == [7]
 
 
 def test_scores_and_columns_that_lists_bring_are_used(direct):
@@ -331,8 +389,22 @@ def test_a_later_config_changes_no_answer(saved, ranked, explained):
     assert one.explanation == other.explanation
 
 
+def test_the_model_of_the_second_round_answers_directly(saved, explained):
+  (saved / 'direct').mkdir()
+  (saved / 'rl' / 'model').rename(saved / 'direct' / 'model')
+  small.finish(saved, 'direct', ['rl'])
+  loaded = ranker.load(saved, 'direct', explained.mesh)
+  assert loaded.mode == ranking.DIRECT
+  loaded = ranker.load(saved, 'direct', explained.mesh, ranking.LIST)
+  assert loaded.mode == ranking.LIST
+
+
 def test_loading_tells_what_is_wrong(saved, explained):
   mesh = explained.mesh
+  with pytest.raises(ValueError, match="model='best' is unknown"):
+    ranker.load(saved, 'best', mesh=mesh)
+  with pytest.raises(FileNotFoundError, match=r"the run has \['rl'\]"):
+    ranker.load(saved, 'sft', mesh=mesh)
   with pytest.raises(ValueError, match="mode='fast' is unknown"):
     ranker.load(saved, mesh=mesh, mode='fast')
   config = config_lib.load(saved / 'config.json')

@@ -142,15 +142,6 @@ def test_impossible_budgets_are_refused_at_once(vocab):
       prompter.rerank([0], candidates)
 
 
-def test_batch_pads_on_the_right():
-  tokens, valid = prompts.batch([[5, 6, 7], [8]], 4, pad=0)
-  np.testing.assert_array_equal(tokens, [[5, 6, 7, 0], [8, 0, 0, 0]])
-  np.testing.assert_array_equal(valid, [[1, 1, 1, 0], [1, 0, 0, 0]])
-  assert tokens.dtype == np.int32 and valid.dtype == bool
-  with pytest.raises(ValueError, match='Prompt 1 has 3'):
-    prompts.batch([[1], [1, 2, 3]], 2, pad=0)
-
-
 def test_citable_are_the_items_that_the_prompt_shows_with_text(vocab):
   """Read out of the prompt itself, with and without room for the history.
 
