@@ -99,7 +99,7 @@ def test_one_budget_of_explanations_and_a_rate_that_follows():
   assert config.rl.explanation_tokens == 20
   # Of its own where it is set.
   config = _parse(['--config.direct.lr=0.25'])
-  assert (config.direct.lr, config.rl.lr) == (0.25, 3e-5)
+  assert (config.direct.lr, config.rl.lr) == (0.25, 6e-5)
 
 
 def test_the_defaults_are_those_of_the_dataclasses():

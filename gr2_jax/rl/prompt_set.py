@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gr2_jax.data import pipeline
+from gr2_jax.data import padding, pipeline
 from gr2_jax.decode import items
 from gr2_jax.rl.rollout import Lists
-from gr2_jax.text import prompts as prompts_lib
 
 ROUND = 32  # Our choice: the one bucket's length is a multiple of it.
 
@@ -98,7 +97,7 @@ class PromptSet:
     """
     chosen = [self.prompts[row] for row in rows]
     length = self.bucket(max(map(len, chosen)))
-    prompt, valid = prompts_lib.batch(chosen, length, self.pad)
+    prompt, valid = padding.batch(chosen, length, self.pad)
     candidates, citable = self.candidates[rows], self.citable[rows]
     history, history_valid = self._history(rows)
     return Lists(
@@ -123,7 +122,7 @@ class PromptSet:
     longest = max(map(len, self.histories))
     length = -(-longest // ROUND) * ROUND
     chosen = [self.histories[row] for row in rows]
-    return prompts_lib.batch(chosen, length, self.pad)
+    return padding.batch(chosen, length, self.pad)
 
 
 class RoundIterator:

@@ -25,7 +25,7 @@ class DirectConfig:
   """
 
   steps: int = 0
-  lr: float = 3e-5
+  lr: float = 6e-5
   max_new_tokens: int = 60
 
   def __post_init__(self):

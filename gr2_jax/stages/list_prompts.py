@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gr2_jax.data import padding
 from gr2_jax.rl import prompt_set
 from gr2_jax.stages import artifacts, sft_loss
 from gr2_jax.text import answer
-from gr2_jax.text import prompts as prompts_lib
 
 
 def direct_prompts(
@@ -92,7 +92,7 @@ class ExplainedRows:
 
   def batch(self, rows: np.ndarray) -> sft_loss.Explained:
     """Gathers lists and words, as NumPy arrays."""
-    words, written = prompts_lib.batch(
+    words, written = padding.batch(
       [self.words[i] for i in rows], self.length, self.prompts.pad
     )
     return sft_loss.Explained(self.prompts.batch(rows), words, written)

@@ -274,12 +274,8 @@ def load_sasrec(
   if not directory.exists():
     return None
   cfg = config_lib.build(CandidatesConfig, store.config.candidates)
-  return sasrec_lib.load(
-    store.dataset.num_items,
-    cfg.sasrec,
-    mesh,
-    directory,
-  )
+  items = store.dataset.num_items
+  return sasrec_lib.load(items, cfg.sasrec, mesh, directory)
 
 
 def make_evidence(

@@ -172,7 +172,7 @@ def test_lists_that_cannot_be_filled_are_an_error(workdir):
     ({'baselines': ['random']}, "names \\['random'\\]"),
     ({'width': 9}, 'width is 9, but lists of 10'),
     ({'chunk': 0}, 'chunk is 0'),
-    ({'beams': 3}, "no field \\['beams'\\]"),
+    ({'beams': 3}, 'no setting CandidatesConfig.beams'),
   ],
 )
 def test_what_the_config_refuses(section, message):

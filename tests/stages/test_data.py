@@ -94,5 +94,5 @@ def test_what_a_killed_run_left_is_cleared(config, tmp_path):
 
 def test_unknown_fields_are_named(config, tmp_path):
   config.data.cores = 5
-  with pytest.raises(ValueError, match=r"no field \['cores'\]"):
+  with pytest.raises(ValueError, match='cores: did you mean SourceConfig.core'):
     data.run(config, tmp_path / 'run')

@@ -149,7 +149,7 @@ def test_lora_trains_itself_and_the_new_rows(checkpoint, workdir, tmp_path):
 
 
 def test_sizes_beside_a_checkpoint_are_refused(checkpoint, workdir):
-  with pytest.raises(ValueError, match=r"\['width'\].*checkpoint fixes"):
+  with pytest.raises(ValueError, match=r'lm\.width = 32 .*checkpoint fixes'):
     midtrain.run(_config(checkpoint, width=32), workdir)
 
 

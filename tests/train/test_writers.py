@@ -154,7 +154,7 @@ def test_a_missing_package_is_an_early_error(
 
 
 def test_wrong_settings_are_named():
-  with pytest.raises(ValueError, match="no field .'tensorbord'"):
+  with pytest.raises(ValueError, match='tensorbord: did you mean'):
     writers.read({'tracking': {'tensorbord': True}})
   with pytest.raises(ValueError, match="profile = '3'"):
     writers.read({'tracking': {'profile': '3'}})
