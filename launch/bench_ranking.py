@@ -23,7 +23,9 @@ from launch import bench_contest, bench_lists
 PROMPT, DIRECT, WORDS = 288, 128, 32
 COLUMNS = 6
 # Lists of a step: of the token list, and of rankings with and without words.
-LISTED, RANKED, EXPLAINED = 16, 128, 32
+LISTED, RANKED, EXPLAINED = 64, 512, 32
+# Of each step.
+UPDATES = 16
 DECODED = 64
 
 
@@ -100,7 +102,7 @@ class Ours:
       lists_per_step=direct or 1,
       explained_per_step=explained,
       explanation_tokens=WORDS,
-      updates_per_rollout=4,
+      updates_per_rollout=UPDATES,
     )
     fmt = task(self.model, 1).format
     trainer = ranking_trainer.RankingTrainer(
@@ -149,7 +151,7 @@ def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
   from launch import bench_rl
 
   ours = Ours(model)
-  listed = bench_rl.Ours(task(model, LISTED), ours.mesh, updates=4)
+  listed = bench_rl.Ours(task(model, LISTED), ours.mesh, UPDATES)
   peer = f"answer.ranking='list', {LISTED} lists x 8 answers"
   for name, direct, explained, goal in (
     ('explained and direct lists', RANKED, EXPLAINED, 3.0),
@@ -158,7 +160,7 @@ def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
   ):
     yield bench_contest.Contest(
       f'RL step by utilities, {size}, {direct} direct and {explained} '
-      f'explained lists, 4 updates: {name}',
+      f'explained lists, {UPDATES} updates: {name}',
       peer, 'lists', direct + explained, ours.stepping(direct, explained),
       listed.step, goal, their_count=LISTED,
     )  # fmt: skip

@@ -91,7 +91,10 @@ class Ours:
       group_size=task.group,
       max_rounds=1,
       updates_per_rollout=updates,
-      invalid=-1.0,  # As in `bench_reward`.
+      lr=1e-6,
+      credit='answer',
+      alpha=0.2,  # As in `bench_reward`, like the next.
+      invalid=-1.0,
     )
     prompts = PromptSet(
       prompts=task.prompts().tolist(),
