@@ -14,7 +14,7 @@ import pathlib
 
 from absl import app, flags, logging
 
-from launch import bench_contest, start
+from launch import bench_contest, cli, start
 
 GROUPS = {name: f'launch.bench_{name}' for name in ('input', 'lm', 'rl', 'sid')}
 
@@ -65,4 +65,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

@@ -1,5 +1,6 @@
-"""Runs a command whose flags may change a config: mistakes end in a message."""
+"""Runs a command: what a user did wrong ends in one message, the last line."""
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,20 +11,35 @@ _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-  """Runs a command with a flag `config`.
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+  """Runs a command.
 
   Args:
-    main: takes what is left of the command line.
+    main: takes what is left of the command line; returns the exit code.
   """
-  app.run(main, flags_parser=_parse)
+  app.run(functools.partial(_report, main), flags_parser=_parse)
+
+
+def _report(main: Callable, argv: Sequence[str]) -> int | None:
+  """Ends with the message of an error that names its remedy (exit code 1)."""
+  try:
+    return main(argv)
+  except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:
+    # Of the runtime errors those of JAX are others than a user's.
+    ours = not isinstance(error, RuntimeError) or type(error) is RuntimeError
+    if _DEBUG.value or not ours:
+      raise
+    sys.exit(f'{error} (--debug shows where.)')
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
-    message = find_unknown(argv)
+    message = find_unknown(argv) if 'config' in flags.FLAGS else ''
     if not message:
       raise
   sys.exit(message)

@@ -8,6 +8,7 @@ import pathlib
 from absl import app
 
 from gr2_jax.report import compare
+from launch import cli
 
 
 def main(argv) -> None:
@@ -25,4 +26,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

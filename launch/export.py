@@ -11,7 +11,7 @@ software reads. MODEL then holds `config.json`, `generation_config.json`,
 
 from absl import app, flags
 
-from launch import start
+from launch import cli, start
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a run.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Where to write the model.')
@@ -35,4 +35,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

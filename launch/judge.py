@@ -11,7 +11,7 @@ GR2_TEACHER_API_KEY). Writes `DIR/judge/`; started again, it goes on.
 
 from absl import app, flags
 
-from launch import start
+from launch import cli, start
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of a run whose traces stage is finished.'
@@ -48,4 +48,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

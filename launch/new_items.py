@@ -18,7 +18,7 @@ import pathlib
 
 from absl import app, flags
 
-from launch import start
+from launch import cli, start
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of a run whose sid stage is finished.'
@@ -69,4 +69,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

@@ -34,7 +34,7 @@ from typing import BinaryIO
 
 from absl import app, flags, logging
 
-from launch import start
+from launch import cli, start
 
 # Batches answered before their lines are written: those of similar length are
 # decoded together.
@@ -143,4 +143,4 @@ def _chunks(source: BinaryIO, most: int) -> Iterator[list[bytes]]:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  cli.run(main)

@@ -18,7 +18,8 @@ os.environ.setdefault(
 def set_up() -> None:
   """Sets up messages, signals and the cache of compiled programs.
 
-  SIGTERM ends the process with an exit code of its own (`preemption.py`).
+  SIGTERM and Ctrl-C end the process with exit codes of their own
+  (`preemption.py`).
   Shown are the project's messages of level INFO, and others' warnings. Programs
   are kept beside the assets, for resumed and later runs.
   """

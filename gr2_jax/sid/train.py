@@ -133,19 +133,18 @@ def _loop(
           with clock.book('evaluation'):
             record['uniqueness'] = unique(current)
         writer.write(done, record)
-        leave = preempted(done)
-        if check or leave:
+        code = preempted(done)
+        if check or code:
           with clock.book('checkpoint'):
             writer.flush()
             saved.save(done, current, meta={'epoch': done})
         writer.write_timing(done, clock.take())
         bar.update()
-        if leave:
+        if code:
           saved.wait()
           raise preemption.Preempted(
-            f'SIGTERM: the RQ-VAE is saved after epoch {done} of '
-            f'{config.epochs}; ending with exit code {preemption.EXIT_CODE}. '
-            'The same command goes on.'
+            code,
+            f'the RQ-VAE is saved after epoch {done} of {config.epochs}',
           )
   return current
 

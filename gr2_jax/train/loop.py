@@ -122,11 +122,12 @@ class _Job:
             done, state, window, writer, clock, checkpointer, bar
           )
           bar.update()
-          if preempted(done):
+          if code := preempted(done):
             if not saved:
               self._save(done, state, window, checkpointer)
             checkpointer.wait()
-            raise preemption.Preempted(self._farewell(done))
+            text = f'{self.desc} is saved after step {done} of {self.num_steps}'
+            raise preemption.Preempted(code, text)
           if saved and self._ended():
             break
       return _best(state, like, checkpointer)
@@ -196,12 +197,6 @@ class _Job:
     meta = {'window': window.pairs, 'skipped': window.skips.row}
     place = self.iterator.get_state()
     checkpointer.save(done, state, place, meta, record)
-
-  def _farewell(self, done: int) -> str:
-    return (
-      f'SIGTERM: {self.desc} is saved after step {done} of {self.num_steps}; '
-      f'ending with exit code {preemption.EXIT_CODE}. The same command goes on.'
-    )
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:

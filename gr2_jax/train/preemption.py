@@ -1,8 +1,9 @@
-"""SIGTERM: the machine is wanted elsewhere, or the run is to pause.
+"""SIGTERM and Ctrl-C: the machine is wanted elsewhere, or the run is to pause.
 
-A loop finishes its step, saves, and ends the process with `EXIT_CODE`; the same
-command goes on from there. Outside of loops there is nothing to save that is
-not on disk already, and `listen` ends the process at once, with the same code.
+A loop finishes its step, saves, and ends the process with the exit code of the
+signal; the same command goes on from there. Outside of loops there is nothing
+to save that is not on disk already, and `listen` ends the process at once, with
+the same code.
 """
 
 import contextlib
@@ -17,21 +18,33 @@ from jax.experimental import multihost_utils
 
 # EX_TEMPFAIL of sysexits.h: "the user is invited to retry".
 EXIT_CODE = 75
+# What shells give to a command that Ctrl-C ended.
+INTERRUPTED = 130
+_CODES = {signal.SIGTERM: EXIT_CODE, signal.SIGINT: INTERRUPTED}
 
 
 class Preempted(SystemExit):
-  """Ends the process with `EXIT_CODE`."""
+  """Ends the process with the exit code of a signal."""
 
-  def __init__(self, message: str):
-    """Logs the message, since an exit code says nothing else."""
-    super().__init__(EXIT_CODE)
-    logging.warning('%s', message)
+  def __init__(self, code: int, saved: str = ''):
+    """Logs what happened, since an exit code says nothing else.
+
+    Args:
+      code: `EXIT_CODE` or `INTERRUPTED`.
+      saved: what was saved and where it stands; empty for nothing.
+    """
+    super().__init__(code)
+    name = 'SIGTERM' if code == EXIT_CODE else 'Ctrl-C'
+    logging.warning(
+      '%s: %sending with exit code %d. The same command goes on.',
+      name,
+      f'{saved}; ' if saved else '',
+      code,
+    )
 
 
-def _leave(*signal_and_frame: Any) -> None:
-  raise Preempted(
-    f'SIGTERM: ending with exit code {EXIT_CODE}; the same command goes on.'
-  )
+def _leave(number: int, frame: Any) -> None:
+  raise Preempted(_CODES[number])
 
 
 def _ours() -> bool:
@@ -45,32 +58,32 @@ def _ours() -> bool:
 
 
 def listen() -> None:
-  """Makes SIGTERM end the process with `EXIT_CODE`."""
+  """Makes SIGTERM and Ctrl-C end the process with their exit codes."""
   if _ours():
-    signal.signal(signal.SIGTERM, _leave)
+    for number in _CODES:
+      signal.signal(number, _leave)
 
 
 @contextlib.contextmanager
-def guard() -> Iterator[Callable[[int], bool]]:
-  """Inside, SIGTERM is only noted.
+def guard() -> Iterator[Callable[[int], int]]:
+  """Inside, the signals are only noted.
 
   Yields:
     A function that is called by all processes after each step, with the number
-    of steps done, and says whether to save and leave.
+    of steps done, and returns the exit code to save and leave with, or 0.
   """
   if not _ours():
     several = jax.process_count() > 1
-    yield (
-      multihost_utils.reached_preemption_sync_point
-      if several
-      else (lambda step: False)
-    )
+    reached = multihost_utils.reached_preemption_sync_point
+    yield lambda step: EXIT_CODE if several and reached(step) else 0
     return
-  noted = threading.Event()
-  before = signal.signal(signal.SIGTERM, lambda *_: noted.set())
+  noted: list[int] = []
+  note = lambda number, frame: noted.append(number)
+  before = {number: signal.signal(number, note) for number in _CODES}
   try:
-    yield lambda step: noted.is_set()
+    yield lambda step: _CODES[noted[0]] if noted else 0
   finally:
-    signal.signal(signal.SIGTERM, before)
-  if noted.is_set():  # It came after the last step, whose state is saved.
-    _leave()
+    for number, handler in before.items():
+      signal.signal(number, handler)
+  if noted:  # It came after the last step, whose state is saved.
+    _leave(noted[0], None)

@@ -70,3 +70,19 @@ def test_a_run_needs_a_workdir_and_sound_settings(tmp_path):
   assert found.returncode == 1
   assert 'rl.group_size = 1 must be at least 2' in found.stderr
   assert not workdir.exists()
+
+
+def test_a_mistake_is_one_message_and_a_traceback_only_when_asked(tmp_path):
+  asked = (CONFIG, f'--workdir={tmp_path}/run', '--config.rl.group_size=1')
+  found = _run('pipeline', *asked)
+  assert found.returncode == 1 and 'Traceback' not in found.stderr
+  last = found.stderr.splitlines()[-1]
+  assert last.startswith('rl.group_size = 1 must be at least 2')
+  assert last.endswith('(--debug shows where.)')
+  assert not (tmp_path / 'run').exists()
+  found = _run('pipeline', *asked, '--debug')
+  assert 'Traceback' in found.stderr
+  # Without a flag `config`: what is missing is named alike.
+  found = _run('export', f'--workdir={tmp_path}', f'--output={tmp_path}/out')
+  assert found.returncode == 1 and 'Traceback' not in found.stderr
+  assert 'No run in' in found.stderr.splitlines()[-1]

@@ -61,19 +61,26 @@ def test_killed_in_the_middle_of_a_write(whole, mesh1, tmp_path, monkeypatch):
   assert half >= 3
 
 
-@pytest.mark.parametrize('place', [0, 2, 3, 6])
-def test_sigterm_saves_and_ends_with_its_own_code(
-  whole, mesh1, tmp_path, place
+@pytest.mark.parametrize(
+  ('number', 'code', 'place'),
+  [
+    *((signal.SIGTERM, preemption.EXIT_CODE, place) for place in (0, 2, 3, 6)),
+    (signal.SIGINT, preemption.INTERRUPTED, 3),
+  ],
+)
+def test_a_signal_saves_and_ends_with_its_own_code(
+  whole, mesh1, tmp_path, number, code, place
 ):
   def terminate(at):
     if at == place:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
 
-  before = signal.getsignal(signal.SIGTERM)
+  before = signal.getsignal(number)
   with pytest.raises(SystemExit) as ended:
     toy.fit(mesh1, tmp_path, Batches(at=terminate))
-  assert ended.value.code == preemption.EXIT_CODE == 75
-  assert signal.getsignal(signal.SIGTERM) == before
+  assert ended.value.code == code
+  assert (preemption.EXIT_CODE, preemption.INTERRUPTED) == (75, 130)
+  assert signal.getsignal(number) == before
   with Checkpointer(tmp_path / 'checkpoints') as checkpointer:
     assert checkpointer.latest == place + 1
   _assert_same(whole, toy.fit(mesh1, tmp_path, Batches()), tmp_path)
@@ -92,20 +99,25 @@ def test_an_extra_checkpoint_does_not_ask_whether_to_stop(mesh1, tmp_path):
   assert int(state.step) == 4
 
 
-def test_outside_of_a_loop_sigterm_ends_at_once():
-  before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)]
+)
+def test_outside_of_a_loop_a_signal_ends_at_once(number, code):
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  before = {each: signal.getsignal(each) for each in numbers}
   preemption.listen()
   try:
     with pytest.raises(SystemExit) as ended:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
       time.sleep(1)
-    assert ended.value.code == preemption.EXIT_CODE
+    assert ended.value.code == code
     with pytest.raises(SystemExit), preemption.guard() as preempted:
       assert not preempted(1)
-      os.kill(os.getpid(), signal.SIGTERM)
-      assert preempted(2)
+      os.kill(os.getpid(), number)
+      assert preempted(2) == code
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for each, handler in before.items():
+      signal.signal(each, handler)
 
 
 def test_clock_and_working_directory_do_not_matter(
