@@ -99,7 +99,7 @@ class Ours:
     """Returns an RL step on so many lists of each kind."""
     config = RLConfig(
       steps=1,
-      lists_per_step=direct or 1,
+      lists_per_step=direct or UPDATES,
       explained_per_step=explained,
       explanation_tokens=WORDS,
       updates_per_rollout=UPDATES,
