@@ -1,9 +1,9 @@
-"""MovieLens-100K with more than the quickstart's quarter of an hour.
+"""MovieLens-100K with more lists and steps than the quickstart.
 
     python -m launch.pipeline --config=configs/ml100k.py --workdir=DIR
 
-Twice as many training lists, and longer training on them. Switches: those of
-`configs/quickstart.py`.
+Twice as many training lists, and longer training on them. No result of it is
+kept in `results/` yet. Switches: those of `configs/quickstart.py`.
 """
 
 from configs import quickstart

@@ -1,4 +1,4 @@
-"""MovieLens-100K on two CPU cores, from nothing, in a quarter of an hour.
+"""MovieLens-100K on two CPU cores, from nothing, in about twenty minutes.
 
     bash launch/quickstart.sh [WORKDIR]
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR

@@ -60,7 +60,7 @@ class TextConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerConfig:
+class RankingConfig:
   """How a list is ranked.
 
   Attributes:
@@ -107,7 +107,7 @@ class Experiment:
   endpoint: EndpointConfig = EndpointConfig()
   sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
   rl: RLConfig = RLConfig()
-  answer: AnswerConfig = AnswerConfig()
+  answer: RankingConfig = RankingConfig()
   direct: DirectConfig = DirectConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   tracking: Tracking = Tracking()

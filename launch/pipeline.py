@@ -7,8 +7,8 @@ checked before the first stage runs, and a start that is refused changes
 nothing. Refused are: finished stages that do not fit the config or what they
 read, which the message lists with what changed, unless `--redo` makes them
 again; an interrupted stage with checkpoints of another config, unless `--force`
-goes on from them; and a workdir in which another run is going on. SIGTERM ends
-the run with exit code 75, and the same command goes on.
+goes on from them; and a workdir in which another run is going on. SIGTERM and
+Ctrl-C save, end the run with exit code 75 or 130, and the same command goes on.
 
 The stages are data, sid, midtrain, candidates, traces, sft, rl and evaluate.
 Any setting can be overridden, for example `--config.rl.alpha=0`: `--describe`

@@ -21,6 +21,10 @@ def get_config(arg: str = ''):
   config.candidates.sasrec.max_epochs = 1
   config.candidates.width = 10
   config.sft.train.update(phase)
-  config.rl.steps, config.rl.prompts_per_step, config.rl.group_size = 1, 2, 2
+  config.sft.lists, config.sft.explained = 2, 2
+  config.rl.steps, config.rl.group_size, config.rl.rankings = 1, 4, 4
+  config.rl.updates_per_rollout = 2
+  for name in ('prompts_per_step', 'lists_per_step', 'explained_per_step'):
+    config.rl[name] = 2
   config.evaluate.max_lists = 4
   return config
