@@ -38,7 +38,7 @@ def _base() -> ml_collections.ConfigDict:
   # Sequences of a hundred tokens: a short wheel tells their places apart.
   config.lm.rope_theta = 1e3
   # SFT and RL share the lists.
-  config.candidates.sft_share = 1.0
+  config.traces.sft_share = 1.0
   config.traces.keep = 0.2
   config.sft.weights = {'answer': 1.0}
   # The loss falls when the model finds out how to copy a list: after 2,000

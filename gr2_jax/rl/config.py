@@ -21,7 +21,7 @@ class RLConfig:
       token by token.
     group_size: G, rollouts a prompt; 8 [N].
     lists: which candidate lists RL trains on: 'unseen', those of the last
-      training positions that SFT leaves (`candidates.sft_share`), 'train', all
+      training positions that SFT leaves (`traces.sft_share`), 'train', all
       of these, or 'folds', the cross-fitted ones [G].
     lists_per_step: lists without explanation a step, with utilities: they cost
       one pass each [G].

@@ -18,7 +18,7 @@ from gr2_jax.teacher import citations
 from gr2_jax.text import prompts
 from gr2_jax.text import vocab as vocab_lib
 
-# The default of `CandidatesConfig.sft_share`.
+# The default of `TracesConfig.sft_share`.
 SFT_SHARE = 0.5
 
 
@@ -179,7 +179,7 @@ class Artifacts:
   def sft_lists(self) -> Lists:
     """Returns what SFT trains on and a teacher explains: lists with a target.
 
-    They are `candidates.sft_share` of those of the last training positions,
+    They are `traces.sft_share` of those of the last training positions,
     drawn by the run's seed, and the folds' lists where `candidates.fold_use`
     says so. The rest is `rl_lists`: a policy learns nothing from lists that it
     knows by heart.
@@ -202,7 +202,7 @@ class Artifacts:
 
   @property
   def _sft_share(self) -> float:
-    return self._candidates('sft_share', SFT_SHARE)
+    return self.config.get('traces', {}).get('sft_share', SFT_SHARE)
 
   def training_lists(self) -> Lists:
     """Returns all lists with a target that SFT and RL may read."""
@@ -223,7 +223,7 @@ class Artifacts:
     if not len(lists):
       raise ValueError(
         f'{whose} has no training list that holds its target '
-        f'(candidates.sft_share = {self._sft_share}): train '
+        f'(traces.sft_share = {self._sft_share}): train '
         'the retriever longer (midtrain.all.steps), raise candidates.k, or '
         'hold out more training positions (data.split.n_train).'
       )

@@ -21,6 +21,8 @@ class TracesConfig:
     model: which language model; '' for the rules.
     mode: 'rejection' (better on Beauty [P]) or 'targeted'.
     attempts: how often a list is asked at most [G].
+    sft_share: share of the lists of the last training positions that a teacher
+      explains and SFT trains on; RL has the others [G].
     lists: at most so many lists are asked, drawn by the seed; 0 for all. With
       more, those of fewer are among them.
     explanation_tokens: budget of the words, that of `rl.explanation_tokens`:
@@ -42,6 +44,7 @@ class TracesConfig:
   model: str = ''
   mode: Literal['rejection', 'targeted'] = acceptance.REJECTION
   attempts: int = 8
+  sft_share: float = artifacts.SFT_SHARE
   lists: int = 0
   explanation_tokens: int = 32
   near_duplicate: float = 0.0
@@ -52,7 +55,7 @@ class TracesConfig:
   keep: float = 0.2
 
   def __post_init__(self):
-    for name in ('near_duplicate', 'keep'):
+    for name in ('near_duplicate', 'keep', 'sft_share'):
       if not 0 <= getattr(self, name) <= 1:
         raise ValueError(
           f'traces.{name} = {getattr(self, name)} must lie in [0, 1].'

@@ -55,8 +55,6 @@ class CandidatesConfig:
       whose columns are cross-fitted too, or 'sft', also the language model
       [G]. That one has been mid-trained on their targets, and learns to trust
       what it knows by heart.
-    sft_share: share of the lists of the last training positions that SFT trains
-      on; RL has the others [G].
   """
 
   source: str = 'lm'
@@ -72,7 +70,6 @@ class CandidatesConfig:
   fold_positions: int = 0
   fold_steps: float = 1.0
   fold_use: str = 'head'
-  sft_share: float = artifacts.SFT_SHARE
 
   def __post_init__(self):
     if self.source not in SOURCES:
@@ -92,10 +89,6 @@ class CandidatesConfig:
     if self.fold_use not in ('head', 'sft'):
       raise ValueError(
         f"candidates.fold_use is {self.fold_use!r}; it is 'head' or 'sft'."
-      )
-    if not 0 <= self.sft_share <= 1:
-      raise ValueError(
-        f'candidates.sft_share is {self.sft_share}; give a share in [0, 1].'
       )
     if self.width < self.length:
       raise ValueError(

@@ -76,7 +76,7 @@ def config() -> ml_collections.ConfigDict:
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'split': {}},
-      'candidates': {'source': 'lm', 'sft_share': 0.5},
+      'candidates': {'source': 'lm'},
       'text': {
         'prompt': {
           'max_candidates': K,

@@ -27,11 +27,12 @@ def write(workdir, name, first_user):
 
 @pytest.fixture
 def store(tmp_path):
-  """`store(seed, **candidates)` reads a run without folds."""
+  """`store(seed, sft_share, **candidates)` reads a run without folds."""
   write(tmp_path, 'train', 0)
 
-  def make(seed=0, **candidates):
-    config = {'seed': seed, 'candidates': candidates}
+  def make(seed=0, sft_share=None, **candidates):
+    traces = {} if sft_share is None else {'sft_share': sft_share}
+    config = {'seed': seed, 'candidates': candidates, 'traces': traces}
     return artifacts.Artifacts(ml_collections.ConfigDict(config), tmp_path)
 
   return make

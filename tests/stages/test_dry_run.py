@@ -47,9 +47,10 @@ def run(workdir):
   config = ml_collections.ConfigDict(
     {
       'data': {'kind': 'generic', 'split': {}},
-      'candidates': {'sft_share': 1.0, 'fold_use': 'head'},
+      'candidates': {'fold_use': 'head'},
       'text': {'prompt': {'max_candidates': small.K, 'history_items': 3}},
       'traces': {
+        'sft_share': 1.0,
         'teacher': 'endpoint',
         'model': 'qwen3-32b',
         'mode': 'rejection',
@@ -110,7 +111,7 @@ def test_the_lists_that_sft_reads_are_counted(run):
   # Of users 1 to 5 all but user 3.
   config.candidates.fold_use = 'sft'
   assert lists() == 4 + 8
-  config.candidates.sft_share = 0.25
+  config.traces.sft_share = 0.25
   assert lists() == 4 + 2
 
 

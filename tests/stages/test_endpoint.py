@@ -51,9 +51,10 @@ def run(workdir):
         'seed': 0,
         'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
         'data': {'split': {}},
-        'candidates': {'sft_share': 1.0},
+        'candidates': {},
         'text': {'prompt': {'max_candidates': 3}},
         'traces': {
+          'sft_share': 1.0,
           'teacher': 'endpoint',
           'model': 'org/m',
           'attempts': 3,

@@ -61,9 +61,13 @@ def world(tmp_path, monkeypatch):
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'split': {}},
       # SFT, and so the teacher, reads every list.
-      'candidates': {'sft_share': 1.0, 'fold_use': 'head'},
+      'candidates': {'fold_use': 'head'},
       'text': {'prompt': {'max_candidates': 4}},
-      'traces': {'attempts': 3, 'explanation_tokens': 60},
+      'traces': {
+        'sft_share': 1.0,
+        'attempts': 3,
+        'explanation_tokens': 60,
+      },
     }
   )
   return tmp_path, config, np.array(place), goal
