@@ -52,6 +52,7 @@ def rows(
   reader = csv.reader(feed, strict=True, **dialect)
   try:
     header = next(reader)
+    _check_delimiter(header, required, f'{path}:1')
     raw_files.require(header, required, f'{path}:1')
     first = reader.line_num + 1
     feed.record.clear()
@@ -81,6 +82,19 @@ def rows(
       f'closed as it should ({error} at line {last}); close it, or write "" '
       'for a quote inside of a text.'
     ) from error
+
+
+def _check_delimiter(
+  header: Sequence[str], required: Sequence[str], where: str
+) -> None:
+  """Finds out about a file whose columns another character separates."""
+  found = [mark for mark in ';\t|,' if mark in ''.join(header)]
+  if len(header) == 1 and len(required) > 1 and found:
+    raise ValueError(
+      f'{where}: one column, {fields.shown(header[0])}: {found[0]!r} stands '
+      'between the names; write the file with the delimiter of its format '
+      '(CSV: a comma, .inter and .item: a tab).'
+    )
 
 
 def _open_quote(record: Sequence[str], delimiter: str) -> int | None:

@@ -189,7 +189,7 @@ def _checked(line: str, longest: int, latin: bool, where: str) -> str:
   return line
 
 
-def parse(text: str, where: str) -> Any:
+def parse(text: str | bytes, where: str) -> Any:
   """Returns the value of a JSON text.
 
   Args:

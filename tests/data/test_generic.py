@@ -219,6 +219,11 @@ BAD = {
     ['user_id,item_id,item_id,timestamp', 'ann,A1,A2,1'],
     "interactions.csv:1: the column 'item_id' stands twice .*remove or rename",
   ),
+  'another delimiter': (
+    'interactions.csv',
+    ['user_id;item_id;timestamp', 'ann;A1;1'],
+    "interactions.csv:1: one column, .*';' stands between .*a comma",
+  ),
   'a key twice': (
     'items.jsonl',
     ['{"item_id": "A1", "title": "x", "title": "y", "categories": []}'],
