@@ -126,6 +126,8 @@ def _whole(value: Any) -> int | None:
     exact = value.is_integer() and abs(value) <= _EXACT
     return int(value) if exact else None
   if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
+    if value.isdecimal():
+      return int(value)
     try:
       value = decimal.Decimal(value.strip())
     except decimal.InvalidOperation:
