@@ -4,9 +4,10 @@
 |---|---|---|
 | 2014 | `reviews_X_5.json` | `meta_X.json`: Python literals, `categories` |
 | 2018 | `X_5.json`, `X.json` | `meta_X.json`: JSON, `category` |
-| 2023 | `X.jsonl` | `meta_X.jsonl`: JSON, `parent_asin`, times in ms |
+| 2023 | `X.jsonl`, `X.csv` | `meta_X.jsonl`: JSON, `parent_asin`, times in ms |
 
-each also as `.gz`. Reviews have a JSON object a line:
+each also as `.gz`; where a folder has `X.csv`, the ratings alone, it is read in
+place of `X.jsonl`. Reviews have a JSON object a line:
 
     {"reviewerID": "U1", "asin": "B1", "unixReviewTime": 1355788800}
     {"reviewerID": "U1", "asin": "B2", "unixReviewTime": 1355788801}
@@ -34,7 +35,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import fields, raw, raw_files, tables
+from gr2_jax.data import delimited, fields, raw, raw_files, tables
 
 _ASIN = re.compile(r"""['"](?:parent_)?asin['"]\s*:\s*['"]([^'"]+)['"]""")
 _IDS = ('parent_asin', 'asin')
@@ -45,7 +46,7 @@ class _Layout(NamedTuple):
   """How a year's files are called and what their keys are.
 
   Attributes:
-    reviews: glob.
+    reviews: globs; the first that names a file counts.
     meta: glob.
     user: key of reviews.
     item: key of reviews and metadata.
@@ -53,7 +54,7 @@ class _Layout(NamedTuple):
     whole: whether every reviewed item has a record.
   """
 
-  reviews: str
+  reviews: tuple[str, ...]
   meta: str
   user: str
   item: str
@@ -63,10 +64,11 @@ class _Layout(NamedTuple):
 
 _KEYS = ('reviewerID', 'asin', 'unixReviewTime')
 _LAYOUTS = {
-  2014: _Layout('reviews_*_5.json', 'meta_*.json', *_KEYS, whole=True),
-  2018: _Layout('*.json', 'meta_*.json', *_KEYS, whole=False),
+  2014: _Layout(('reviews_*_5.json',), 'meta_*.json', *_KEYS, whole=True),
+  2018: _Layout(('*.json',), 'meta_*.json', *_KEYS, whole=False),
   2023: _Layout(
-    *('*.jsonl', 'meta_*.jsonl', 'user_id', 'parent_asin', 'timestamp'),
+    ('*.csv', '*.jsonl'),
+    *('meta_*.jsonl', 'user_id', 'parent_asin', 'timestamp'),
     whole=False,
   ),
 }
@@ -86,8 +88,10 @@ def paths(folder: pathlib.Path, year: int = 2014) -> dict[str, pathlib.Path]:
     FileNotFoundError: not exactly one file of a kind.
   """
   layout = _LAYOUTS[year]
+  *others, usual = layout.reviews
+  found = [glob for glob in others if raw_files.some(folder, glob)]
   return {
-    'reviews': raw_files.one(folder, layout.reviews, but='meta_*'),
+    'reviews': raw_files.one(folder, [*found, usual][0], but='meta_*'),
     'meta': raw_files.one(folder, layout.meta),
   }
 
@@ -112,6 +116,8 @@ def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
     ValueError: bad input, with file, line and remedy.
   """
   files, layout = paths(folder, year), _LAYOUTS[year]
+  is_csv = '.csv' in files['reviews'].suffixes
+  read_rows = delimited.rows if is_csv else tables.json_lines
   reviews = [
     (
       where,
@@ -121,7 +127,7 @@ def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
         fields.timestamp(row[layout.time], where),
       ),
     )
-    for where, row in tables.json_lines(
+    for where, row in read_rows(
       files['reviews'], (layout.user, layout.item, layout.time)
     )
   ]

@@ -83,7 +83,8 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     elif name != 'slates':
       raise FileNotFoundError(
         f'{folder}: no file of {name}; add one of '
-        f'{[name + ending for ending in _ENDINGS]}.'
+        f'{[name + ending for ending in _ENDINGS]}, or set config.data.kind to '
+        'what the folder holds.'
       )
   return found
 

@@ -53,7 +53,8 @@ def one(folder: pathlib.Path, pattern: str, but: str = '') -> pathlib.Path:
   if len(found) != 1:
     raise FileNotFoundError(
       f'{folder}: {len(found)} files match {pattern}; put exactly one there, '
-      'plain or as .gz, and set config.data.dir to the folder.'
+      'plain or as .gz, and set config.data.dir to the folder and '
+      'config.data.kind to what it holds.'
     )
   return found[0]
 

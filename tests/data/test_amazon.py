@@ -188,6 +188,12 @@ def test_2023(tmp_path):
   assert read.items[1] == dataset_lib.Item(
     'P1', 'A', ('Beauty', 'Lips'), 'Rosa', 9.5
   )
+  text = 'user_id,parent_asin,rating,timestamp\nw,P2,5.0,1588615855070\n'
+  (tmp_path / 'All_Beauty.csv').write_text(text)
+  assert amazon.read(tmp_path, 2023).interactions == [
+    raw.Interaction('w', 'P2', 1588615855070)
+  ]
+  (tmp_path / 'All_Beauty.csv').unlink()
   (tmp_path / 'All_Beauty.jsonl').write_text(_json(rows[2:]))
   with pytest.raises(ValueError, match="jsonl:1: the item 'P3' has no record"):
     amazon.read(tmp_path, 2023)

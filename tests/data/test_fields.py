@@ -1,6 +1,9 @@
 import decimal
+import json
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from gr2_jax.data import fields
 
@@ -134,3 +137,37 @@ def test_decimals_without_fraction_are_ids():
   assert fields.identifier(decimal.Decimal('17'), 'user_id', 'f:1') == '17'
   with pytest.raises(ValueError, match='f:1: user_id is Decimal'):
     fields.identifier(decimal.Decimal('1.5'), 'user_id', 'f:1')
+
+
+_CELLS = st.one_of(
+  *(st.text(), st.integers(), st.floats(), st.decimals(), st.none()),
+  *(st.booleans(), st.binary(), st.lists(st.text() | st.integers())),
+  st.text('[](){}\'",|1aeE+-._:\\\n #\x00', max_size=12),
+  st.lists(st.text(max_size=3), max_size=3).map(str),
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=500)
+@hypothesis.given(_CELLS)
+def test_any_cell_is_read_or_named(cell):
+  of_columns = (
+    *(fields.identifier, fields.identifiers, fields.text, fields.strings),
+    fields.integers,
+  )
+  reads = [lambda read=read: read(cell, 'x', 'f:1') for read in of_columns]
+  reads += [lambda: fields.timestamp(cell, 'f:1')]
+  reads += [lambda: fields.price(cell, 'f:1')]
+  for read in reads:
+    try:
+      read()
+    except ValueError as error:
+      assert type(error) is ValueError, repr(error)
+      assert str(error).startswith('f:1: '), error
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(st.lists(st.text(min_size=1), max_size=3))
+def test_lists_that_python_and_json_write_are_read(texts):
+  expected = fields.strings(texts, 'x', 'f:1')
+  assert fields.strings(str(texts), 'x', 'f:1') == expected
+  assert fields.strings(json.dumps(texts), 'x', 'f:1') == expected
