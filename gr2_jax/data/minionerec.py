@@ -3,7 +3,9 @@
 A folder holds `train/X.csv`, `valid/X.csv` and `test/X.csv` (or the files that
 they are made of, `X.train.inter` and so on) of one data set, and its items:
 `X.item.json` (`item_json.py`), also in `index/`, or `info/X.txt` with semantic
-ID, title and item id, tabs between.
+ID, title and item id, tabs between. Of a folder with several data sets, as the
+repository has them, `config.data.dir` names one by how its files begin:
+`data/Amazon/Office`.
 
 Every row is a position of a user's sequence, in the order of time:
 
@@ -19,6 +21,7 @@ from these rows; a time is a place in a sequence. How MiniOneRec splits them is
 left to `data.split`.
 """
 
+import glob
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +46,7 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Finds the files of a folder.
 
   Args:
-    folder: where they are.
+    folder: where they are; or a folder and, behind it, how their names begin.
 
   Returns:
     'items', 'train', 'valid' and 'test' -> file.
@@ -51,19 +54,22 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   Raises:
     FileNotFoundError: not exactly one file of a kind.
   """
-  atomic = bool(raw_files.some(folder, '*.train.inter'))
-  found = {'items': _items_file(folder)}
+  begin = ''
+  if not folder.is_dir():
+    folder, begin = folder.parent, glob.escape(folder.name)
+  found = {'items': _items_file(folder, begin)}
+  atomic = bool(raw_files.some(folder, f'{begin}*.train.inter'))
   for name in _SPLITS:
-    pattern = f'*.{name}.inter' if atomic else f'{name}/*.csv'
+    pattern = f'{begin}*.{name}.inter' if atomic else f'{name}/{begin}*.csv'
     found[name] = raw_files.one(folder, pattern)
   return found
 
 
-def _items_file(folder: pathlib.Path) -> pathlib.Path:
-  for pattern in ('*.item.json', 'index/*.item.json'):
+def _items_file(folder: pathlib.Path, begin: str) -> pathlib.Path:
+  for pattern in (f'{begin}*.item.json', f'index/{begin}*.item.json'):
     if raw_files.some(folder, pattern):
       return raw_files.one(folder, pattern)
-  return raw_files.one(folder, 'info/*.txt')
+  return raw_files.one(folder, f'info/{begin}*.txt')
 
 
 def read(folder: pathlib.Path) -> raw.Raw:

@@ -104,3 +104,20 @@ def test_bad_input(tmp_path):
   (tmp_path / 'test' / 'Office_5_2016-10-2018-11.csv').unlink()
   with pytest.raises(FileNotFoundError, match='0 files match test/'):
     minionerec.read(tmp_path)
+
+
+def test_one_of_several_data_sets(tmp_path):
+  _write(tmp_path)
+  expected = minionerec.read(tmp_path)
+  for path in [p for p in tmp_path.rglob('Office*') if p.is_file()]:
+    other = path.with_name(path.name.replace('Office', 'Industrial'))
+    other.write_text(path.read_text().replace('A0', 'B0'))
+  with pytest.raises(FileNotFoundError, match='2 files match index/'):
+    minionerec.read(tmp_path)
+  assert minionerec.read(tmp_path / 'Office') == expected
+  users = {
+    row.user_id for row in minionerec.read(tmp_path / 'Ind').interactions
+  }
+  assert users == {'A1', 'B0'}
+  with pytest.raises(FileNotFoundError, match='0 files match info/Toys'):
+    minionerec.read(tmp_path / 'Toys')
