@@ -11,7 +11,6 @@ has `features` where the run's lists bring columns (`data.columns`).
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import numpy as np
 from gr2_jax import assets
 from gr2_jax import progress as progress_lib
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import raw_files
 from gr2_jax.stages import (
   catalogues,
   finding,
@@ -144,12 +144,7 @@ def rank_lines(
   for number, line in enumerate(lines, first):
     if line.strip():
       where.append(f'{source}:{number}')
-      try:
-        found.append(json.loads(line))
-      except (ValueError, RecursionError) as error:
-        found.append(
-          Answer({'error': f'{where[-1]}: not JSON ({error}).'}, True)
-        )
+      found.append(_attempt(raw_files.parse, None, line, where[-1]))
   return _rank(reranker, found, where, batch_size)
 
 

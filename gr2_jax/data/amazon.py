@@ -1,32 +1,85 @@
-"""Reads the raw Amazon product data of 2014 (McAuley et al.).
+"""Reads the raw Amazon product data of 2014, 2018 and 2023 (McAuley et al.).
 
-`reviews_X_5.json.gz` has a JSON object a line; `meta_X.json.gz` has a Python
-literal a line, with single quotes. Of the latter only the lines of reviewed
-items are read: the 5-core of Beauty has 12,101 of 259,204 items.
+| year | reviews | metadata |
+|---|---|---|
+| 2014 | `reviews_X_5.json` | `meta_X.json`: Python literals, `categories` |
+| 2018 | `X_5.json`, `X.json` | `meta_X.json`: JSON, `category` |
+| 2023 | `X.jsonl`, `X.csv` | `meta_X.jsonl`: JSON, `parent_asin`, times in ms |
+
+each also as `.gz`; where a folder has `X.csv`, the ratings alone, it is read in
+place of `X.jsonl`. Reviews have a JSON object a line:
+
+    {"reviewerID": "U1", "asin": "B1", "unixReviewTime": 1355788800}
+    {"reviewerID": "U1", "asin": "B2", "unixReviewTime": 1355788801}
+    {"reviewerID": "U2", "asin": "B2", "unixReviewTime": 1355788802}
+    {"reviewerID": "U2", "asin": "B1", "unixReviewTime": 1355788803}
+    {"reviewerID": "U3", "asin": "B1", "unixReviewTime": 1355788804}
+
+in 2023 `{"user_id": .., "parent_asin": .., "timestamp": ..}`. Metadata of every
+year may be JSON or Python literals:
+
+    {'asin': 'B1', 'title': 'Rose', 'categories': [['Oils'], ['Care', 'Oil']]}
+    {"asin": "B2", "title": "Balm", "category": ["Beauty"], "price": "$4.99"}
+    {"parent_asin": "B1", "title": "Rose", "categories": ["Care", "Oil"]}
+
+Of them only the lines of reviewed items are read: the 5-core of Beauty has
+12,101 of 259,204 items.
 """
 
-import ast
 import html
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+from absl import logging
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import fields, raw, tables
+from gr2_jax.data import delimited, fields, raw, raw_files, tables
 
-# What `ast.literal_eval` raises, one way or another.
-_NO_LITERAL = (
-  *(ValueError, TypeError, SyntaxError, MemoryError, RecursionError),
-)
-_ASIN = re.compile(r"""['"]asin['"]: *['"]([^'"]+)['"]""")
+_ASIN = re.compile(r"""['"](?:parent_)?asin['"]\s*:\s*['"]([^'"]+)['"]""")
+_IDS = ('parent_asin', 'asin')
+_PRICE = re.compile(r'\$?\s*(\d[\d,]*(?:\.\d+)?)')
 
 
-def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+class _Layout(NamedTuple):
+  """How a year's files are called and what their keys are.
+
+  Attributes:
+    reviews: globs; the first that names a file counts.
+    meta: glob.
+    user: key of reviews.
+    item: key of reviews and metadata.
+    time: key of reviews.
+    whole: whether every reviewed item has a record.
+  """
+
+  reviews: tuple[str, ...]
+  meta: str
+  user: str
+  item: str
+  time: str
+  whole: bool
+
+
+_KEYS = ('reviewerID', 'asin', 'unixReviewTime')
+_LAYOUTS = {
+  2014: _Layout(('reviews_*_5.json',), 'meta_*.json', *_KEYS, whole=True),
+  2018: _Layout(('*.json',), 'meta_*.json', *_KEYS, whole=False),
+  2023: _Layout(
+    ('*.csv', '*.jsonl'),
+    *('meta_*.jsonl', 'user_id', 'parent_asin', 'timestamp'),
+    whole=False,
+  ),
+}
+
+
+def paths(folder: pathlib.Path, year: int = 2014) -> dict[str, pathlib.Path]:
   """Finds the two files of a folder.
 
   Args:
     folder: where they are.
+    year: 2014, 2018 or 2023.
 
   Returns:
     'reviews' and 'meta' -> file.
@@ -34,33 +87,26 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   Raises:
     FileNotFoundError: not exactly one file of a kind.
   """
-  found = {}
-  for kind, pattern in (
-    ('reviews', 'reviews_*_5.json*'),
-    ('meta', 'meta_*.json*'),
-  ):
-    files = sorted(
-      path
-      for path in folder.glob(pattern)
-      if path.name.endswith(('.json', '.json.gz'))
-    )
-    if len(files) != 1:
-      raise FileNotFoundError(
-        f'{folder}: {len(files)} files match {pattern}; put exactly one there '
-        '(.json or .json.gz), and set config.data.dir to the folder.'
-      )
-    found[kind] = files[0]
-  return found
+  layout = _LAYOUTS[year]
+  *others, usual = layout.reviews
+  found = [glob for glob in others if raw_files.some(folder, glob)]
+  return {
+    'reviews': raw_files.one(folder, [*found, usual][0], but='meta_*'),
+    'meta': raw_files.one(folder, layout.meta),
+  }
 
 
-def read(folder: pathlib.Path) -> raw.Raw:
+def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
   """Reads reviews and the records of the reviewed items.
 
   Of several category paths of an item the longest counts (the first of the
-  longest), our choice; HTML entities in texts are resolved.
+  longest), of several records the first; a price that is no single number is
+  taken as unknown; HTML entities in texts are resolved: our choice. In 2018 and
+  2023 some items have no record: their reviews are left out, with a warning.
 
   Args:
-    folder: holds `reviews_X_5.json.gz` and `meta_X.json.gz`.
+    folder: holds reviews and metadata.
+    year: 2014, 2018 or 2023.
 
   Returns:
     Their content, checked.
@@ -69,66 +115,138 @@ def read(folder: pathlib.Path) -> raw.Raw:
     FileNotFoundError: a missing file.
     ValueError: bad input, with file, line and remedy.
   """
-  files = paths(folder)
+  files, layout = paths(folder, year), _LAYOUTS[year]
+  is_csv = '.csv' in files['reviews'].suffixes
+  read_rows = delimited.rows if is_csv else tables.json_lines
   reviews = [
     (
       where,
       raw.Interaction(
-        fields.identifier(row['reviewerID'], 'reviewerID', where),
-        fields.identifier(row['asin'], 'asin', where),
-        fields.timestamp(row['unixReviewTime'], where),
+        fields.identifier(row[layout.user], layout.user, where),
+        fields.identifier(row[layout.item], layout.item, where),
+        fields.timestamp(row[layout.time], where),
       ),
     )
-    for where, row in tables.json_lines(
-      files['reviews'], ('reviewerID', 'asin', 'unixReviewTime')
+    for where, row in read_rows(
+      files['reviews'], (layout.user, layout.item, layout.time)
     )
   ]
-  reviewed = {review.item_id for _, review in reviews}
-  items = raw.unique_items(_items(files['meta'], reviewed))
-  for where, review in reviews:
-    raw.known_item(review.item_id, items, where, files['meta'].name)
-  return raw.Raw(tuple(items.values()), [review for _, review in reviews])
+  items = items_of(files['meta'], {row.item_id for _, row in reviews})
+  known = [row for row in reviews if row[1].item_id in items]
+  if len(known) < len(reviews):
+    where, row = next(row for row in reviews if row[1].item_id not in items)
+    if layout.whole or not known:
+      raw.known_item(row.item_id, items, where, files['meta'].name)
+    logging.warning(
+      '%s: %d of %d reviews are left out, since %s has no record of their '
+      'items; the first is %r.',
+      *(where, len(reviews) - len(known), len(reviews), files['meta'].name),
+      row.item_id,
+    )
+  return raw.Raw(tuple(items.values()), [row for _, row in known])
 
 
-def _items(
+def items_of(
+  path: pathlib.Path, wanted: set[str]
+) -> dict[str, dataset_lib.Item]:
+  """Reads the records of some items.
+
+  Args:
+    path: the metadata of one of the years.
+    wanted: ids.
+
+  Returns:
+    Item by id, of those that have a record.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: bad input, with file, line and remedy.
+  """
+  found: dict[str, dataset_lib.Item] = {}
+  others = []
+  for where, item in _each_item(path, wanted):
+    if found.setdefault(item.item_id, item) != item:
+      others.append(where)
+  if others:
+    logging.warning(
+      '%s: %d records are left out, since their items have another one before '
+      'them, which says other things.',
+      *(others[0], len(others)),
+    )
+  if found and not any(item.categories for item in found.values()):
+    logging.warning(
+      '%s: no item has categories: there is no key categories or category.',
+      path,
+    )
+  return found
+
+
+def _each_item(
   path: pathlib.Path, wanted: set[str]
 ) -> Iterator[tuple[str, dataset_lib.Item]]:
-  for number, line in enumerate(tables.lines(path), 1):
-    match = _ASIN.search(line)
-    if not line.strip() or (match and match[1] not in wanted):
+  for number, line in enumerate(raw_files.lines(path), 1):
+    ids = _ASIN.findall(line)
+    if not line.strip() or (ids and wanted.isdisjoint(ids)):
       continue
     where = f'{path}:{number}'
     try:
-      record = ast.literal_eval(line)
-      if not isinstance(record, dict) or 'asin' not in record:
-        raise ValueError('no dict with the key "asin"')
-    except _NO_LITERAL as error:
+      record = fields.literal(line)
+      if not isinstance(record, dict) or not record.keys() & {*_IDS}:
+        raise ValueError(f'no object with one of the keys {_IDS}')
+    except ValueError as error:
       raise ValueError(
-        f'{where}: not a Python literal with an asin ({error}); mend or remove '
-        'the line.'
+        f'{where}: not a Python literal with an asin, nor JSON ({error}); mend '
+        'or remove the line.'
       ) from error
-    yield where, _item(record, where)
+    item = _item(record, where)
+    if item.item_id in wanted:
+      yield where, item
+
+
+def _item(record: dict[str, Any], where: str) -> dataset_lib.Item:
+  key = next(key for key in _IDS if key in record)
+  description = record.get('description')
+  if isinstance(description, list):
+    parts = (fields.text(part, 'description', where) for part in description)
+    description = ' '.join(parts)
+  texts = {
+    'title': record.get('title'),
+    'brand': record.get('brand') or record.get('store'),
+    'description': description,
+  }
+  return dataset_lib.Item(
+    item_id=fields.identifier(record[key], key, where),
+    categories=tuple(map(_unescape, _categories(record, where))),
+    price=_price(record.get('price'), where),
+    **{
+      name: _unescape(fields.text(value, name, where))
+      for name, value in texts.items()
+    },
+  )
+
+
+def _categories(record: dict[str, Any], where: str) -> tuple[str, ...]:
+  """Returns the path from the root: the longest, where there are several."""
+  name = 'categories' if 'categories' in record else 'category'
+  given = record.get(name) or []
+  if isinstance(given, list) and all(isinstance(t, list) for t in given):
+    given = max(given, key=len, default=[])
+  if not isinstance(given, list):
+    raise ValueError(
+      f'{where}: {name} is {fields.shown(given)}; give a list of paths, each a '
+      'list, or one path.'
+    )
+  return fields.strings(given, name, where)
+
+
+def _price(value: Any, where: str) -> float | None:
+  """Returns a price; what was cut out of a page may hold anything."""
+  if not isinstance(value, str):
+    return fields.price(value, where)
+  match = _PRICE.fullmatch(value.strip())
+  return float(match[1].replace(',', '')) if match else None
 
 
 def _unescape(text: str) -> str:
   """Resolves entities; what they spell is a text as any other."""
   return html.unescape(text).translate(fields.CONTROLS)
-
-
-def _item(record: dict[str, Any], where: str) -> dataset_lib.Item:
-  trees = record.get('categories') or [[]]
-  if not isinstance(trees, list) or not all(isinstance(t, list) for t in trees):
-    raise ValueError(
-      f'{where}: categories is {trees!r}; give a list of paths, each a list.'
-    )
-  texts = {
-    name: _unescape(fields.text(record.get(name), name, where))
-    for name in ('title', 'brand', 'description')
-  }
-  path = fields.strings(max(trees, key=len), 'categories', where)
-  return dataset_lib.Item(
-    item_id=fields.identifier(record['asin'], 'asin', where),
-    categories=tuple(map(_unescape, path)),
-    price=fields.price(record.get('price'), where),
-    **texts,
-  )

@@ -5,7 +5,6 @@ one finite number a candidate, in the order of the candidates. All lists of a
 run have the same names. Numbers are kept as 32-bit floats.
 """
 
-import json
 import math
 import numbers
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ def names(value: Any, where: str) -> tuple[str, ...]:
   """Returns the names of a list's columns, in their order.
 
   Args:
-    value: the cell: an object of lists, the same as JSON text, or nothing.
+    value: the cell: an object of lists, the same as text (JSON or Python), or
+      nothing.
     where: file and line.
 
   Returns:
@@ -96,8 +96,8 @@ def floats(
   """
   if not isinstance(value, (list, tuple)):
     raise ValueError(
-      f'{where}: {column} is {value!r}; give a list of numbers, one for each '
-      'candidate.'
+      f'{where}: {column} is {fields.shown(value)}; give a list of numbers, '
+      'one for each candidate.'
     )
   if len(value) != count:
     raise ValueError(
@@ -128,17 +128,17 @@ def _float32(number: Any) -> float:
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
-  if value is None or value == '':
+  if fields.is_missing(value) or value == '':
     return {}
   found = value
   if isinstance(value, str):
     try:
-      found = json.loads(value)
-    except (ValueError, RecursionError):
+      found = fields.literal(value)
+    except ValueError:
       found = None
   if not isinstance(found, dict):
     raise ValueError(
-      f'{where}: {KEY} is {str(value)[:80]!r}; give an object with a list of '
+      f'{where}: {KEY} is {fields.shown(value)}; give an object with a list of '
       'numbers by name, such as {"ctr": [0.12, 0.3]}.'
     )
   return found

@@ -1,10 +1,12 @@
 """Reads a data set of your own: items, interactions, optionally slates.
 
 A folder holds `items` and `interactions`, and perhaps `slates`, each as
-`.jsonl`, `.csv` (both also `.gz`) or `.parquet`. Other columns are ignored.
+`.jsonl`, `.csv` (both also `.gz`) or `.parquet` (also a folder of parts, as
+Spark writes it). Other columns are ignored.
 
 items.jsonl: `item_id` and `title`, `categories` from root to leaf, and where
-known `brand`, `price`, `description` (in CSV: categories with `|` between):
+known `brand`, `price`, `description`. In CSV lists are written with `|` between
+the parts, or as JSON or Python write them, `['Beauty', 'Bath']`:
 
     {"item_id": "A1", "title": "Rose soap", "categories": ["Beauty", "Bath"]}
     {"item_id": "A2", "title": "Mint balm", "categories": ["Beauty", "Lips"]}
@@ -41,6 +43,8 @@ from gr2_jax.data import columns as columns_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import fields, raw, tables
 
+_ITEM = ('item_id', 'title', 'categories')
+_MORE = ('brand', 'price', 'description')
 _SLATE = ('user_id', 'timestamp', 'item_ids', 'labels')
 _ENDINGS = ('.jsonl', '.csv', '.parquet', '.jsonl.gz', '.csv.gz')
 
@@ -79,7 +83,8 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     elif name != 'slates':
       raise FileNotFoundError(
         f'{folder}: no file of {name}; add one of '
-        f'{[name + ending for ending in _ENDINGS]}.'
+        f'{[name + ending for ending in _ENDINGS]}, or set config.data.kind to '
+        'what the folder holds.'
       )
   return found
 
@@ -153,7 +158,7 @@ def read_items(path: pathlib.Path) -> tuple[dataset_lib.Item, ...]:
 
 def each_item(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
   """Yields (file and line, item) of one file; see `read`."""
-  for where, row in tables.rows(path, ('item_id', 'title', 'categories')):
+  for where, row in tables.rows(path, _ITEM, _MORE):
     yield where, item(row, where)
 
 
@@ -167,11 +172,10 @@ def item(row: Any, where: str) -> dataset_lib.Item:
   Raises:
     ValueError: no object, or a field that is missing or wrong.
   """
-  needed = ('item_id', 'title', 'categories')
-  if not isinstance(row, Mapping) or not row.keys() >= set(needed):
+  if not isinstance(row, Mapping) or not row.keys() >= set(_ITEM):
     raise ValueError(
-      f'{where}: {str(row)[:80]!r} is no item: give an object with '
-      f'{", ".join(needed)}.'
+      f'{where}: {fields.shown(row)} is no item: give an object with '
+      f'{", ".join(_ITEM)}.'
     )
   return dataset_lib.Item(
     item_id=fields.identifier(row['item_id'], 'item_id', where),
@@ -204,7 +208,7 @@ def each_interaction(
 
 def slate_columns(path: pathlib.Path) -> tuple[str, ...]:
   """Returns the names of the columns that the first slate brings along."""
-  where, row = next(tables.rows(path, _SLATE))
+  where, row = next(tables.rows(path, _SLATE, (columns_lib.KEY,)))
   return columns_lib.names(row.get(columns_lib.KEY), where)
 
 
@@ -222,8 +226,8 @@ def each_slate(
     file: what holds the items, for messages.
     columns: what all slates bring along, those of the first one.
   """
-  for where, row in tables.rows(path, _SLATE):
-    item_ids = fields.strings(row['item_ids'], 'item_ids', where)
+  for where, row in tables.rows(path, _SLATE, (columns_lib.KEY,)):
+    item_ids = fields.identifiers(row['item_ids'], 'item_ids', where)
     labels = fields.integers(row['labels'], 'labels', where)
     for item_id in item_ids:
       raw.known_item(item_id, items, where, file)

@@ -5,17 +5,22 @@ sequential recommendation. The title carries the year, "Toy Story (1995)", and
 the categories are the genres.
 """
 
-import csv
 import pathlib
 from collections.abc import Iterator
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import fields, raw, tables
+from gr2_jax.data import delimited, fields, raw
 
-FILES = ('ml-100k.item', 'ml-100k.inter')
-_TABS = {'delimiter': '\t', 'quoting': csv.QUOTE_NONE}
 # What the source calls an item whose genres nobody entered.
 _NO_GENRE = 'unknown'
+
+
+def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the two files of a folder, 'items' and 'interactions'."""
+  return {
+    'items': folder / 'ml-100k.item',
+    'interactions': folder / 'ml-100k.inter',
+  }
 
 
 def read(folder: pathlib.Path) -> raw.Raw:
@@ -31,13 +36,13 @@ def read(folder: pathlib.Path) -> raw.Raw:
     FileNotFoundError: a missing file.
     ValueError: bad input, with file, line and remedy.
   """
-  items_file, interactions_file = (folder / name for name in FILES)
+  items_file, interactions_file = paths(folder).values()
   items = raw.unique_items(_items(items_file))
   interactions = []
-  for where, row in tables.delimited(
+  for where, row in delimited.rows(
     interactions_file,
     ('user_id:token', 'item_id:token', 'timestamp:float'),
-    **_TABS,
+    **delimited.TABS,
   ):
     item_id = fields.identifier(row['item_id:token'], 'item_id', where)
     interactions.append(
@@ -57,7 +62,7 @@ def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
     'release_year:token',
     'class:token_seq',
   )
-  for where, row in tables.delimited(path, columns, **_TABS):
+  for where, row in delimited.rows(path, columns, **delimited.TABS):
     item_id, title, year, genres = (row[name] for name in columns)
     title = fields.text(title, 'movie_title', where)
     genres = fields.text(genres, 'class', where)

@@ -1,18 +1,64 @@
 """Which data set a run is about: where it is, how it is read and filtered."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from gr2_jax import assets
-from gr2_jax.data import amazon, clean, generic, movielens, splits, synthetic
+from gr2_jax.data import (
+  amazon,
+  clean,
+  generic,
+  minionerec,
+  movielens,
+  movielens_1m,
+  parquet,
+  raw,
+  recbole,
+  splits,
+  synthetic,
+  tiger,
+)
 from gr2_jax.data import dataset as dataset_lib
 
+
+class _Reader(NamedTuple):
+  """How a kind of data is read.
+
+  Attributes:
+    paths: finds its files in a folder, by what they hold.
+    read: reads them.
+  """
+
+  paths: Callable[[pathlib.Path], Mapping[str, pathlib.Path]]
+  read: Callable[[pathlib.Path], raw.Raw]
+
+
+def _amazon(year: int) -> _Reader:
+  return _Reader(
+    functools.partial(amazon.paths, year=year),
+    functools.partial(amazon.read, year=year),
+  )
+
+
+READERS = {
+  'ml-100k': _Reader(movielens.paths, movielens.read),
+  'ml-1m': _Reader(movielens_1m.paths, movielens_1m.read),
+  'amazon2014': _amazon(2014),
+  'amazon2018': _amazon(2018),
+  'amazon2023': _amazon(2023),
+  'recbole': _Reader(recbole.paths, recbole.read),
+  'minionerec': _Reader(minionerec.paths, minionerec.read),
+  'tiger': _Reader(tiger.paths, tiger.read),
+  'generic': _Reader(generic.paths, generic.read),
+}
 SYNTHETIC = 'synthetic'
-KINDS = ('ml-100k', 'amazon2014', 'generic', SYNTHETIC)
+KINDS = (*READERS, SYNTHETIC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +67,10 @@ class SourceConfig:
 
   Attributes:
     name: what reports call the data set; letters, digits, `.`, `_` and `-`.
-    kind: how it is read: 'ml-100k' (`movielens.py`), 'amazon2014'
-      (`amazon.py`), 'generic' (`generic.py`) or 'synthetic' (`synthetic.py`).
+    kind: how it is read: 'generic' (`generic.py`), 'ml-100k' (`movielens.py`),
+      'ml-1m' (`movielens_1m.py`), 'amazon2014', 'amazon2018', 'amazon2023'
+      (`amazon.py`), 'recbole', 'minionerec', 'tiger' (the modules of these
+      names) or 'synthetic' (`synthetic.py`).
     dir: folder with the raw files; empty for the asset of that name, which
       only 'ml-100k' has, and for a synthetic world.
     core: users and items need so many interactions each; 5 for Amazon [P].
@@ -94,13 +142,8 @@ def read(cfg: SourceConfig) -> dataset_lib.Dataset:
   """
   if cfg.kind == SYNTHETIC:
     return clean.clean(cfg.name, synthetic.read(cfg.world), core=0)
-  readers = {
-    'ml-100k': movielens.read,
-    'amazon2014': amazon.read,
-    'generic': generic.read,
-  }
   folder = cfg.folder if cfg.dir else assets.fetch(cfg.kind)
-  return clean.clean(cfg.name, readers[cfg.kind](folder), cfg.core)
+  return clean.clean(cfg.name, READERS[cfg.kind].read(folder), cfg.core)
 
 
 def fingerprint(cfg: SourceConfig) -> str:
@@ -124,11 +167,7 @@ def fingerprint(cfg: SourceConfig) -> str:
   folder = cfg.folder
   if cfg.beam:
     return _stamps(generic.parts(folder))
-  if cfg.kind == 'ml-100k':
-    files = [folder / name for name in movielens.FILES]
-  else:
-    paths = amazon.paths if cfg.kind == 'amazon2014' else generic.paths
-    files = list(paths(folder).values())
+  files = parquet.all_parts(READERS[cfg.kind].paths(folder).values())
   digest = hashlib.sha256()
   for file in files:
     if not file.exists():
@@ -139,7 +178,7 @@ def fingerprint(cfg: SourceConfig) -> str:
 
 def _stamps(parts: Mapping[str, list[pathlib.Path]]) -> str:
   digest = hashlib.sha256()
-  for path in itertools.chain(*parts.values()):
+  for path in parquet.all_parts(itertools.chain(*parts.values())):
     stat = path.stat()
     digest.update(f'{path.name} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
   return digest.hexdigest()

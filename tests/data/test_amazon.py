@@ -103,6 +103,102 @@ def test_exactly_one_pair_of_files(tmp_path):
     amazon.read(tmp_path)
 
 
+META_2018 = [
+  {
+    'category': ['Beauty', 'Bath &amp; Body'],
+    'description': ['With', 'rose.'],
+    'title': 'Rose \U0001f9fc',
+    'brand': 'Rosa',
+    'price': '$1,005.04',
+    'asin': '0001388703',
+  },
+  {'category': ['Beauty'], 'title': 'Balm', 'price': None, 'asin': 'B2'},
+  {'category': [], 'title': 'File', 'price': '$1.00 - $2.50', 'asin': 'B3'},
+]
+
+
+def _json(rows):
+  return ''.join(json.dumps(row) + '\n' for row in rows)
+
+
+def test_2018(tmp_path):
+  """Flat paths under another key, prices as text, gaps and repeats."""
+  repeat = {'category': ['Tools'], 'title': 'Another', 'asin': 'B2'}
+  rows = ('u', '0001388703', 1), ('u', 'B2', 2), ('u', 'B3', 3), ('u', 'B4', 4)
+  (tmp_path / 'Beauty_5.json').write_text(_reviews(*rows))
+  (tmp_path / 'meta_Beauty.json').write_text(_json([*META_2018, repeat]))
+  read = amazon.read(tmp_path, 2018)
+  assert read.items == (
+    dataset_lib.Item(
+      *('0001388703', 'Rose \U0001f9fc', ('Beauty', 'Bath & Body'), 'Rosa'),
+      *(1005.04, 'With rose.'),
+    ),
+    dataset_lib.Item('B2', 'Balm', ('Beauty',)),
+    dataset_lib.Item('B3', 'File', ()),
+  )
+  assert [row.item_id for row in read.interactions] == [
+    *('0001388703', 'B2', 'B3'),
+  ]
+
+
+@pytest.mark.parametrize(
+  'record',
+  [
+    {'category': ['Beauty', 'Bath']},
+    {'categories': [['Beauty', 'Bath']], 'price': None},
+    {'categories': ['Beauty', 'Bath']},
+  ],
+)
+def test_metadata_of_other_years_and_in_strict_json(tmp_path, record):
+  (tmp_path / 'reviews_X_5.json').write_text(_reviews(('u', 'B1', 1)))
+  text = json.dumps({'asin': 'B1', 'title': 'Soap \U0001f9fc', **record})
+  (tmp_path / 'meta_X.json').write_text(text)
+  assert amazon.read(tmp_path).items == (
+    dataset_lib.Item('B1', 'Soap \U0001f9fc', ('Beauty', 'Bath')),
+  )
+
+
+def test_2023(tmp_path):
+  rows = [
+    {'user_id': 'u', 'asin': 'V1', 'parent_asin': 'P1', 'timestamp': 2000},
+    {'user_id': 'u', 'asin': 'V2', 'parent_asin': 'P2', 'timestamp': 1999},
+    {'user_id': 'v', 'asin': 'V3', 'parent_asin': 'P3', 'timestamp': 1},
+  ]
+  meta = [
+    {'parent_asin': 'P2', 'title': 'B', 'categories': [], 'price': None},
+    {
+      'main_category': 'All Beauty',
+      'title': 'A',
+      'price': 9.5,
+      'store': 'Rosa',
+      'categories': ['Beauty', 'Lips'],
+      'description': [],
+      'details': {'Brand': 'x'},
+      'parent_asin': 'P1',
+    },
+  ]
+  (tmp_path / 'All_Beauty.jsonl').write_text(_json(rows))
+  path = tmp_path / 'meta_All_Beauty.jsonl.gz'
+  path.write_bytes(gzip.compress(_json(meta).encode()))
+  read = amazon.read(tmp_path, 2023)
+  assert read.interactions == [
+    raw.Interaction('u', 'P1', 2000),
+    raw.Interaction('u', 'P2', 1999),
+  ]
+  assert read.items[1] == dataset_lib.Item(
+    'P1', 'A', ('Beauty', 'Lips'), 'Rosa', 9.5
+  )
+  text = 'user_id,parent_asin,rating,timestamp\nw,P2,5.0,1588615855070\n'
+  (tmp_path / 'All_Beauty.csv').write_text(text)
+  assert amazon.read(tmp_path, 2023).interactions == [
+    raw.Interaction('w', 'P2', 1588615855070)
+  ]
+  (tmp_path / 'All_Beauty.csv').unlink()
+  (tmp_path / 'All_Beauty.jsonl').write_text(_json(rows[2:]))
+  with pytest.raises(ValueError, match="jsonl:1: the item 'P3' has no record"):
+    amazon.read(tmp_path, 2023)
+
+
 @pytest.mark.slow
 def test_all_of_beauty_written_as_the_raw_files_reads_the_same(tmp_path):
   if not BEAUTY.exists():

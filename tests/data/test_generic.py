@@ -72,6 +72,66 @@ def test_all_formats_give_the_same(folder, tmp_path_factory):
   assert generic.read(other) == expected
 
 
+@pytest.mark.parametrize('write', [str, json.dumps, '|'.join])
+def test_lists_as_text_in_csv(folder, write):
+  """As pandas writes them, and as JSON."""
+  items = [json.loads(line) for line in _example('items.jsonl')]
+  expected = generic.read(folder)
+  (folder / 'items.jsonl').unlink()
+  with (folder / 'items.csv').open('w', newline='') as file:
+    writer = csv.DictWriter(file, ['item_id', 'title', 'categories'])
+    writer.writeheader()
+    for item in items:
+      categories = write(item['categories'])
+      writer.writerow(
+        {k: item[k] for k in ('item_id', 'title')} | {'categories': categories}
+      )
+  found = generic.read(folder)
+  assert [item.categories for item in found.items] == [
+    item.categories for item in expected.items
+  ]
+  (folder / 'slates.jsonl').unlink()
+  slate = dict(user_id='ann', timestamp=9, item_ids=write(['A2', 'A1']))
+  with (folder / 'slates.csv').open('w', newline='') as file:
+    labels = write(['1', '0']).replace("'", '').replace('"', '')
+    slate |= {'labels': labels, 'features': str(FEATURES)}
+    writer = csv.DictWriter(file, slate)
+    writer.writeheader()
+    writer.writerow(slate)
+  (found,) = generic.read(folder).slates
+  assert found.item_ids == ('A2', 'A1') and found.labels == (1, 0)
+  assert found.columns == ((0.25, 0.5), (3.0, 40.0))
+
+
+def test_long_texts_have_one_limit(folder):
+  """Of all formats; csv's own is 131,072 characters."""
+  text = 'soap ' * 40_000
+  _write(
+    folder,
+    'items.csv',
+    ['item_id,title,categories,description', f'A1,Rose,Beauty,"{text}"'],
+  )
+  (folder / 'items.jsonl').unlink()
+  (item,) = generic.read_items(folder / 'items.csv')
+  assert item.description == text.strip()
+  _write(
+    folder,
+    'items.csv',
+    ['item_id,title,categories', f'A1,"{"x" * (2**20 + 1)}",Beauty'],
+  )
+  with pytest.raises(ValueError, match='items.csv:2: title has 1,048,577 char'):
+    generic.read_items(folder / 'items.csv')
+
+
+def test_ids_of_slates_may_be_numbers(folder):
+  items = [{'item_id': i, 'title': 'x', 'categories': []} for i in (1, 2)]
+  _write(folder, 'items.jsonl', map(json.dumps, items))
+  _write(folder, 'interactions.csv', ['user_id,item_id,timestamp', 'u,1,1'])
+  slate = {'user_id': 'u', 'timestamp': 1, 'item_ids': [2, 1], 'labels': [1, 0]}
+  _write(folder, 'slates.jsonl', [json.dumps(slate)])
+  assert generic.read(folder).slates[0].item_ids == ('2', '1')
+
+
 SLATE = {'user_id': 'ann', 'timestamp': 9, 'item_ids': ['A2', 'A1']}
 FEATURES = {'ctr': [0.25, 0.5], 'age': [3, 40]}
 
@@ -153,6 +213,21 @@ BAD = {
     'slates.jsonl',
     _slates({'score': [1, 2]}),
     r"slates.jsonl:1: .*'score', which every run computes .*: rename",
+  ),
+  'a column twice': (
+    'interactions.csv',
+    ['user_id,item_id,item_id,timestamp', 'ann,A1,A2,1'],
+    "interactions.csv:1: the column 'item_id' stands twice .*remove or rename",
+  ),
+  'another delimiter': (
+    'interactions.csv',
+    ['user_id;item_id;timestamp', 'ann;A1;1'],
+    "interactions.csv:1: one column, .*';' stands between .*a comma",
+  ),
+  'a key twice': (
+    'items.jsonl',
+    ['{"item_id": "A1", "title": "x", "title": "y", "categories": []}'],
+    "items.jsonl:1: not JSON .the key 'title' stands twice",
   ),
   'missing column': (
     'interactions.csv',

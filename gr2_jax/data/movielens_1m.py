@@ -1,0 +1,101 @@
+"""Reads MovieLens-1M as GroupLens publishes it.
+
+A folder holds `movies.dat` and `ratings.dat`, in Latin-1 (UTF-8 is read, too),
+with `::` between the fields.
+
+movies.dat, the categories are the genres:
+
+    1::Toy Story (1995)::Animation|Children's|Comedy
+    2::Jumanji (1995)::Adventure|Children's|Fantasy
+    3::Grumpier Old Men (1995)::Comedy|Romance
+    4::Waiting to Exhale (1995)::Comedy|Drama
+    5::Father of the Bride Part II (1995)::Comedy
+
+ratings.dat, user, movie, stars and seconds since 1970; every rating counts as
+an interaction, whatever its stars, as is usual in sequential recommendation:
+
+    1::1::5::978300760
+    1::3::3::978302109
+    2::4::3::978301968
+    2::1::4::978300275
+    3::5::5::978824291
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import fields, raw, raw_files
+
+_MOVIE = ('MovieID', 'Title', 'Genres')
+_RATING = ('UserID', 'MovieID', 'Rating', 'Timestamp')
+
+
+def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Finds the two files of a folder.
+
+  Args:
+    folder: where they are.
+
+  Returns:
+    'items' and 'interactions' -> file.
+
+  Raises:
+    FileNotFoundError: a missing file.
+  """
+  return {
+    'items': raw_files.one(folder, 'movies.dat'),
+    'interactions': raw_files.one(folder, 'ratings.dat'),
+  }
+
+
+def read(folder: pathlib.Path) -> raw.Raw:
+  """Reads the two files.
+
+  Args:
+    folder: holds `movies.dat` and `ratings.dat`.
+
+  Returns:
+    3,883 items and 1,000,209 interactions, if the files are the original ones.
+
+  Raises:
+    FileNotFoundError: a missing file.
+    ValueError: bad input, with file, line and remedy.
+  """
+  files = paths(folder)
+  items = raw.unique_items(_items(files['items']))
+  interactions = []
+  for where, (user, movie, _, time) in _rows(files['interactions'], _RATING):
+    movie = fields.identifier(movie, 'MovieID', where)
+    interactions.append(
+      raw.Interaction(
+        fields.identifier(user, 'UserID', where),
+        raw.known_item(movie, items, where, files['items'].name),
+        fields.timestamp(time, where),
+      )
+    )
+  return raw.Raw(tuple(items.values()), interactions)
+
+
+def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
+  for where, (movie, title, genres) in _rows(path, _MOVIE):
+    item = dataset_lib.Item(
+      item_id=fields.identifier(movie, 'MovieID', where),
+      title=fields.text(title, 'Title', where),
+      categories=fields.strings(genres, 'Genres', where),
+    )
+    yield where, item
+
+
+def _rows(
+  path: pathlib.Path, columns: tuple[str, ...]
+) -> Iterator[tuple[str, list[str]]]:
+  for number, line in enumerate(raw_files.lines(path, latin=True), 1):
+    found = line.split('::')
+    if line and len(found) != len(columns):
+      raise ValueError(
+        f'{path}:{number}: {len(found)} fields, not {len(columns)}: '
+        f'{fields.shown(line)}; write {"::".join(columns)}.'
+      )
+    if line:
+      yield f'{path}:{number}', found

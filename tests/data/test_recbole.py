@@ -1,0 +1,77 @@
+import pytest
+
+from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import raw, recbole
+
+ITEMS = """\
+item_id:token\ttitle:token\tprice:float\tcategories:token_seq\tbrand:token
+B1\tRose "soap"\t5.04\t'Beauty, Care', 'Bath'\tRosa
+B2\tMint\t\tBeauty, Lips\t
+B3\tNail file\t\tTools Nails\t
+B4\tClip\t\t\t
+"""
+ROWS = """\
+user_id:token\titem_id:token\trating:float\ttimestamp:float
+u\tB2\t5.0\t1355788800.0
+v\tB1\t3.0\t1.355788801E9
+"""
+
+
+def _write(folder, items=ITEMS, rows=ROWS):
+  (folder / 'amazon-beauty.item').write_text(items)
+  (folder / 'amazon-beauty.inter').write_text(rows)
+
+
+def test_typed_headers(tmp_path):
+  _write(tmp_path)
+  read = recbole.read(tmp_path)
+  assert read.items == (
+    dataset_lib.Item(
+      'B1', 'Rose "soap"', ('Beauty, Care', 'Bath'), 'Rosa', 5.04
+    ),
+    dataset_lib.Item('B2', 'Mint', ('Beauty', 'Lips')),
+    dataset_lib.Item('B3', 'Nail file', ('Tools', 'Nails')),
+    dataset_lib.Item('B4', 'Clip', ()),
+  )
+  assert read.interactions == [
+    raw.Interaction('u', 'B2', 1_355_788_800),
+    raw.Interaction('v', 'B1', 1_355_788_801),
+  ]
+
+
+@pytest.mark.parametrize(
+  ('files', 'message'),
+  [
+    (
+      {'rows': ROWS.replace('timestamp:float', 'timestamp')},
+      r'inter:1: the columns .* not all a name and one of the types .*header',
+    ),
+    (
+      {'rows': ROWS.replace('rating', 'timestamp')},
+      "inter:1: the column 'timestamp:float' stands twice",
+    ),
+    (
+      {'rows': ROWS.replace('rating:float', 'timestamp:token')},
+      "inter:1: the column 'timestamp' stands twice",
+    ),
+    (
+      {'rows': ROWS.replace('timestamp', 'time')},
+      r"inter:1: no column \['timestamp'\] among",
+    ),
+    (
+      {'items': ITEMS.replace('title', 'heading')},
+      'item:1: no title among the columns .*rename .*title:token_seq',
+    ),
+    (
+      {'rows': ROWS + 'v\tB1\t3\n'},
+      'inter:4: 3 fields where the header names 4',
+    ),
+    ({'rows': ROWS + 'v\tB9\t3\t1\n'}, "inter:4: the item 'B9' has no record"),
+    ({'rows': ROWS + 'v\tB1\t3\t1.5\n'}, "inter:4: timestamp is '1.5'"),
+    ({'rows': ROWS.splitlines()[0] + '\n'}, 'inter: no rows'),
+  ],
+)
+def test_bad_input(tmp_path, files, message):
+  _write(tmp_path, **files)
+  with pytest.raises(ValueError, match=message):
+    recbole.read(tmp_path)
