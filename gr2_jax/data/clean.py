@@ -32,7 +32,8 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
   Raises:
     ValueError: nothing is left.
   """
-  items = sorted(raw.items, key=lambda item: item.item_id)
+  order = sorted(range(len(raw.items)), key=lambda row: raw.items[row].item_id)
+  items = [raw.items[row] for row in order]
   user_ids = sorted({row.user_id for row in raw.interactions})
   rows = _indexed(raw.interactions, user_ids, items)
   unique = _without_duplicates(rows)
@@ -66,6 +67,7 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
     slates=slates,
     slate_columns=raw.slate_columns,
     counts=counts,
+    rows=np.array(order, np.int64)[items_kept],
     **_sequences(kept, users_kept, items_kept),
   )
 
