@@ -46,12 +46,12 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
     count = cut.get(f'{kind}_cut', 0)
     if items and count > _SHARE * items:
       limit = report['config']['text']['prompt'][f'{name}_tokens']
-      flag = f'--config.text.prompt.{name}_tokens'
+      setting = f'text.prompt.{name}_tokens'
       found.append(
         f'{count:,} of {items:,} {kind} ({count / items:.0%}) are cut '
-        f'to {limit} tokens in prompts: '
-        f'{flag}={cut.get(f"{name}_tokens", 2 * limit)} leaves most of them '
-        'whole (and wants a larger text.prompt.max_tokens).'
+        f'to {limit} tokens in prompts: --config.{setting}='
+        f'{cut.get(f"{name}_tokens", 2 * limit)} leaves most of them '
+        'whole (text.prompt.max_tokens may have to grow with it).'
       )
   return found
 

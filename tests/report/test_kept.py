@@ -61,8 +61,8 @@ def test_a_fifth_is_no_warning_and_more_is():
   # 200 of 1,000 users, 250 of 1,250 items and 200 of 1,000 paths are a fifth.
   assert kept.warnings(REPORT) == [
     '201 of 1,000 titles (20%) are cut to 12 tokens in prompts: '
-    '--config.text.prompt.title_tokens=17 leaves most of them whole (and wants '
-    'a larger text.prompt.max_tokens).'
+    '--config.text.prompt.title_tokens=17 leaves most of them whole '
+    '(text.prompt.max_tokens may have to grow with it).'
   ]
   data = {**DATA, 'below_core_users': 201, 'below_core_items': 3000}
   users, items, _ = kept.warnings({**REPORT, 'dataset': data})
