@@ -120,6 +120,8 @@ def _read(kind: Any, value: Any, name: str, default: Any) -> Any:
   if kind is float and type(value) is int:
     return float(value)
   kind = origin or kind
+  if value is None:
+    raise ValueError(f'{name} is not set: give {_WORDS.get(kind, "a value")}.')
   if kind in _WORDS and type(value) is not kind:
     raise ValueError(
       f'{name} = {value!r} is of type {type(value).__name__}: give '

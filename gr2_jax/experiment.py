@@ -17,7 +17,7 @@ from gr2_jax.data import sources
 from gr2_jax.lm.config import ModelConfig
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import checks
+from gr2_jax.stages import checks, sizing
 from gr2_jax.stages.direct import DirectConfig
 from gr2_jax.stages.evaluate import EvaluateConfig
 from gr2_jax.stages.midtraining import MidtrainConfig
@@ -50,8 +50,9 @@ class TextConfig:
   """Vocabulary and prompts.
 
   Attributes:
-    pieces: pieces of text in the vocabulary of a model from scratch; a
-      pretrained model brings its own [our choice].
+    pieces: pieces of text in the vocabulary of a model from scratch, fewer
+      where the texts have no more; a pretrained model brings its own [our
+      choice].
     prompt: what a prompt shows.
   """
 
@@ -132,6 +133,11 @@ def defaults() -> ml_collections.ConfigDict:
   config.traces.explanation_tokens = config.rl.get_ref('explanation_tokens')
   config.direct.lr = config.rl.get_ref('lr') * 1.0
   return config
+
+
+def unset(config: ml_collections.ConfigDict) -> None:
+  """Leaves to the data what can be chosen by it; see `sizing.unset`."""
+  sizing.unset(config)
 
 
 def read(config: ml_collections.ConfigDict) -> Experiment:

@@ -29,7 +29,9 @@ _CATALOGUE = flags.DEFINE_string(
   'catalogue', None, 'Items that got semantic IDs before: an earlier output.'
 )
 _EMBEDDINGS = flags.DEFINE_string(
-  'embeddings', '', 'Vectors of the items (.npy), where the run had its own.'
+  'embeddings',
+  '',
+  'Vectors of the items, where the run had its own; as `sid.embeddings`.',
 )
 flags.mark_flags_as_required(['workdir', 'items', 'output'])
 
@@ -40,8 +42,8 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   import numpy as np
 
-  from gr2_jax.data import generic
-  from gr2_jax.sid import vectors
+  from gr2_jax.data import dataset, generic
+  from gr2_jax.sid import vector_files
   from gr2_jax.stages import catalogues, new_items
 
   start.set_up()
@@ -57,7 +59,8 @@ def main(argv) -> None:
     tokenizer.add(before.items, before.sids)
   embeddings = None
   if _EMBEDDINGS.value:
-    embeddings = vectors.read(_EMBEDDINGS.value, len(items))
+    new = dataset.from_sequences('new', items, {})
+    embeddings = vector_files.read(_EMBEDDINGS.value, new)
   sids, report = tokenizer.assign(items, embeddings)
   catalogues.write(
     _OUTPUT.value,

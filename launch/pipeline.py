@@ -66,19 +66,28 @@ def main(argv) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}; use --stages=a,b.')
   if _DESCRIBE.value:
-    from gr2_jax import describe
-
-    print(describe.table(describe.settings(_CONFIG.value)))
+    _describe(_CONFIG.value)
     return
-  from gr2_jax.stages import road
+  from gr2_jax.stages import road, sizing
 
   start.set_up()
   cluster.join()
-  config = _CONFIG.value
+  config = sizing.fill(_CONFIG.value)
   if _PROFILE.value:
     config.tracking.profile = _PROFILE.value
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   road.run(config, workdir, _STAGES.value, _FORCE.value, _REDO.value)
+
+
+def _describe(config) -> None:
+  """Prints the settings; those that the data choose too, where these are."""
+  from gr2_jax import describe
+  from gr2_jax.stages import sizing
+
+  start.set_up()
+  if config.data.dir:
+    config = sizing.fill(config)
+  print(describe.table(describe.settings(config)))
 
 
 if __name__ == '__main__':

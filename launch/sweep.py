@@ -42,7 +42,7 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax import files, processes
   from gr2_jax.report import sweeps
-  from gr2_jax.stages import sweep
+  from gr2_jax.stages import sizing, sweep
 
   start.set_up()
   cluster.join()
@@ -51,7 +51,8 @@ def main(argv) -> None:
   if 'runs' not in config:
     if not _SEEDS.value:
       raise app.UsageError('This config is no sweep: give its --seeds=0,1,2.')
-    config = sweep.of_seeds(config, [int(seed) for seed in _SEEDS.value])
+    whole = sizing.fill(config)
+    config = sweep.of_seeds(whole, [int(seed) for seed in _SEEDS.value])
   elif _SEEDS.value:
     raise app.UsageError('This sweep has seeds of its own: leave out --seeds.')
   document = sweep.run(config, workdir, _REDO.value)

@@ -40,10 +40,10 @@ def main(argv) -> None:
   """Describes the stage, or runs it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax.stages import dry_run, road
+  from gr2_jax.stages import dry_run, road, sizing
 
   start.set_up()
-  config = _CONFIG.value
+  config = sizing.fill(_CONFIG.value)
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   if not _DRY_RUN.value:
     road.run(config, workdir, ['traces'], redo=_REDO.value)

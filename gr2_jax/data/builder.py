@@ -69,6 +69,8 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
           'columns': numbers(np.float32),
           # Begin of train, valid and test in the sequence, and its end.
           'bounds': numbers(np.int64),
+          # Of an item, its place in the source's file, where that is known.
+          'row': numbers(np.int64),
         }
       ),
       metadata=tfds.core.MetadataDict(),
@@ -87,7 +89,7 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
     self.info.metadata['counts'] = dict(dataset.counts)
     self.info.metadata['slate_columns'] = list(dataset.slate_columns)
     tables = {
-      'items': [records_lib.of_item(item) for item in dataset.items],
+      'items': list(map(records_lib.of_item, dataset.items, dataset.rows)),
       'users': [
         records_lib.of_user(
           dataset.user_ids[user],
@@ -217,14 +219,14 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
 
 
 def _dataset(builder: tfds.core.DatasetBuilder) -> dataset_lib.Dataset:
-  users = _records(builder, 'users')
+  users, items = _records(builder, 'users'), _records(builder, 'items')
   user_ids = [records_lib.texts(user, 'id')[0] for user in users]
   user_of = {user_id: index for index, user_id in enumerate(user_ids)}
   sequences = [records_lib.integers(user, 'items') for user in users]
   times = [records_lib.integers(user, 'timestamps') for user in users]
   return dataset_lib.Dataset(
     name=builder.info.metadata['name'],
-    items=[records_lib.to_item(r) for r in _records(builder, 'items')],
+    items=list(map(records_lib.to_item, items)),
     user_ids=user_ids,
     flat=np.array(list(itertools.chain(*sequences)), np.int32),
     offsets=np.cumsum([0, *(len(part) for part in sequences)], dtype=np.int64),
@@ -236,6 +238,11 @@ def _dataset(builder: tfds.core.DatasetBuilder) -> dataset_lib.Dataset:
     # Data sets of before there were columns have no names of them.
     slate_columns=tuple(builder.info.metadata.get('slate_columns', ())),
     counts=builder.info.metadata['counts'],
+    # Data sets of Beam, and of before it was written, do not have it.
+    rows=np.array(
+      [row for item in items for row in records_lib.integers(item, 'row')],
+      np.int64,
+    ),
   )
 
 

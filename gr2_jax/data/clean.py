@@ -23,18 +23,17 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
       (k-core, [P]: 5); 0 keeps everything, items without interactions too.
 
   Returns:
-    The data set. Its `counts` say, beside the sizes, what was dropped
-    (`duplicates`, `below_core_*`; `dropped_slates`: of users without
-    interactions, or with a dropped item), and what was kept but is good to
-    know: `out_of_order` (rows older than the user's row before them in the
-    file), `repeats` (of an item by the same user), `untitled` items.
+    The data set. Its `counts` hold the sizes; what was dropped: `duplicates`,
+    `below_core_*` and `dropped_slates`, of users without interactions or with a
+    dropped item; and what was kept: `out_of_order`, rows older than the user's
+    row before them in the file, `repeats` of an item, `untitled` items.
 
   Raises:
     ValueError: nothing is left.
   """
-  items = sorted(raw.items, key=lambda item: item.item_id)
-  user_ids = sorted({row.user_id for row in raw.interactions})
-  rows = _indexed(raw.interactions, user_ids, items)
+  order = sorted(range(len(raw.items)), key=lambda row: raw.items[row].item_id)
+  items = [raw.items[row] for row in order]
+  rows, user_ids = _indexed(raw.interactions, items)
   unique = _without_duplicates(rows)
   users_kept, items_kept = _core(unique, core, len(user_ids), len(items))
   kept = unique[users_kept[unique[:, 0]] & items_kept[unique[:, 1]]]
@@ -66,23 +65,26 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
     slates=slates,
     slate_columns=raw.slate_columns,
     counts=counts,
+    rows=np.array(order, np.int64)[items_kept],
     **_sequences(kept, users_kept, items_kept),
   )
 
 
 def _indexed(
   interactions: Sequence[raw_lib.Interaction],
-  user_ids: Sequence[str],
   items: Sequence[dataset_lib.Item],
-) -> np.ndarray:
-  """Returns rows of (user index, item index, timestamp), int64 [n, 3]."""
+) -> tuple[np.ndarray, list[str]]:
+  """Returns rows of (user index, item index, timestamp), int64 [n, 3], and the
+  users.
+  """
+  user_ids = sorted({row.user_id for row in interactions})
   user_of = {user_id: u for u, user_id in enumerate(user_ids)}
   item_of = {item.item_id: i for i, item in enumerate(items)}
   rows = [
     (user_of[row.user_id], item_of[row.item_id], row.timestamp)
     for row in interactions
   ]
-  return np.array(rows, np.int64).reshape(-1, 3)
+  return np.array(rows, np.int64).reshape(-1, 3), user_ids
 
 
 def _out_of_order(rows: np.ndarray) -> int:

@@ -69,6 +69,9 @@ class Dataset:
     counts: users, items and interactions, and what was dropped on the way or
       is remarkable (`clean.clean`).
     slate_columns: E names of what slates bring along (`data.columns`).
+    rows: int64 [I], the place of each item among all items of the source, as
+      its file has them, before any was dropped; empty where nobody knows it
+      (Beam reads files in any order). None: the items stand in that order.
   """
 
   name: str
@@ -80,6 +83,7 @@ class Dataset:
   slates: list[Slate] = dataclasses.field(default_factory=list)
   counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
   slate_columns: tuple[str, ...] = ()
+  rows: np.ndarray | None = None
 
   @property
   def num_users(self) -> int:
@@ -90,6 +94,11 @@ class Dataset:
   def num_items(self) -> int:
     """Number of items I."""
     return len(self.items)
+
+  @property
+  def num_rows(self) -> int:
+    """Number of items of the source, before any was dropped."""
+    return self.num_items + self.counts.get('below_core_items', 0)
 
   @functools.cached_property
   def index(self) -> dict[str, int]:

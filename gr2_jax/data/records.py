@@ -27,14 +27,21 @@ _EMPTY = {
   'labels': (),
   'columns': (),
   'bounds': (),
+  'row': (),
 }
 
 
-def of_item(item: dataset_lib.Item) -> dict[str, Any]:
-  """Returns the record of an item."""
+def of_item(item: dataset_lib.Item, row: int | None = None) -> dict[str, Any]:
+  """Returns the record of an item.
+
+  Args:
+    item: the item.
+    row: its place in the source's file (`dataset.Dataset.rows`), if known.
+  """
   record = dataclasses.asdict(item)
   record['id'] = record.pop('item_id')
   record['price'] = '' if item.price is None else repr(item.price)
+  record['row'] = np.array([] if row is None else [row], np.int64)
   return {**_EMPTY, **record}
 
 

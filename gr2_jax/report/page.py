@@ -10,6 +10,7 @@ from typing import Any
 from gr2_jax.report import (
   charts,
   intervals,
+  kept,
   lists,
   markup,
   results,
@@ -186,6 +187,11 @@ def _retrieval(report: Mapping[str, Any]) -> str:
   )
 
 
+def _data(report: Mapping[str, Any]) -> str:
+  told = ''.join(f'<p>{html.escape(x)}</p>' for x in kept.lines(report))
+  return f'<h2>Data</h2>{told}' if told else ''
+
+
 def _explanations(report: Mapping[str, Any]) -> str:
   found = {}
   if 'quality' in report['traces']:
@@ -249,7 +255,7 @@ def build(
   return markup.frame(
     title,
     facts,
-    f'{_verdict(report)}{_rerank(report)}{_retrieval(report)}'
+    f'{_verdict(report)}{_rerank(report)}{_retrieval(report)}{_data(report)}'
     f'<h2>Semantic IDs</h2>{_facts(report["sid"])}'
     f'<h2>Reasoning traces</h2>{_facts(traces)}'
     f'{_explanations(report)}{_learning(sections)}{lists.section(examples)}'

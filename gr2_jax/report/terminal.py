@@ -1,10 +1,10 @@
 """The closing table of a run, for the terminal."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gr2_jax.report import results, verdict
+from gr2_jax.report import kept, results, verdict
 
 _COLUMNS = ('recall@1', 'recall@3', 'recall@5', 'ndcg@3', 'ndcg@5')
 _RETRIEVAL = ('recall@5', 'recall@10', 'ndcg@5', 'ndcg@10')
@@ -59,6 +59,7 @@ def retrieval_table(report: Mapping[str, Any]) -> str:
   share = ', '.join(f'{x:.3f}' for x in own['prefix_recall@10'])
   return '\n\n'.join(
     [
+      *_kept(report, kept.warnings(report)),
       f'{report["dataset"]["name"]}, seed {report["seed"]}, whole catalogue, '
       f'{own["n"]} targets',
       rows(cells),
@@ -111,15 +112,23 @@ def closing_table(report: Mapping[str, Any]) -> str:
       f'Candidates of {bias.pop("n")} lists in random order: gained or lost\n'
       + _differences(bias)
     )
-  return '\n\n'.join([*blocks, hits + whole])
+  return '\n\n'.join([*blocks, hits + whole, *_kept(report)])
+
+
+def _kept(report: Mapping[str, Any], warnings: Sequence[str] = ()) -> list[str]:
+  """Says what became of the data, in a block or none."""
+  told = [textwrap.fill(line, _WIDTH) for line in kept.lines(report)]
+  told += map(_warning, warnings)
+  return ['\n'.join(told)] if told else []
+
+
+def _warning(text: str) -> str:
+  return textwrap.fill(f'! {text}', _WIDTH, subsequent_indent='  ')
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
   first, *warnings = verdict.lines(report)
-  lines = [textwrap.fill(first, _WIDTH)]
-  for warning in warnings:
-    lines.append(textwrap.fill(f'! {warning}', _WIDTH, subsequent_indent='  '))
-  return '\n'.join(lines)
+  return '\n'.join([textwrap.fill(first, _WIDTH), *map(_warning, warnings)])
 
 
 def _meanings(systems: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gr2_jax.report import results
+from gr2_jax.report import kept, results
 
 _METRICS = {'ndcg@5': 'NDCG@5', 'recall@5': 'Recall@5'}
 # Below these a run shows little; all our choice.
@@ -94,12 +94,13 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
     report: the content of `report.json`; what it lacks is not judged.
 
   Returns:
-    A sentence each: few test lists, few traces, candidates from a small part
-    of the catalogue, one item first nearly everywhere, an RL that ended early,
-    or whose model is not its best validated one.
+    A sentence each: many users, items or texts dropped or cut (`kept.py`), few
+    test lists, few traces, candidates from a small part of the catalogue, one
+    item first nearly everywhere, an RL that ended early, or whose model is not
+    its best validated one.
   """
   rerank, rl = report['rerank'], report.get('rl') or {}
-  found = []
+  found = kept.warnings(report)
   if rerank['n'] < _LISTS:
     found.append(
       f'Only {rerank["n"]} test lists hold their target (below {_LISTS}): the '

@@ -11,8 +11,9 @@ class SidConfig:
   Attributes:
     levels: L, 4 [P].
     codes: C, 256 [N: OneRec-Think].
-    embeddings: path of a `.npy`, float [I, W], in the order of the items of
-      the data set; empty: the item texts are embedded by MiniLM.
+    embeddings: file of item vectors: `.npz` or Parquet with ids, or `.npy` with
+      an ids file or in the order of the items file (`vector_files.py`); empty:
+      the item texts are embedded by MiniLM.
     max_length: tokens of an item text that are embedded [G].
     embed_tokens: tokens in a batch of texts; speed only.
     bf16_matmul: operands of the products in the text encoder and in the

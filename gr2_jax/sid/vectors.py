@@ -37,7 +37,8 @@ class Embeddings:
   """Vectors that are scaled when they are read.
 
   Attributes:
-    raw: float [I, W], an array or a memory-mapped file.
+    raw: float [I, W], an array, a memory-mapped file, or rows of one
+      (`vector_files.Rows`).
     scaling: how they are scaled.
   """
 
@@ -68,12 +69,11 @@ def blocks(items: int, rows: int = ROWS) -> Iterator[slice]:
     yield slice(start, min(start + rows, items))
 
 
-def read(path: str | pathlib.Path, items: int) -> np.ndarray:
-  """Maps precomputed vectors into memory and checks their shape.
+def read(path: str | pathlib.Path) -> np.ndarray:
+  """Maps precomputed vectors into memory.
 
   Args:
     path: a `.npy`, float [I, W].
-    items: I.
 
   Returns:
     float [I, W], read from disk as it is used.
@@ -88,16 +88,28 @@ def read(path: str | pathlib.Path, items: int) -> np.ndarray:
     raise ValueError(
       f'{path} is no array of numbers ({error}): write it by np.save.'
     ) from error
-  if vectors.ndim != 2 or len(vectors) != items:
+  check(path, vectors)
+  return vectors
+
+
+def check(path: pathlib.Path, vectors: np.ndarray) -> None:
+  """Refuses what is no table of vectors.
+
+  Args:
+    path: the file, for messages.
+    vectors: what it holds.
+
+  Raises:
+    ValueError: another shape than [I, W], or no floating-point numbers.
+  """
+  if vectors.ndim != 2:
     raise ValueError(
-      f'{path} has the shape {vectors.shape}; the catalogue needs one row for '
-      f'each of its {items} items, in the order of the data set.'
+      f'{path} holds vectors of shape {vectors.shape}; give one row an item.'
     )
   if not np.issubdtype(vectors.dtype, np.floating):
     raise ValueError(
       f'{path} holds {vectors.dtype}; save the embeddings as float32.'
     )
-  return vectors
 
 
 def check_finite(vectors: np.ndarray) -> None:

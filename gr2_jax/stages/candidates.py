@@ -23,6 +23,7 @@ from gr2_jax.stages import (
   artifacts,
   folds,
   lists,
+  reporting,
   retrieval,
   retrievers,
   runner,
@@ -129,6 +130,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   store = artifacts.Artifacts(config, context.workdir)
   divided = folds.divide(cfg, store, context.seed)
   summary = _make_final(cfg, store, context)
+  reporting.tell({k: summary[k] for k in ('lists', 'hit_rate')})
   if divided:
     summary['folds'] = folds.write(cfg, store, context, divided)
   seconds = time.monotonic() - started

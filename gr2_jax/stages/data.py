@@ -7,12 +7,13 @@ stages read it by `gr2_jax.data.dataset.load`.
 import shutil
 
 import ml_collections
+import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import processes
 from gr2_jax.data import builder, sources, splits
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import runner
+from gr2_jax.stages import reporting, runner
 
 
 def _external(config: ml_collections.ConfigDict) -> str:
@@ -31,7 +32,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   Returns:
     name, the counts of `clean.clean` (users, items, interactions, what was
-    dropped), slates, sha256, and the number of examples by split.
+    dropped), slates, sha256, by split the number of examples and of their
+    users, and how many interactions the retriever trains on.
 
   Raises:
     FileNotFoundError: a missing file or folder.
@@ -47,11 +49,17 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   processes.on_first(write)
   dataset = dataset_lib.load(context.directory)
-  examples = splits.make(dataset, source.split).examples
-  return {
+  made = splits.make(dataset, source.split)
+  summary = {
     'name': dataset.name,
     **dataset.counts,
     'slates': len(dataset.slates),
     'sha256': dataset.sha256,
-    'examples': {name: len(users) for name, (users, _) in examples.items()},
+    'examples': {k: len(users) for k, (users, _) in made.examples.items()},
+    'example_users': {
+      k: len(np.unique(users)) for k, (users, _) in made.examples.items()
+    },
+    'retriever_interactions': int(made.train_end.sum()),
   }
+  reporting.tell({'config': config, 'dataset': summary})
+  return summary

@@ -18,11 +18,12 @@ from gr2_jax.stages import (
   artifacts,
   midtraining,
   pretrained,
+  reporting,
   runner,
   training,
 )
 from gr2_jax.teacher import rationale
-from gr2_jax.text import tasks, wording
+from gr2_jax.text import prompts, tasks, wording
 from gr2_jax.text import vocab as vocab_lib
 
 
@@ -60,6 +61,13 @@ def _train_vocab(
   return vocab_lib.Vocab.load(directory)
 
 
+def _truncation(prompter: prompts.Prompter) -> dict[str, int]:
+  """Counts cut texts; the limits would leave 95 % of each kind whole."""
+  needed = np.quantile(prompter.whole, 0.95, axis=0, method='higher')
+  names = ('title_tokens', 'category_tokens')
+  return prompter.counts | dict(zip(names, map(int, needed), strict=True))
+
+
 @runner.stage(
   'midtrain',
   sections=('text', 'lm', 'midtrain'),
@@ -81,6 +89,14 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   )
   if pretrained.source(config):
     processes.on_first(vocab.save, directory)
+  truncation = _truncation(store.prompter)
+  reporting.tell(
+    {
+      'config': config,
+      'dataset': {'items': store.dataset.num_items},
+      'midtrain': {'truncation': truncation},
+    }
+  )
   job = midtraining.Training(
     config,
     store,
@@ -105,5 +121,5 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     **training.best_step(context.directory),
     'tokens': phase.steps * phase.batch_size * phase.length,
     'perplexity': {name: math.exp(value) for name, value in nll.items()},
-    'truncation': dict(store.prompter.counts),
+    'truncation': truncation,
   }

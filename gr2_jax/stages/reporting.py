@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
+from absl import logging
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, version
-from gr2_jax.report import lists, results, verdict
+from gr2_jax import files, processes, version
+from gr2_jax.report import kept, lists, results, verdict
 from gr2_jax.stages import artifacts, runner
 from gr2_jax.teacher import quality
 
@@ -24,7 +25,6 @@ EARLIER = (
   'rl',
   'direct',
 )
-_DATASET = ('name', 'users', 'items', 'interactions', 'sha256')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +139,20 @@ def read_summaries(
   return blocks, seconds
 
 
+def tell(report: Mapping) -> None:
+  """Logs what became of the data, as far as a part of a report knows it.
+
+  Args:
+    report: see `report.kept`.
+  """
+  if not processes.is_first():
+    return
+  for line in kept.lines(report):
+    logging.info('%s', line)
+  for line in kept.warnings(report):
+    logging.warning('%s', line)
+
+
 def head(
   config: ml_collections.ConfigDict, blocks: Mapping[str, Mapping]
 ) -> dict:
@@ -155,7 +169,7 @@ def head(
     'config': config_lib.to_dict(config),
     'seed': config.seed,
     'commit': version.find_commit(),
-    'dataset': {name: blocks['data'][name] for name in _DATASET},
+    'dataset': blocks['data'],
     'sid': blocks['sid'],
     'midtrain': blocks['midtrain'],
   }
@@ -195,6 +209,8 @@ def build(
   report = {
     **head(config, blocks),
     'source': found['source'],
+    'lists': found['lists'],
+    'hit_rate': found['hit_rate'],
     **slates,
     'retrieval': found['retrieval'],
     'baselines': found['baselines'],

@@ -1,13 +1,12 @@
 """Semantic IDs: item texts to vectors to codes to distinct SIDs.
 
-Writes `workdir/sid/`: `embeddings.npy` float32 [I, W] (unless the config names
-vectors of its own), the RQ-VAE's `checkpoints/` and `metrics.jsonl`, and
-`sids.npz` with `sids` int32 [I, L], `raw` (before conflicts are resolved) and
-what the tokenizer needs for new items (`stages/new_items.py`): `books`, `mean`
-and `scale`.
+Writes `workdir/sid/`: `embeddings.npy` float32 [I, W] and the items' ids,
+`embeddings.ids` (unless the config names vectors of its own), the RQ-VAE's
+`checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L],
+`raw` (before conflicts are resolved) and what the tokenizer needs for new items
+(`stages/new_items.py`): `books`, `mean` and `scale`.
 """
 
-import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -26,6 +25,7 @@ from gr2_jax.sid import (
   pairs,
   quantised,
   train,
+  vector_files,
   vectors,
 )
 from gr2_jax.sid.config import SidConfig
@@ -34,7 +34,7 @@ from gr2_jax.text import encoder
 
 
 def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
-  """Hashes the file of precomputed vectors, if there is one."""
+  """Hashes the files of precomputed vectors, if there are any."""
   path = config.sid.get('embeddings', '')
   if not path:
     return ''
@@ -44,8 +44,7 @@ def _hash_embeddings(config: ml_collections.ConfigDict) -> str:
       f'sid.embeddings = {path!r} is no file: correct the path, or leave it '
       'empty to embed the item texts.'
     )
-  with file.open('rb') as stream:
-    return hashlib.file_digest(stream, 'sha256').hexdigest()
+  return vector_files.fingerprint(file)
 
 
 def embedder(
@@ -80,15 +79,17 @@ def embedder(
 
 def _embeddings(
   config: SidConfig, context: runner.Context, dataset: dataset_lib.Dataset
-) -> np.ndarray:
-  """Returns float [I, W] on disk, from an interrupted run where that has it."""
+) -> np.ndarray | vector_files.Rows:
+  """Returns float [I, W], from an interrupted run where that has it."""
   if config.embeddings:
-    return vectors.read(config.embeddings, dataset.num_items)
+    return vector_files.read(config.embeddings, dataset)
   path = context.directory / 'embeddings.npy'
   if not processes.on_first(path.exists):
     found = embedder(config, context.mesh)(dataset.items)
+    ids = ''.join(f'{item.item_id}\n' for item in dataset.items)
+    processes.on_first(files.atomic_write, vector_files.ids_path(path), ids)
     processes.on_first(files.atomic_save, path, found)
-  return vectors.read(path, dataset.num_items)
+  return vectors.read(path)
 
 
 def _quantise(

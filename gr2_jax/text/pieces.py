@@ -133,13 +133,14 @@ def train(lines: Iterable[str], size: int) -> Pieces:
 
   Args:
     lines: texts of the corpus.
-    size: number of pieces, control ids and bytes included.
+    size: number of pieces, control ids and bytes included; fewer where the
+      corpus has no more.
 
   Returns:
     The pieces.
 
   Raises:
-    ValueError: `size` is too small or too large for the corpus.
+    ValueError: `size` is too small for the corpus.
   """
   stream = io.BytesIO()
   try:
@@ -147,6 +148,7 @@ def train(lines: Iterable[str], size: int) -> Pieces:
       sentence_iterator=iter(lines),
       model_writer=stream,
       vocab_size=size,
+      hard_vocab_limit=False,
       model_type='bpe',
       byte_fallback=True,
       character_coverage=0.9999,
@@ -166,7 +168,7 @@ def train(lines: Iterable[str], size: int) -> Pieces:
   except RuntimeError as error:
     raise ValueError(
       f'A vocabulary of {size} text pieces cannot be trained on this corpus '
-      f'({error}): change text_size. It must be at least 260 plus the number '
-      'of characters, and at most what the corpus can fill.'
+      f'({error}): raise text_size to at least 260 plus the number of '
+      'characters.'
     ) from error
   return Pieces(stream.getvalue())

@@ -78,6 +78,7 @@ class Prompter:
   Attributes:
     cfg: the budgets.
     counts: of items, those with a cut title and with a cut category path.
+    whole: I pairs of the tokens of an item's whole title and category path.
     texts: I lists of tokens: title and category path of each item.
     segments: I lists of tokens: wrapped semantic ID, then the text.
   """
@@ -108,6 +109,7 @@ class Prompter:
       )
     self.cfg = cfg
     self.counts = {'titles_cut': 0, 'categories_cut': 0}
+    self.whole: list[tuple[int, int]] = []
     self._vocab = vocab
     self._wrapped = np.zeros((0, np.shape(sids)[1] + 2), np.int32)
     self._bar = vocab.encode(' |')
@@ -129,7 +131,7 @@ class Prompter:
       sids: their semantic IDs, int [N, L].
     """
     made = copy.copy(self)
-    made.counts = dict(self.counts)
+    made.counts, made.whole = dict(self.counts), list(self.whole)
     made._add(items, sids)
     return made
 
@@ -253,20 +255,23 @@ class Prompter:
 
   def _item_text(self, item: dataset_lib.Item) -> list[int]:
     title = self._vocab.encode(f' {item.title}', added='none')
-    if len(title) > self.cfg.title_tokens:
-      self.counts['titles_cut'] += 1
-    return title[: self.cfg.title_tokens] + self._bar + self._path(item)
+    self.counts['titles_cut'] += len(title) > self.cfg.title_tokens
+    whole, path = self._path(item)
+    self.whole.append((len(title), whole))
+    return title[: self.cfg.title_tokens] + self._bar + path
 
-  def _path(self, item: dataset_lib.Item) -> list[int]:
+  def _path(self, item: dataset_lib.Item) -> tuple[int, list[int]]:
+    """Returns the length of the whole path, and what is shown of it."""
     limit = self.cfg.category_tokens
-    tokens, root = [], 0
+    tokens, whole = [], 0
     for root in range(len(item.categories)):
       path = category_path(item.categories[root:])
       tokens = self._vocab.encode(f' {path}', added='none')
+      whole = whole or len(tokens)
       if len(tokens) <= limit:
         break
-    self.counts['categories_cut'] += root > 0 or len(tokens) > limit
-    return tokens[:limit]
+    self.counts['categories_cut'] += whole > limit
+    return whole, tokens[:limit]
 
   def _around(self, candidates: Sequence[int] | np.ndarray) -> int:
     """Returns the tokens of a prompt beside the history."""

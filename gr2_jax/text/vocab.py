@@ -108,12 +108,12 @@ class Vocab:
     Args:
       lines: texts of the corpus.
       text_size: number of text pieces, at least 260 plus one for each
-        character of the corpus.
+        character of the corpus; fewer where it has no more.
       levels: L.
       codes: C.
 
     Raises:
-      ValueError: `text_size` is too small or too large for the corpus.
+      ValueError: `text_size` is too small for the corpus.
     """
     return cls(pieces_lib.train(lines, text_size), levels, codes)
 

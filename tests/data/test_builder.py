@@ -61,6 +61,14 @@ def test_what_is_written_is_read_back(tmp_path, source):
   assert read.timestamps[-1] == 1700000000000000000
 
 
+def test_an_item_from_before_rows_were_written_has_none(tmp_path, source):
+  builder.write(tmp_path / 'data', source, SPLIT)
+  read = dataset_lib.load(tmp_path / 'data')
+  np.testing.assert_array_equal(read.rows, [0, 1, 2])
+  record = tf_example_pb2.Example().features.feature
+  assert not records.integers(record, 'row')
+
+
 def test_columns_of_slates_are_read_back(tmp_path, source):
   lines = (
     '{"user_id": "bob", "timestamp": 4, "item_ids": ["A3", "A1"],'

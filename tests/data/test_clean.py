@@ -69,6 +69,14 @@ def test_core_by_hand():
   assert dataset.counts['below_core_interactions'] == 2
 
 
+def test_items_know_their_place_in_the_file():
+  rows = [('u', item, 0) for item in 'dba']
+  dataset = clean.clean('test', _raw(rows, items='dxab'), core=1)
+  assert [item.item_id for item in dataset.items] == ['a', 'b', 'd']
+  np.testing.assert_array_equal(dataset.rows, [2, 3, 0])
+  assert dataset.num_rows == 4
+
+
 def test_nothing_left_is_an_error():
   with pytest.raises(ValueError, match='of 1 interactions none is left'):
     clean.clean('test', _raw([('u', 'a', 0)]), core=2)

@@ -38,7 +38,7 @@ def test_batches_equal_one_pass(
   quantised._tiled.cache_clear()
   mesh = request.getfixturevalue(f'mesh{devices}')
   np.save(tmp_path / 'vectors.npy', vectors)
-  data = vectors_lib.scaled(vectors_lib.read(tmp_path / 'vectors.npy', 90))
+  data = vectors_lib.scaled(vectors_lib.read(tmp_path / 'vectors.npy'))
   moved = jax.tree.map(np.asarray, state)
   found = quantised.infer(moved, CONFIG, data, mesh)
   np.testing.assert_array_equal(

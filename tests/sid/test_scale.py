@@ -88,7 +88,7 @@ def test_a_million_items_are_read_from_disk(path, tmp_path):
   start = Memory.now()
   print(f'{ITEMS} items of {WIDTH}, memory {start:.0f} MiB')
   with measure('scaling'):
-    data = vectors_lib.scaled(vectors_lib.read(path, ITEMS))
+    data = vectors_lib.scaled(vectors_lib.read(path))
   with measure('one epoch'):
     state = train.fit(data, CONFIG, mesh, tmp_path, seed=0)
   with measure('codes'):

@@ -37,12 +37,13 @@ def test_blocks_do_not_change_the_scaling(monkeypatch):
 def test_files_are_mapped_and_checked(tmp_path):
   path = tmp_path / 'vectors.npy'
   np.save(path, np.ones((3, 2), np.float32))
-  assert isinstance(vectors.read(path, 3), np.memmap)
-  with pytest.raises(ValueError, match=r'\(3, 2\).*each of its 4 items'):
-    vectors.read(path, 4)
+  assert isinstance(vectors.read(path), np.memmap)
   np.save(path, np.ones((3, 2), int))
   with pytest.raises(ValueError, match='holds int64; save .* as float32'):
-    vectors.read(path, 3)
+    vectors.read(path)
+  np.save(path, np.ones(3, np.float32))
+  with pytest.raises(ValueError, match=r'of shape \(3,\); give one row'):
+    vectors.read(path)
 
 
 class _Hostile:
@@ -65,5 +66,5 @@ def test_python_objects_are_not_read(tmp_path, monkeypatch, kind):
     elif kind == 'archive':
       np.savez(stream, x=hostile)
   with pytest.raises(ValueError, match='vectors.npy is no array of numbers'):
-    vectors.read(path, 1)
+    vectors.read(path)
   assert not (tmp_path / 'executed').exists()

@@ -49,6 +49,8 @@ def test_the_summary_has_counts_and_hash(config, tmp_path):
     'slates': 0,
     'sha256': dataset.sha256,
     'examples': {'train': 4, 'valid': 4, 'test': 8},
+    'example_users': {'train': 4, 'valid': 4, 'test': 4},
+    'retriever_interactions': 4,
     'out_of_order': 0,
     'duplicates': 1,
     'below_core_users': 0,
@@ -58,6 +60,19 @@ def test_the_summary_has_counts_and_hash(config, tmp_path):
     'dropped_slates': 0,
     'untitled': 0,
   }
+
+
+def test_what_became_of_the_rows_is_told(config, tmp_path, caplog):
+  caplog.set_level(logging.INFO)
+  with open(f'{config.data.dir}/interactions.csv', 'a') as file:
+    file.write(''.join(f'v{u},i0,1\n' for u in range(3)))
+  config.data.core = 2
+  data.run(config, tmp_path / 'run')
+  assert 'Filtered: 4 of 7 users, 6 of 6 items and 20 of 23' in caplog.text
+  assert '1 repeated rows were dropped' in caplog.text
+  assert '8 positions of 4 users to test' in caplog.text
+  warned = [r.message for r in caplog.records if r.levelname == 'WARNING']
+  assert any('3 of 7 users (43%)' in m and 'data.core' in m for m in warned)
 
 
 def test_it_is_skipped_until_the_raw_files_change(config, tmp_path, caplog):

@@ -104,6 +104,7 @@ def _summaries(dataset):
       'retrieval': {**retrieval, 'deltas': {}},
       'baselines': {'popularity': retrieval},
       'hit_rate': {'test': 0.8},
+      'lists': {'test': USERS},
     },
     'traces': {'teacher': 'rules', 'accepted': 3},
     'sft': {'traces': 3},
@@ -181,6 +182,12 @@ def test_the_report_has_the_fixed_names_and_the_right_numbers(run):
   assert report['config']['seed'] == 3 and report['commit']
   assert report['seconds']['rl'] == 1.5 and 'evaluate' in report['seconds']
   assert report['retrieval']['recall@10'] == 0.75
+  assert (report['lists'], report['hit_rate']) == (
+    {'test': USERS},
+    {'test': 0.8},
+  )
+  page = (workdir / 'report.html').read_text()
+  assert 'which are re-ranked: 10 of 12 to test.' in page
   assert report['rl'] == {'updates': 2}
   rerank = report['rerank']
   # Users 4 and 9 have no target in their list.

@@ -122,11 +122,18 @@ def test_training_is_deterministic_and_quiet(vocab, capfd):
   assert captured.out == '' and captured.err == ''
 
 
-def test_a_size_that_the_corpus_cannot_fill_is_refused(capfd):
-  with pytest.raises(ValueError, match='text_size'):
+def test_a_size_below_the_characters_is_refused(capfd):
+  with pytest.raises(ValueError, match='raise text_size'):
     vocab_lib.Vocab.train(['ab'], 50, levels=1, codes=2)
-  with pytest.raises(ValueError, match='text_size'):
-    vocab_lib.Vocab.train(['ab'], 3000, levels=1, codes=2)
+
+
+def test_a_small_corpus_has_fewer_pieces(capfd):
+  found = vocab_lib.Vocab.train(['ab ab', 'abc'], 3000, levels=1, codes=2)
+  # Control ids, bytes and characters, and some pieces of these.
+  assert 260 < found.text_size < 300
+  assert found.decode(found.encode('abc ab')) == 'abc ab'
+  captured = capfd.readouterr()
+  assert captured.out == '' and captured.err == ''
 
 
 def test_save_and_load(vocab, tmp_path):
