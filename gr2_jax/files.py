@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# How a pointer of git-lfs begins: what `git clone` leaves without git-lfs.
+_POINTER = b'version https://git-lfs.github.com/spec/'
+
 
 def is_plain_name(name: str) -> bool:
   """Says whether a name that a file brought stays inside its folder."""
@@ -46,9 +49,62 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   atomic_write(path, json.dumps(value, indent=2) + '\n')
 
 
+def check_fetched(path: pathlib.Path) -> None:
+  """Refuses what stands in the place of a file that was not fetched.
+
+  Args:
+    path: an existing file.
+
+  Raises:
+    ValueError: the file is empty, or a pointer of git-lfs.
+  """
+  with path.open('rb') as stream:
+    head = stream.read(len(_POINTER))
+  if head == _POINTER:
+    raise ValueError(
+      f'{path} is not the file itself but a pointer of git-lfs: run `git lfs '
+      'pull` where it was cloned, or download the file.'
+    )
+  if not head:
+    raise ValueError(f'{path} is empty: fetch it anew.')
+
+
 def read_json(path: pathlib.Path) -> Any:
-  """Reads a JSON file."""
-  return json.loads(path.read_bytes())
+  """Reads a JSON file.
+
+  Args:
+    path: the file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not JSON in UTF-8, with path and place.
+  """
+  content = path.read_bytes()
+  try:
+    return json.loads(content)
+  except (ValueError, RecursionError) as error:
+    check_fetched(path)
+    raise ValueError(
+      f'{path} is not JSON, or not whole ({error}): fetch or make it anew.'
+    ) from error
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a JSON file that holds an object; see `read_json`.
+
+  Args:
+    path: the file.
+
+  Raises:
+    ValueError: it is not JSON, or JSON of another kind.
+  """
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise ValueError(
+      f'{path} holds a {type(value).__name__}, not an object of JSON: fetch or '
+      'make it anew.'
+    )
+  return value
 
 
 def write_jsonl(path: pathlib.Path, values: Iterable[Any]) -> None:
@@ -98,13 +154,13 @@ def read_jsonl(path: pathlib.Path) -> Iterator[Any]:
   Raises:
     ValueError: a complete line that is not JSON, with file and line number.
   """
-  with path.open() as stream:
+  with path.open('rb') as stream:
     for number, line in enumerate(stream, 1):
-      if not line.endswith('\n'):
+      if not line.endswith(b'\n'):
         return
       try:
         yield json.loads(line)
-      except json.JSONDecodeError as error:
+      except (ValueError, RecursionError) as error:
         raise ValueError(
           f'{path}:{number}: not JSON ({error}); mend or remove the line.'
         ) from error

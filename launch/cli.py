@@ -29,7 +29,9 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
     return main(argv)
   except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:
     # Of the runtime errors those of JAX are others than a user's.
-    ours = not isinstance(error, RuntimeError) or type(error) is RuntimeError
+    kind = type(error)
+    ours = kind is RuntimeError or kind.__module__.startswith('gr2_jax.')
+    ours = ours or not isinstance(error, RuntimeError)
     if _DEBUG.value or not ours:
       raise
     sys.exit(f'{error} (--debug shows where.)')

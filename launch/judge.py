@@ -23,6 +23,9 @@ _CONCURRENCY = flags.DEFINE_integer('concurrency', 8, 'Requests at a time.')
 _MAX_REQUESTS = flags.DEFINE_integer(
   'max_requests', 0, 'Budget of this start, tries again included; 0: none.'
 )
+_INSIST = flags.DEFINE_bool(
+  'insist', False, 'Go on though none of the first answers holds a score.'
+)
 flags.mark_flags_as_required(['workdir', 'url', 'model'])
 
 
@@ -43,6 +46,7 @@ def main(argv) -> None:
     _WORKDIR.value,
     lambda writer: judge.Judge(writer, cfg, _MODEL.value),
     _SAMPLE.value,
+    insist=_INSIST.value,
   )
   print(summary)
 

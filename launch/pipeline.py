@@ -40,6 +40,12 @@ _REDO = flags.DEFINE_bool(
   'Make finished stages again that do not fit the config or what they read; '
   'what they wrote is deleted.',
 )
+_INSIST = flags.DEFINE_bool(
+  'insist',
+  False,
+  'Traces: go on though the first answers of a language model are all turned '
+  'down in one way.',
+)
 _PROFILE = flags.DEFINE_string(
   'profile',
   '',
@@ -72,7 +78,13 @@ def main(argv) -> None:
 
   start.set_up()
   cluster.join()
+<<<<<<< HEAD
   config = sizing.fill(_CONFIG.value)
+=======
+  config = _CONFIG.value
+  if _INSIST.value:
+    config.endpoint.insist = True
+>>>>>>> h_models
   if _PROFILE.value:
     config.tracking.profile = _PROFILE.value
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()

@@ -27,6 +27,12 @@ _DRY_RUN = flags.DEFINE_bool(
 _REDO = flags.DEFINE_bool(
   'redo', False, 'Make finished traces again that do not fit the config.'
 )
+_INSIST = flags.DEFINE_bool(
+  'insist',
+  False,
+  'Go on though the first answers of the teacher are all turned down in one '
+  'way.',
+)
 _PRICE_IN = flags.DEFINE_float(
   'price_in', 0.0, 'Of a million tokens that the teacher reads.', lower_bound=0
 )
@@ -44,6 +50,8 @@ def main(argv) -> None:
 
   start.set_up()
   config = sizing.fill(_CONFIG.value)
+  if _INSIST.value:
+    config.endpoint.insist = True
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   if not _DRY_RUN.value:
     road.run(config, workdir, ['traces'], redo=_REDO.value)

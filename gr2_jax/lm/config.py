@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any, Literal
 
+# Of a size that a checkpoint names; more is no model but a damaged file.
+MOST = 2**24
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

@@ -48,3 +48,24 @@ def fingerprint(path: pathlib.Path) -> str:
     if file.suffix == '.json':
       found.update(file.read_bytes())
   return found.hexdigest()
+
+
+def check_rows(path: pathlib.Path, ids: int, rows: int) -> None:
+  """Refuses a tokenizer with ids beyond the embedding table of its model.
+
+  Args:
+    path: of the checkpoint.
+    ids: number of ids, one more than the highest.
+    rows: V, of the table.
+
+  Raises:
+    ValueError: an id has no row.
+  """
+  if ids > rows:
+    raise ValueError(
+      f'{path}: the tokenizer has ids up to {ids - 1}, but the embedding table '
+      f'has only {rows} rows: tokens were added and the table was not resized. '
+      'Resize it (model.resize_token_embeddings(len(tokenizer)) in '
+      'transformers) and save the model again, or fetch the tokenizer that '
+      'belongs to it.'
+    )

@@ -129,7 +129,7 @@ def _config(file: File, settings: dict[str, Any]) -> LMConfig:
       f'{file.path} holds no model but the general.type {kind!r}: give the '
       'file of a whole model.'
     )
-  arch = file.require('general.architecture')
+  arch = file.require('general.architecture', str)
   if arch not in ARCHITECTURES:
     raise ValueError(
       f'{file.path} is of the architecture {arch!r}; the known ones are '
@@ -137,36 +137,35 @@ def _config(file: File, settings: dict[str, Any]) -> LMConfig:
     )
   _check_metadata(file, arch)
 
-  def need(key: str) -> Any:
-    return file.require(f'{arch}.{key}')
-
-  def have(key: str, default: Any) -> Any:
-    return file.get(f'{arch}.{key}', default)
+  def size(key: str, default: int | None = None) -> int:
+    return file.size(f'{arch}.{key}', default)
 
   def bias(tensor: str) -> bool:
     return f'blk.0.{tensor}.bias' in file.shapes
 
-  width, heads = need('embedding_length'), need('attention.head_count')
-  head_dim = have('attention.key_length', width // heads)
+  width, heads = size('embedding_length'), size('attention.head_count')
+  head_dim = size('attention.key_length', max(width // heads, 1))
   for key in ('attention.value_length', 'rope.dimension_count'):
-    if have(key, head_dim) != head_dim:
+    if size(key, head_dim) != head_dim:
       raise ValueError(
-        f'{file.path}: {arch}.{key} is {have(key, None)} where heads are '
+        f'{file.path}: {arch}.{key} is {size(key)} where heads are '
         f'{head_dim} wide: only models where both are the same can be loaded.'
       )
-  theta = have('rope.freq_base', 10000.0)
-  return LMConfig(
-    vocab_size=have('vocab_size', len(file.require(gguf_tokenizer.TOKENS))),
+  theta = file.number(f'{arch}.rope.freq_base', 10000.0)
+  tokens = file.require(gguf_tokenizer.TOKENS, [str])
+  return _shape(
+    file,
+    vocab_size=size('vocab_size', len(tokens)),
     width=width,
-    layers=need('block_count'),
+    layers=size('block_count'),
     heads=heads,
-    kv_heads=have('attention.head_count_kv', heads),
+    kv_heads=size('attention.head_count_kv', heads),
     head_dim=head_dim,
-    mlp_dim=need('feed_forward_length'),
-    max_positions=have('context_length', 0),
+    mlp_dim=size('feed_forward_length'),
+    max_positions=size('context_length', 0),
     rope_theta=theta,
     rope_scaling=_rope_scaling(file, head_dim, theta),
-    norm_eps=need('attention.layer_norm_rms_epsilon'),
+    norm_eps=file.number(f'{arch}.attention.layer_norm_rms_epsilon'),
     qk_norm=arch == 'qwen3',
     qkv_bias=arch == 'qwen2' or bias('attn_q'),
     out_bias=bias('attn_output'),
@@ -174,6 +173,13 @@ def _config(file: File, settings: dict[str, Any]) -> LMConfig:
     tie_embeddings=_TOP['output'] not in file.shapes,
     **settings,
   )
+
+
+def _shape(file: File, **fields: Any) -> LMConfig:
+  try:
+    return LMConfig(**fields)
+  except ValueError as error:
+    raise ValueError(f'{file.path}: {error}') from error
 
 
 def _check_metadata(file: File, arch: str) -> None:
@@ -215,6 +221,11 @@ def _rope_scaling(file: File, head_dim: int, theta: float) -> tuple[float, ...]:
 
 
 def _check_tensors(file: File, config: LMConfig) -> None:
+  if config.layers > len(file.shapes):
+    raise ValueError(
+      f'{file.path} asks for {config.layers} layers and holds '
+      f'{len(file.shapes)} tensors in all: fetch it anew.'
+    )
   wanted = {}
   for name, shape in layout.names(config):
     kernel = name.path[-1] == 'kernel'

@@ -4,6 +4,7 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Axes are
 stored innermost first; here a matrix is [outputs, inputs].
 """
 
+import math
 import os
 import pathlib
 from typing import Any
@@ -11,12 +12,32 @@ from typing import Any
 import gguf
 import numpy as np
 
+from gr2_jax import files
+from gr2_jax.lm.config import MOST
+
 # The types of tensors that are read.
 TYPES = (
   *('F32', 'F16', 'BF16', 'Q8_0', 'Q5_0', 'Q5_1', 'Q4_0', 'Q4_1'),
   *('Q4_K', 'Q5_K', 'Q6_K'),
 )
 _ROWS = 1024
+
+
+# What the package raises where a file is damaged.
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError)
+
+
+class _Reader(gguf.GGUFReader):
+  """The package's reader, which by itself goes on behind the end of a file."""
+
+  def _get(self, offset, dtype, count=1, override_order=None):
+    end = offset + np.dtype(dtype).itemsize * int(count)
+    if end > len(self.data):
+      raise IndexError(
+        f'what begins at byte {offset} would end at byte {end} of '
+        f'{len(self.data)}'
+      )
+    return super()._get(offset, dtype, count, override_order)
 
 
 class File:
@@ -40,9 +61,12 @@ class File:
         byte order, or holds a tensor of a type that is not in `TYPES`.
     """
     self.path = pathlib.Path(path)
+    files.check_fetched(self.path)
     try:
-      self._reader = gguf.GGUFReader(self.path)
-    except (ValueError, IndexError, KeyError) as error:
+      # What a damaged header multiplies to may overflow.
+      with np.errstate(all='ignore'):
+        self._reader = _Reader(self.path)
+    except (*_DAMAGE, RecursionError) as error:
       raise ValueError(
         f'{path} is not a GGUF file that can be read, or not whole: {error}. '
         'Fetch it anew.'
@@ -59,7 +83,7 @@ class File:
       for name, t in self._tensors.items()
     }
     self._last: tuple[str, np.ndarray] | None = None
-    parts = self.get('split.count', 1)
+    parts = self.get('split.count', 1, int)
     if parts > 1:
       raise ValueError(
         f'{path} is one of {parts} parts (split.count): merge them into one '
@@ -72,23 +96,67 @@ class File:
           f'{list(TYPES)} are read. Use a file quantised to one of them.'
         )
 
-  def get(self, key: str, default: Any = None) -> Any:
-    """Returns a value of the metadata, `default` where there is none."""
+  def get(self, key: str, default: Any = None, kind: Any = object) -> Any:
+    """Returns a value of the metadata.
+
+    Args:
+      key: its name.
+      default: where there is none.
+      kind: a class, or a list of the class of its elements.
+
+    Raises:
+      ValueError: it cannot be read, or is of another kind.
+    """
     if key not in self._reader.fields:
       return default
-    value = self._reader.fields[key].contents()
+    try:
+      value = self._reader.fields[key].contents()
+    except _DAMAGE as error:
+      raise ValueError(
+        f'{self.path}: {key} in its metadata cannot be read ({error}): fetch '
+        'it anew.'
+      ) from error
+    if not _is(value, kind):
+      raise ValueError(
+        f'{self.path}: {key} in its metadata is {str(value)[:60]!r}, not of '
+        f'the type {kind}: fetch it anew, or convert the model anew.'
+      )
     if isinstance(value, float):
       # The shortest number that is this float32: 1e-05, not 9.99999975e-06.
       return float(str(np.float32(value)))
     return value
 
-  def require(self, key: str) -> Any:
-    """Returns a value of the metadata; a ValueError where there is none."""
+  def require(self, key: str, kind: Any = object) -> Any:
+    """Returns a value as `get` does; a ValueError where there is none."""
     if key not in self._reader.fields:
       raise ValueError(
         f'{self.path} has no {key} in its metadata: convert the model anew.'
       )
-    return self.get(key)
+    return self.get(key, kind=kind)
+
+  def size(self, key: str, default: int | None = None) -> int:
+    """Returns a size, from 1 on; without a default it must be there."""
+    value = self.get(key, default, int)
+    if value is None:
+      value = self.require(key, int)
+    if value != default and not 0 < value <= MOST:
+      raise ValueError(
+        f'{self.path}: {key} in its metadata is {value}, not from 1 to {MOST}: '
+        'fetch it anew.'
+      )
+    return value
+
+  def number(self, key: str, default: float | None = None) -> float:
+    """Returns a positive number; without a default it must be there."""
+    value = self.get(key, default, float)
+    if value is None:
+      value = self.require(key, float)
+    if not 0 < value < math.inf:
+      raise ValueError(
+        f'{self.path}: {key} in its metadata is {value}, not positive: fetch '
+        'it anew.'
+      )
+    return value
 
   def read(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
     """Dequantises a tensor; the last one is kept, and no other.
@@ -118,3 +186,12 @@ class File:
         out[part] = gguf.quants.dequantize(chosen, kind)
     self._last = name, out
     return out
+
+
+def _is(value: Any, kind: Any) -> bool:
+  """Says whether a value is of a kind; see `File.get`."""
+  if isinstance(kind, list):
+    return isinstance(value, list) and all(_is(x, kind[0]) for x in value)
+  return isinstance(value, kind) and (
+    kind is not int or not isinstance(value, bool)
+  )

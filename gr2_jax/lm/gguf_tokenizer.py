@@ -61,7 +61,7 @@ def build(file: File, vocab_size: int) -> tokenizers.Tokenizer:
       tokenizer or a pre-tokenizer that is not supported.
   """
   _check_model(file)
-  pre = file.require('tokenizer.ggml.pre')
+  pre = file.require('tokenizer.ggml.pre', str)
   if pre not in _PATTERNS:
     raise ValueError(
       f'{file.path}: tokenizer.ggml.pre is {pre!r}; the known pre-tokenizers '
@@ -102,7 +102,7 @@ def build(file: File, vocab_size: int) -> tokenizers.Tokenizer:
 
 
 def _check_model(file: File) -> None:
-  model = file.require('tokenizer.ggml.model')
+  model = file.require('tokenizer.ggml.model', str)
   if model == 'llama':
     raise ValueError(
       f"{file.path}: tokenizer.ggml.model is 'llama', SentencePiece by scores. "
@@ -124,8 +124,8 @@ def _check_model(file: File) -> None:
 
 
 def _tokens(file: File, vocab_size: int) -> tuple[list[str], list[int]]:
-  tokens = file.require(TOKENS)
-  kinds = file.require('tokenizer.ggml.token_type')
+  tokens = file.require(TOKENS, [str])
+  kinds = file.require('tokenizer.ggml.token_type', [int])
   if not len(tokens) == len(kinds) == vocab_size:
     raise ValueError(
       f'{file.path}: {len(tokens)} tokens and {len(kinds)} token types for '
@@ -150,7 +150,7 @@ def _tokens(file: File, vocab_size: int) -> tuple[list[str], list[int]]:
 
 def _merges(file: File, ids: dict[str, int]) -> list[tuple[str, str]]:
   pairs = []
-  for merge in file.require('tokenizer.ggml.merges'):
+  for merge in file.require('tokenizer.ggml.merges', [str]):
     left, _, right = merge.partition(' ')
     lacking = [t for t in (left, right, left + right) if t not in ids]
     if lacking:
@@ -170,7 +170,7 @@ def _processor(file: File, tokens: list[str], pre: str) -> Any:
   for name, default in defaults.items():
     if not file.get(f'tokenizer.ggml.add_{name}_token', default):
       continue
-    place = file.require(f'tokenizer.ggml.{name}_token_id')
+    place = file.require(f'tokenizer.ggml.{name}_token_id', int)
     if not 0 <= place < len(tokens):
       raise ValueError(
         f'{file.path}: tokenizer.ggml.{name}_token_id is {place}, but there '
@@ -193,10 +193,10 @@ def roles(file: File) -> dict[str, str | None]:
     `bos`, `eos`, `pad` and `chat_template`; None for what the file is silent
     about.
   """
-  tokens = file.require(TOKENS)
+  tokens = file.require(TOKENS, [str])
   keys = {'bos': 'bos', 'eos': 'eos', 'pad': 'padding'}
   found = {
-    role: file.get(f'tokenizer.ggml.{key}_token_id')
+    role: file.get(f'tokenizer.ggml.{key}_token_id', kind=int)
     for role, key in keys.items()
   }
   for role, place in found.items():
@@ -209,4 +209,5 @@ def roles(file: File) -> dict[str, str | None]:
     role: None if place is None else tokens[place]
     for role, place in found.items()
   }
-  return {**names, 'chat_template': file.get('tokenizer.chat_template')}
+  template = file.get('tokenizer.chat_template', kind=str)
+  return {**names, 'chat_template': template}

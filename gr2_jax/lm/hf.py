@@ -6,6 +6,7 @@ only the parts that it holds. The tokenizer beside them is
 """
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -14,17 +15,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
+from absl import logging
 
 from gr2_jax import files, sharding
-from gr2_jax.lm import hf_config, layout
+from gr2_jax.lm import hf_config, layout, tensor_files
 from gr2_jax.lm.config import LMConfig
 
-_INDEX = 'model.safetensors.index.json'
+_EMBEDDING, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+# Rows of a table that are compared at a time.
+_ROWS = 4096
 _TABLES = {
-  ('embedding',): 'model.embed_tokens.weight',
-  ('output',): 'lm_head.weight',
+  ('embedding',): _EMBEDDING,
+  ('output',): _HEAD,
   ('final_norm', 'scale'): 'model.norm.weight',
 }
 _MODULES = {
@@ -43,7 +46,6 @@ _MODULES = {
 _KINDS = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}
 # Of old checkpoints: the rotary frequencies, which the config says as well.
 _BUFFER = '.rotary_emb.inv_freq'
-_TYPES = ('F32', 'F16', 'BF16', 'F64')
 
 
 def tensor_name(name: layout.Name) -> str:
@@ -62,6 +64,10 @@ def load(
 ) -> tuple[LMConfig, Any]:
   """Reads a model onto a mesh.
 
+  As transformers does, `model.safetensors` is taken where there is an index
+  beside it, and a head in the files of a tied model is kept where it differs
+  from the token table; a warning tells of either.
+
   Args:
     directory: with `config.json` and `model.safetensors`, or shards with
       `model.safetensors.index.json`.
@@ -75,14 +81,15 @@ def load(
 
   Raises:
     FileNotFoundError: a file is missing.
-    ValueError: a model that this decoder cannot compute, or tensors that do not
-      fit its config.
+    ValueError: a model that this decoder cannot compute, a file that cannot be
+      read, or tensors that do not fit the config.
   """
   directory = pathlib.Path(directory)
   config = read_config(directory, **settings)
   mesh = sharding.make_mesh() if mesh is None else mesh
   with contextlib.ExitStack() as stack:
-    tensors = _open(directory, stack)
+    tensors = tensor_files.open_all(directory, stack)
+    config = _untied(config, tensors, directory)
     _check(config, tensors, directory)
 
     def fetch(name: layout.Name, index: tuple[slice, ...]) -> np.ndarray:
@@ -102,41 +109,51 @@ def read_config(directory: pathlib.Path | str, **settings: Any) -> LMConfig:
     raise FileNotFoundError(
       f'{path} is missing: give the directory of a Hugging Face model.'
     )
-  return hf_config.from_json(files.read_json(path), **settings)
+  raw = files.read_object(path)
+  try:
+    return hf_config.from_json(raw, **settings)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
 
 
-def _open(directory: pathlib.Path, stack: contextlib.ExitStack) -> dict:
-  """Opens the tensor files: name of a tensor -> its file."""
-  if (directory / _INDEX).is_file():
-    weights = files.read_json(directory / _INDEX)['weight_map']
-    names = sorted(set(weights.values()))
-  else:
-    names = ['model.safetensors']
-  found = {}
-  for name in names:
-    if not files.is_plain_name(name):
-      raise ValueError(
-        f'{directory / _INDEX} names the file {name!r}: all files of a model '
-        'lie in its directory. Fetch the model from a source you trust.'
-      )
-    path = directory / name
-    if not path.is_file():
-      raise FileNotFoundError(
-        f'{path} is missing: give a directory with model.safetensors, or with '
-        f'{_INDEX} and all files that it names.'
-      )
-    opened = stack.enter_context(safetensors.safe_open(path, 'numpy'))
-    found |= dict.fromkeys(opened.keys(), opened)
-  return found
+def _untied(
+  config: LMConfig, tensors: Mapping[str, Any], directory: pathlib.Path
+) -> LMConfig:
+  """Gives a tied model a head of its own where its files have another one."""
+  if not config.tie_embeddings or not {_HEAD, _EMBEDDING} <= set(tensors):
+    return config
+  head, table = (tensors[k].get_slice(k) for k in (_HEAD, _EMBEDDING))
+  shape = table.get_shape()
+  parts = [
+    slice(row, min(row + _ROWS, shape[0])) for row in range(0, shape[0], _ROWS)
+  ]
+  if head.get_shape() == shape and all(
+    np.array_equal(head[part], table[part]) for part in parts
+  ):
+    return config
+  logging.warning(
+    '%s says tie_word_embeddings = true, but %s and %s differ: they are kept '
+    'apart, as transformers does. Set it to false to silence this.',
+    directory / 'config.json',
+    _HEAD,
+    _EMBEDDING,
+  )
+  return dataclasses.replace(config, tie_embeddings=False)
 
 
 def _check(
   config: LMConfig, tensors: Mapping[str, Any], directory: pathlib.Path
 ) -> None:
+  if config.layers > len(tensors):
+    raise ValueError(
+      f'{directory / "config.json"} asks for {config.layers} layers, and the '
+      f'files hold {len(tensors)} tensors in all, many are missing: fetch the '
+      'model anew.'
+    )
   wanted = {tensor_name(name) for name, _ in layout.names(config)}
   missing = sorted(wanted - set(tensors))
   # A tied model may carry the output projection a second time.
-  known = wanted | ({'lm_head.weight'} if config.tie_embeddings else set())
+  known = wanted | ({_HEAD} if config.tie_embeddings else set())
   unknown = sorted(
     name for name in set(tensors) - known if not name.endswith(_BUFFER)
   )
@@ -144,7 +161,7 @@ def _check(
     raise ValueError(
       f'The tensors in {directory} do not fit its config.json: missing '
       f'{missing[:5]} ({len(missing)} in all), not known here {unknown[:5]} '
-      f'({len(unknown)} in all).'
+      f'({len(unknown)} in all): fetch config.json and weights of one model.'
     )
   for name, shape in layout.names(config):
     key = tensor_name(name)
@@ -152,13 +169,13 @@ def _check(
     shape = shape[::-1] if name.path[-1] == 'kernel' else shape
     if tuple(part.get_shape()) != shape:
       raise ValueError(
-        f'Tensor {key!r} is {tuple(part.get_shape())}, where config.json asks '
-        f'for {shape}.'
+        f'{directory}: tensor {key!r} is {tuple(part.get_shape())}, where '
+        f'config.json asks for {shape}: fetch both anew.'
       )
-    if part.get_dtype() not in _TYPES:
+    if part.get_dtype() not in tensor_files.TYPES:
       raise ValueError(
-        f'Tensor {key!r} is of type {part.get_dtype()}, not one of {_TYPES}: '
-        'export the model unquantised.'
+        f'{directory}: tensor {key!r} is of type {part.get_dtype()}, not one '
+        f'of {tensor_files.TYPES}: export the model unquantised.'
       )
 
 
@@ -193,7 +210,10 @@ def save(
   writes = jax.process_index() == 0
   if writes:
     directory.mkdir(parents=True, exist_ok=True)
-    for old in (*directory.glob('model*.safetensors'), directory / _INDEX):
+    for old in (
+      *directory.glob('model*.safetensors'),
+      directory / tensor_files.INDEX,
+    ):
       old.unlink(missing_ok=True)
   where, total = {}, 0
   for number, tensors in enumerate(
@@ -209,10 +229,10 @@ def save(
   if not writes:
     return
   if len(set(where.values())) == 1:
-    (directory / name).replace(directory / 'model.safetensors')
+    (directory / name).replace(directory / tensor_files.WHOLE)
   else:
     index = {'metadata': {'total_size': total}, 'weight_map': where}
-    files.write_json(directory / _INDEX, index)
+    files.write_json(directory / tensor_files.INDEX, index)
   if special:
     files.write_json(directory / 'generation_config.json', special)
   files.atomic_write(

@@ -5,11 +5,12 @@ transformers 5 does (`rope_parameters`). A model that needs something this
 decoder lacks is refused by name.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from gr2_jax.lm import layout
-from gr2_jax.lm.config import LMConfig
+from gr2_jax.lm.config import MOST, LMConfig
 
 _ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
@@ -47,32 +48,32 @@ def from_json(raw: Mapping[str, Any], **settings: Any) -> LMConfig:
   """
   layout.check_settings(settings)
   family = raw.get('model_type')
-  if family not in _ARCHITECTURES:
+  if not isinstance(family, str) or family not in _ARCHITECTURES:
     raise ValueError(
       f'model_type = {family!r} is not one of {sorted(_ARCHITECTURES)}: this '
       'decoder cannot compute it.'
     )
   _refuse(raw, family)
-  heads = _need(raw, 'num_attention_heads')
-  biased = bool(raw.get('attention_bias', False))
+  heads = size(raw, 'num_attention_heads')
+  biased = _switch(raw, 'attention_bias')
   theta, scaling = _rope(raw)
   return LMConfig(
-    vocab_size=_need(raw, 'vocab_size'),
-    width=_need(raw, 'hidden_size'),
-    layers=_need(raw, 'num_hidden_layers'),
+    vocab_size=size(raw, 'vocab_size'),
+    width=size(raw, 'hidden_size'),
+    layers=size(raw, 'num_hidden_layers'),
     heads=heads,
-    kv_heads=raw.get('num_key_value_heads') or heads,
+    kv_heads=size(raw, 'num_key_value_heads', heads),
     head_dim=_head_dim(raw, family),
-    mlp_dim=_need(raw, 'intermediate_size'),
-    max_positions=raw.get('max_position_embeddings') or 0,
+    mlp_dim=size(raw, 'intermediate_size'),
+    max_positions=size(raw, 'max_position_embeddings', 0),
     rope_theta=theta,
     rope_scaling=scaling,
-    norm_eps=raw.get('rms_norm_eps', 1e-6),
+    norm_eps=number(raw, 'rms_norm_eps', 1e-6),
     qk_norm=family == 'qwen3',
     qkv_bias=biased or family == 'qwen2',
     out_bias=biased and family != 'qwen2',
-    mlp_bias=family == 'llama' and bool(raw.get('mlp_bias', False)),
-    tie_embeddings=bool(raw.get('tie_word_embeddings', False)),
+    mlp_bias=family == 'llama' and _switch(raw, 'mlp_bias'),
+    tie_embeddings=_switch(raw, 'tie_word_embeddings'),
     **settings,
   )
 
@@ -147,16 +148,68 @@ def _family(config: LMConfig) -> str:
   return family
 
 
-def _need(raw: Mapping[str, Any], key: str) -> Any:
-  if raw.get(key) is None:
-    raise ValueError(f'config.json has no {key!r}: it is not a decoder LLM.')
-  return raw[key]
+def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+  """Reads a whole number from 1 on.
+
+  Args:
+    raw: content of `config.json`.
+    key: of the number.
+    default: where nothing, or 0, is said; None: it must be there.
+
+  Raises:
+    ValueError: it is missing, or no such number.
+  """
+  value = raw.get(key) or default
+  if value is None:
+    raise ValueError(
+      f'config.json has no {key!r}: it is not of a model that is read here.'
+    )
+  whole = isinstance(value, int) and not isinstance(value, bool)
+  if not whole or value != default and not 0 < value <= MOST:
+    raise ValueError(
+      f'{key} = {value!r} in config.json is not a whole number from 1 to '
+      f'{MOST}: fetch the model anew.'
+    )
+  return value
+
+
+def number(raw: Mapping[str, Any], key: str, default: float) -> float:
+  """Reads a positive number.
+
+  Args:
+    raw: content of `config.json`, or an object in it.
+    key: of the number.
+    default: where nothing is said.
+
+  Raises:
+    ValueError: it is no such number.
+  """
+  value = default if raw.get(key) is None else raw[key]
+  real = isinstance(value, (int, float)) and not isinstance(value, bool)
+  if not real or not 0 < value < math.inf:
+    raise ValueError(
+      f'{key} = {value!r} in config.json is not a positive number: fetch the '
+      'model anew.'
+    )
+  return float(value)
+
+
+def _switch(raw: Mapping[str, Any], key: str) -> bool:
+  """Reads a switch that is off where nothing is said."""
+  value = raw.get(key)
+  if not isinstance(value, (bool, type(None))):
+    raise ValueError(
+      f'{key} = {value!r} in config.json is neither true nor false: fetch the '
+      'model anew.'
+    )
+  return bool(value)
 
 
 def _head_dim(raw: Mapping[str, Any], family: str) -> int:
-  width, heads = _need(raw, 'hidden_size'), _need(raw, 'num_attention_heads')
+  width, heads = size(raw, 'hidden_size'), size(raw, 'num_attention_heads')
   # Transformers gives Qwen3 heads of 128 where its config does not say.
-  return raw.get('head_dim') or (128 if family == 'qwen3' else width // heads)
+  default = 128 if family == 'qwen3' else max(width // heads, 1)
+  return size(raw, 'head_dim', default)
 
 
 def _refuse(raw: Mapping[str, Any], family: str) -> None:
@@ -173,7 +226,8 @@ def _refuse(raw: Mapping[str, Any], family: str) -> None:
         f'{key} = {raw[key]!r} in config.json: this decoder has only '
         f'{key} = {off[0]!r}.'
       )
-  for index, kind in enumerate(raw.get('layer_types') or ()):
+  kinds = raw.get('layer_types') or []
+  for index, kind in enumerate(kinds if isinstance(kinds, list) else [kinds]):
     if kind != 'full_attention':
       raise ValueError(
         f'layer_types[{index}] = {kind!r} in config.json: this decoder has '
@@ -183,9 +237,16 @@ def _refuse(raw: Mapping[str, Any], family: str) -> None:
 
 def _rope(raw: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
   """Returns base and scaling of the rotary frequencies."""
-  rope = {**(raw.get('rope_scaling') or {})}
-  rope |= raw.get('rope_parameters') or {}
-  theta = rope.get('rope_theta') or raw.get('rope_theta') or 10_000.0
+  rope: dict[str, Any] = {}
+  for key in ('rope_scaling', 'rope_parameters'):
+    found = raw.get(key) or {}
+    if not isinstance(found, dict):
+      raise ValueError(
+        f'{key} = {found!r} in config.json is no object: fetch the model anew.'
+      )
+    rope |= found
+  theta = number(raw, 'rope_theta', 10_000.0)
+  theta = number(rope, 'rope_theta', theta)
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if rope.get('partial_rotary_factor', 1) != 1:
     raise ValueError(
@@ -193,7 +254,7 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
       'rotates whole heads.'
     )
   if kind == 'default':
-    return float(theta), ()
+    return theta, ()
   if kind != 'llama3':
     raise ValueError(
       f'rotary scaling of type {kind!r}: this decoder has only the types '
@@ -202,4 +263,4 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
   missing = [key for key in _LLAMA3 if rope.get(key) is None]
   if missing:
     raise ValueError(f'rotary scaling of type llama3 lacks {missing}.')
-  return float(theta), tuple(float(rope[key]) for key in _LLAMA3)
+  return theta, tuple(number(rope, key, 0.0) for key in _LLAMA3)

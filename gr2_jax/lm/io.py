@@ -49,13 +49,16 @@ def read_config(directory: pathlib.Path) -> str:
   Raises:
     FileNotFoundError: no complete model lies there.
   """
-  path = pathlib.Path(directory) / _CONFIG
-  if not path.exists():
+  return json.dumps(_raw(directory), indent=2) + '\n'
+
+
+def _raw(directory: pathlib.Path) -> dict[str, Any]:
+  if not exists(directory):
     raise FileNotFoundError(
       f'No complete model in {directory} ({_CONFIG} is missing): run the '
       'stage that writes it.'
     )
-  return path.read_text()
+  return files.read_object(pathlib.Path(directory) / _CONFIG)
 
 
 def load(
@@ -73,9 +76,17 @@ def load(
 
   Raises:
     FileNotFoundError: no complete model lies there.
+    ValueError: a file of it is damaged.
   """
   directory = pathlib.Path(directory).absolute()
-  config = config_lib.build(LMConfig, json.loads(read_config(directory)))
+  raw = _raw(directory)
+  try:
+    config = config_lib.build(LMConfig, raw)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'{directory / _CONFIG} is damaged, or of another version ({error}): '
+      'make the stage again, or copy the run again.'
+    ) from error
   shapes, shardings = sharding.param_shardings(
     decoder.init_fn(config), mesh, rules, jax.random.key(0)
   )
@@ -84,5 +95,12 @@ def load(
     shapes,
     shardings,
   )
-  with ocp.StandardCheckpointer() as checkpointer:
-    return config, checkpointer.restore(directory / 'params', target)
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      return config, checkpointer.restore(directory / 'params', target)
+  except Exception as error:  # Orbax and TensorStore raise many classes.
+    raise ValueError(
+      f'{directory / "params"} cannot be read, or is not of the model that '
+      f'{_CONFIG} beside it describes: {error}. Make the stage again, or copy '
+      'the run again.'
+    ) from error

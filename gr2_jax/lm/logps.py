@@ -45,7 +45,7 @@ def token_logps(
   """
   logits = bans.apply(logits.astype(jnp.float32), allowed, banned) / temperature
   norm = jax.nn.logsumexp(logits, axis=-1)
-  chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+  chosen = _at(logits, tokens[..., None])[..., 0]
   logps = chosen - norm
   probs = jax.nn.softmax(logits, axis=-1)
   entropy = norm - jnp.sum(probs * logits, axis=-1)
@@ -53,7 +53,7 @@ def token_logps(
     return logps, entropy
   present = allowed >= 0
   constrained = present.any(-1)
-  scores = jnp.take_along_axis(logits, jnp.maximum(allowed, 0), axis=-1)
+  scores = _at(logits, jnp.maximum(allowed, 0))
   # Where nothing is allowed all entries stay, so that no gradient is NaN.
   keep = present | ~constrained[..., None]
   scores = jnp.where(keep, scores, -jnp.inf)
@@ -99,13 +99,13 @@ def token_kl(
   keep = present | ~constrained[..., None]
   ids = jnp.maximum(allowed, 0)
   # Finite where nothing is allowed: 0 * inf is NaN.
-  inner = _kl(
-    *(
-      jnp.where(keep, jnp.take_along_axis(x, ids, axis=-1), IMPOSSIBLE)
-      for x in both
-    )
-  )
+  inner = _kl(*(jnp.where(keep, _at(x, ids), IMPOSSIBLE) for x in both))
   return jnp.where(constrained, inner, kl)
+
+
+def _at(logits: jax.Array, ids: jax.Array) -> jax.Array:
+  """Returns logits [..., V] at ids [..., A]; beyond V the last, never NaN."""
+  return jnp.take_along_axis(logits, ids, axis=-1, mode='clip')
 
 
 def _kl(p: jax.Array, q: jax.Array) -> jax.Array:

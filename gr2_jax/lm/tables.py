@@ -19,14 +19,16 @@ def look_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
 
   Args:
     table: float [V, D].
-    tokens: int [B, ...], split over the batch axes of the mesh, if any.
+    tokens: int [B, ...], split over the batch axes of the mesh, if any. Loaders
+      refuse ids beyond the table (`foreign.check_rows`); one that came through
+      is looked up at the table's end, not as NaN.
 
   Returns:
     float32 [B, ..., D].
   """
   inner = (None,) * (tokens.ndim - 1)
   tokens = sharding.constrain(tokens, 'rows', *inner)
-  x = jnp.take(table, tokens, axis=0).astype(jnp.float32)
+  x = jnp.take(table, tokens, axis=0, mode='clip').astype(jnp.float32)
   x = sharding.constrain(x, 'rows', *inner, 'table')
   return sharding.constrain(x, 'batch', *inner, 'activation')
 

@@ -8,7 +8,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, progress
 from gr2_jax.stages import artifacts, lineage, requests
-from gr2_jax.teacher import base, judge, messages
+from gr2_jax.teacher import acceptance, base, judge, messages, trial
 
 
 def run(
@@ -16,17 +16,19 @@ def run(
   make: Callable[[messages.Writer], judge.Judge],
   sample: int,
   seed: int = 0,
+  insist: bool = False,
 ) -> dict:
   """Grades some traces and writes `workdir/judge/summary.json`.
 
-  Every score is kept as it comes, in `workdir/judge/scores.jsonl`; started
-  again, it asks for what is missing.
+  Every score is kept as it comes, in `workdir/judge/scores.jsonl`, with the
+  text of an answer that holds none; started again, it asks for what is missing.
 
   Args:
     workdir: of a run whose traces stage is finished.
     make: makes the judge, given what writes the lists.
     sample: how many traces, drawn by the seed; more go on with those of fewer.
     seed: of the draw.
+    insist: go on though the first answers hold no score.
 
   Returns:
     The summary: judge, version and hash of its rubrics, number of traces, and
@@ -35,6 +37,7 @@ def run(
   Raises:
     FileNotFoundError: the traces stage is not finished.
     ValueError: nothing to grade, or stages that do not belong together.
+    trial.VainError: the first answers hold no score.
   """
   workdir = pathlib.Path(workdir).expanduser()
   config = lineage.config(workdir, 'traces')
@@ -51,7 +54,8 @@ def run(
     for aspect in judge.ASPECTS
   ]
   (workdir / 'judge').mkdir(exist_ok=True)
-  scores = _scores(workdir / 'judge' / 'scores.jsonl', store, grader, asked)
+  path = workdir / 'judge' / 'scores.jsonl'
+  scores = _scores(path, store, grader, asked, insist)
   summary = {
     **grader.identity,
     'traces': len(drawn),
@@ -69,6 +73,7 @@ def _scores(
   store: artifacts.Artifacts,
   grader: judge.Judge,
   asked: Sequence[tuple[dict, str]],
+  insist: bool,
 ) -> list[int | None]:
   """Returns a score for each (trace, aspect); those on disk are kept."""
   names = [
@@ -80,21 +85,29 @@ def _scores(
     files.drop_cut_line(path)
     known = {line['name']: line['score'] for line in files.read_jsonl(path)}
   missing = [row for row, name in enumerate(names) if name not in known]
-  graded = [(_graded(store, asked[row][0]), asked[row][1]) for row in missing]
   with progress.bar(
     total=len(asked),
     desc='judge',
     unit='score',
     initial=len(asked) - len(missing),
   ) as bar:
-    for index, score in grader.grade(graded):
-      row = missing[index]
-      trace, aspect = asked[row]
-      line = {'name': names[row], 'aspect': aspect, 'score': score}
-      place = {name: trace[name] for name in ('user', 'position')}
-      files.append_jsonl(path, line | place)
-      known[names[row]] = score
-      bar.update()
+    # Those on trial come first and alone, as in `trial.Trial`.
+    for rows in (missing[: trial.FIRST], missing[trial.FIRST :]):
+      graded = [(_graded(store, asked[r][0]), asked[r][1]) for r in rows]
+      for index, score, text in grader.grade(graded):
+        row = rows[index]
+        trace, aspect = asked[row]
+        line = {'name': names[row], 'aspect': aspect, 'score': score}
+        line |= {name: trace[name] for name in ('user', 'position')}
+        if score is None:
+          line['text'] = text
+        files.append_jsonl(path, line)
+        known[names[row]] = score
+        bar.update()
+      in_vain = all(score is None for score in known.values())
+      if in_vain and len(rows) == trial.FIRST and not insist:
+        said = 'they hold no score: ' + trial.REMEDIES[acceptance.NOT_JSON]
+        raise trial.VainError(trial.message(grader.name, said, text, path))
   return [known[name] for name in names]
 
 

@@ -10,9 +10,9 @@ import jax
 import ml_collections
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, sharding
+from gr2_jax import sharding
 from gr2_jax.decode import items
-from gr2_jax.lm import decoder, hf_config, published
+from gr2_jax.lm import decoder, foreign, hf, hf_config, published
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import prompt_set
@@ -184,17 +184,18 @@ def shape(config: ml_collections.ConfigDict) -> tuple[LMConfig, Vocab]:
     return cfg.shape(vocab.size), vocab
   path = pathlib.Path(cfg.pretrained).expanduser()
   if path.is_dir():
-    raw = files.read_json(path / 'config.json')
+    found = hf.read_config(path, **cfg.runtime)
     pieces = tokenizers.read(path)
   elif path.name in published.CONFIGS:
     raw, pieces = published.CONFIGS[path.name], _Unread(published.TOKENS)
+    found = hf_config.from_json(raw, **cfg.runtime)
   else:
     raise FileNotFoundError(
       f'lm.pretrained = {cfg.pretrained!r} is no directory, and no model that '
       'is known without its weights: give one of '
       f'{sorted(published.CONFIGS)}, or the directory of a Hugging Face model.'
     )
-  found = hf_config.from_json(raw, **cfg.runtime)
+  foreign.check_rows(path, pieces.size, found.vocab_size)
   vocab = Vocab(pieces, *sids, min_rows=found.vocab_size)
   grown = dataclasses.replace(
     found,

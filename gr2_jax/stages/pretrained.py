@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import tokenizers
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
@@ -73,10 +74,11 @@ def load(
   path = _path(cfg.pretrained)
   if path.is_file():
     shape, params, tokenizer = gguf.load(path, mesh, rules, **cfg.runtime)
-    pieces = pretrained.Pretrained(tokenizer, **_roles(path))
+    pieces = _pieces(path, tokenizer)
   else:
     shape, params = hf.load(path, mesh, rules, **cfg.runtime)
     pieces = pretrained.read(path)
+  foreign.check_rows(path, pieces.size, shape.vocab_size)
   vocab = Vocab.pretrained(pieces, levels, codes, shape.vocab_size)
   key = jax.random.key(seed)
   shape, params = grow.grow(
@@ -126,10 +128,16 @@ def _path(name: str) -> pathlib.Path:
   return foreign.find(name, 'lm.pretrained')
 
 
-def _roles(path: pathlib.Path) -> dict:
+def _pieces(
+  path: pathlib.Path, tokenizer: tokenizers.Tokenizer
+) -> pretrained.Pretrained:
+  """Takes the tokenizer of a GGUF file over."""
   roles = gguf.roles(path)
   if not roles['eos']:
     raise ValueError(
       f'{path} does not say which token ends a text: convert the model anew.'
     )
-  return roles
+  try:
+    return pretrained.Pretrained(tokenizer, **roles)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error

@@ -17,7 +17,7 @@ from gr2_jax import progress as progress_lib
 from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import io
+from gr2_jax.lm import foreign, io
 from gr2_jax.rank import evidence, heads
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.stages import (
@@ -284,6 +284,7 @@ def load(
     mesh = meshes.make(store.config)
   directory = store.model(model)
   shape, params = io.load(directory, mesh, sharding.DECODE_RULES)
+  foreign.check_rows(directory, store.vocab.size, shape.vocab_size)
   found = heads.load(directory)
   head = None if found is None else sharding.replicate(mesh, found[0])
   names = [field.name for field in dataclasses.fields(ranking.AnswerConfig)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
-from gr2_jax.lm import io
+from gr2_jax.lm import foreign, io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.stages import artifacts
@@ -77,7 +77,9 @@ def load(
   if cfg.reference == _STAGE:
     directory = store.model(_STAGE)
   _check_run(directory.absolute().parents[1], store)
-  return io.load(directory, mesh, sharding.TRAIN_RULES)
+  shape, params = io.load(directory, mesh, sharding.TRAIN_RULES)
+  foreign.check_rows(directory, store.vocab.size, shape.vocab_size)
+  return shape, params
 
 
 def _check_run(other: pathlib.Path, store: artifacts.Artifacts) -> None:

@@ -36,6 +36,7 @@ from gr2_jax.teacher import (
   quality,
   report,
   sampling,
+  trial,
 )
 from gr2_jax.text import answer
 
@@ -53,6 +54,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   Raises:
     ValueError: no list with a target, or no trace accepted.
+    trial.VainError: the first answers of a language model are in vain.
   """
   return processes.on_first(_sample, config, context)
 
@@ -63,11 +65,15 @@ def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   lists = store.sft_lists()
   lists = _draw(lists, cfg.lists or len(lists), (context.seed, 0))
   sampler = _Sampler(cfg, store, context, teachers.make(config, store, context))
-  traces, summary = sampler.sample(lists)
+  # The rules cost nothing.
+  insist = cfg.teacher == requests.RULES
+  insist |= config.get('endpoint', {}).get('insist', False)
+  traces, summary = sampler.sample(lists, insist)
   if not traces:
     raise ValueError(
-      f'None of {len(lists)} lists got a trace (turned down: '
-      f'{summary["rejected"]}): raise traces.attempts or use the targeted mode.'
+      f'None of {len(lists)} lists got a trace '
+      f'({trial.advice(summary["rejected"])}). Lists whose attempts are spent '
+      f'are asked again with more traces.attempts (now {cfg.attempts}) alone.'
     )
   files.write_jsonl(context.directory / 'traces.jsonl', traces)
   return {
@@ -98,7 +104,9 @@ class _Sampler:
       near_duplicate=cfg.near_duplicate,
     )
 
-  def sample(self, lists: artifacts.Lists) -> tuple[list[dict], dict]:
+  def sample(
+    self, lists: artifacts.Lists, insist: bool
+  ) -> tuple[list[dict], dict]:
     """Returns lines of `traces.jsonl` and the acceptance report."""
     tasks = self._tasks(lists)
     traces, tally = sampling.collect(
@@ -109,6 +117,7 @@ class _Sampler:
       self._acceptance,
       self._context.seed,
       self._journal(),
+      insist,
     )
     lines = [
       {

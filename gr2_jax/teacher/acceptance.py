@@ -17,6 +17,8 @@ NOT_JSON = 'not_json'
 WRONG_KEYS = 'wrong_keys'
 CUT_OFF = 'cut_off'
 REFUSED = 'refused'
+ONLY_THOUGHT = 'only_thought'
+UNREADABLE = (NOT_JSON, WRONG_KEYS, CUT_OFF, REFUSED, ONLY_THOUGHT)
 # What is found here.
 UNKNOWN_ITEM = 'unknown_item'
 REPEATED_ITEM = 'repeated_item'
@@ -28,10 +30,7 @@ NOT_TOP = 'cites_not_top'
 WRONG_TOP = 'wrong_top'
 NEAR_DUPLICATE = 'near_duplicate'
 REASONS = (
-  NOT_JSON,
-  WRONG_KEYS,
-  CUT_OFF,
-  REFUSED,
+  *UNREADABLE,
   UNKNOWN_ITEM,
   REPEATED_ITEM,
   MISSING_ITEM,

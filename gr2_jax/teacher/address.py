@@ -35,6 +35,8 @@ class EndpointConfig:
     structured: AUTO asks for JSON by schema and goes on without where the
       server refuses that; SCHEMA insists; NONE does not ask.
     replies_as: another name of the model, by which the server answers.
+    insist: go on though the first answers of a language model, a local one
+      included, are all turned down in one way (`--insist`).
   """
 
   url: str = ''
@@ -46,6 +48,7 @@ class EndpointConfig:
   max_tokens: int = 0
   structured: str = AUTO
   replies_as: str = ''
+  insist: bool = False
 
   def __post_init__(self):
     """Checks the values."""

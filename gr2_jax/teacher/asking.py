@@ -8,7 +8,7 @@ from typing import Any
 
 from gr2_jax import progress
 from gr2_jax.teacher import acceptance as acceptance_lib
-from gr2_jax.teacher import base
+from gr2_jax.teacher import base, trial
 from gr2_jax.teacher import journal as journal_lib
 
 # An answer and why it is turned down; None: it is kept.
@@ -53,11 +53,13 @@ class Asker:
     acceptance: acceptance_lib.Acceptance,
     seed: int,
     journal: journal_lib.Journal,
+    insist: bool = False,
   ):
     """Makes the requests; see `sampling.collect`."""
     self._teacher, self._tasks, self._mode = teacher, tasks, mode
     self._acceptance, self._seed = acceptance, seed
     self._journal = journal
+    self._trial = trial.Trial(teacher.name, journal, insist)
     self._requests = [_request(task, mode) for task in tasks]
     places = [(task.user, task.position) for task in tasks]
     self._keys = journal_lib.keys(places, self._requests)
@@ -75,6 +77,7 @@ class Asker:
     Raises:
       RuntimeError: the teacher left requests out, answered one twice, or has a
         problem that is none of `REASONS`.
+      trial.VainError: the first answers are in vain.
     """
     stored = {row: self._journal.get(self._keys[row], attempt) for row in rows}
     missing = [row for row in rows if stored[row] is None]
@@ -83,22 +86,35 @@ class Asker:
       for row, answer in stored.items()
       if answer is not None
     }
+    for _, reason in judged.values():
+      self._trial.passes(reason)
+    # Those on trial come first and alone: none is under way when it fails.
+    first = missing[: self._trial.left]
     with progress.bar(
       total=len(rows), desc=title, unit='answer', initial=len(judged)
     ) as bar:
       meter = _Meter(bar)
-      for group in self._answers(missing, attempt):
-        self._journal.append(
-          [(self._keys[row], attempt, answer) for row, answer in group]
-        )
-        # As the journal has them: then a resumed run sees the same.
-        new = {
-          row: self._judge(row, self._journal.get(self._keys[row], attempt))
-          for row, _ in group
-        }
-        judged |= new
-        meter.show(new.values())
+      for part in (first, missing[len(first) :]):
+        for group in self._answers(part, attempt):
+          new = self._keep(group, attempt)
+          judged |= new
+          meter.show(new.values())
+          for row, (_, reason) in new.items():
+            self._trial.add(self._keys[row], attempt, reason)
     return judged
+
+  def _keep(
+    self, group: list[tuple[int, base.Answer]], attempt: int
+  ) -> dict[int, Judged]:
+    """Keeps answers, and then judges them."""
+    self._journal.append(
+      [(self._keys[row], attempt, answer) for row, answer in group]
+    )
+    # As the journal has them: then a resumed run sees the same.
+    return {
+      row: self._judge(row, self._journal.get(self._keys[row], attempt))
+      for row, _ in group
+    }
 
   def _answers(
     self, rows: Sequence[int], attempt: int

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from gr2_jax import files
+from gr2_jax.teacher import journal
 
 
 class BudgetError(RuntimeError):
@@ -68,7 +68,7 @@ def spent(directory: pathlib.Path, model: str) -> tuple[int, int]:
   """
   requests = tokens = 0
   for path in sorted(directory.glob('*.jsonl')):
-    lines = files.read_jsonl(path)
+    lines = journal.read(path)
     head = next(lines, {}).get('identity', {})
     if head.get('identity', {}).get('model') != model:
       continue

@@ -93,7 +93,7 @@ class ChatTemplate:
         enable_thinking=False,
         **self._special,
       )
-    except (TemplateError, TypeError) as error:
+    except Exception as error:  # A program of others may fail in any way.
       roles = [message['role'] for message in messages]
       raise ValueError(
         f'The chat template of {self._name} refuses messages of the roles '

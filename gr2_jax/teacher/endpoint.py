@@ -88,12 +88,16 @@ class EndpointTeacher:
     )
 
   def _read(self, found: reply.Reply, request: base.Request) -> base.Answer:
-    if found.end == reply.STOP:
-      answer = self._writer.read(found.text, request)
-    else:
+    if found.end in _PROBLEMS:
       answer = base.Answer([], '', problem=_PROBLEMS[found.end])
+    else:
+      answer = self._writer.read(found.text, request)
+    problem = answer.problem
+    if found.end == reply.THOUGHT and problem in acceptance.UNREADABLE:
+      problem = acceptance.ONLY_THOUGHT
     return dataclasses.replace(
       answer,
+      problem=problem,
       text=found.text,
       prompt_tokens=found.prompt_tokens or 0,
       completion_tokens=found.completion_tokens or 0,

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.teacher import base
 
+_PLACE = ('user', 'position', 'list', 'attempt')
 # User, position and hash of one list.
 Key = tuple[int, int, str]
 
@@ -79,7 +80,7 @@ class Journal:
     if not self.path.exists() or not self.path.stat().st_size:
       files.extend_jsonl(self.path, [{'identity': identity}])
       _sync(directory)
-    lines = files.read_jsonl(self.path)
+    lines = read(self.path)
     if next(lines) != {'identity': config_lib.to_dict(identity)}:
       raise ValueError(
         f'{self.path} does not begin with the identity that its name stands '
@@ -96,6 +97,12 @@ class Journal:
     """Returns an answer (its `text` is left on disk); None: not asked yet."""
     return self._answers.get((key, attempt))
 
+  def text(self, key: Key, attempt: int) -> str:
+    """Returns what a language model wrote, from disk; '' for no answer."""
+    _, *lines = read(self.path)
+    found = (x.get('text', '') for x in lines if _place(x) == (key, attempt))
+    return next(found, '')
+
   def append(self, entries: Iterable[tuple[Key, int, base.Answer]]) -> None:
     """Adds (key, attempt, answer), and waits until they are on disk."""
     lines = [_line(*entry) for entry in entries]
@@ -104,11 +111,37 @@ class Journal:
       self._keep(line)
 
   def _keep(self, line: dict) -> None:
-    fields = dict(line)
-    key = tuple(fields.pop(name) for name in ('user', 'position', 'list'))
-    attempt = fields.pop('attempt')
-    fields.pop('text', None)
-    self._answers[key, attempt] = base.Answer(**fields)
+    fields = {k: v for k, v in line.items() if k not in (*_PLACE, 'text')}
+    self._answers[_place(line)] = base.Answer(**fields)
+
+
+def read(path: pathlib.Path) -> Iterator[dict]:
+  """Yields the lines of a journal: its identity, then answers.
+
+  Args:
+    path: the file.
+
+  Yields:
+    What each line holds.
+
+  Raises:
+    ValueError: a line is not one of a journal, with its number.
+  """
+  known = {field.name for field in dataclasses.fields(base.Answer)}
+  for number, line in enumerate(files.read_jsonl(path), 1):
+    least = {*_PLACE, 'ranking', 'explanation'} if number > 1 else {'identity'}
+    most = least | known if number > 1 else least
+    if not isinstance(line, dict) or not least <= set(line) <= most:
+      raise ValueError(
+        f'{path}:{number}: no line of a journal of answers; mend or remove it.'
+      )
+    yield line
+
+
+def _place(line: dict) -> tuple[Key, int]:
+  """Returns which list a line is of, and which attempt."""
+  *key, attempt = (line[name] for name in _PLACE)
+  return tuple(key), attempt
 
 
 def _line(key: Key, attempt: int, answer: base.Answer) -> dict:

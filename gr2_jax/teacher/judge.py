@@ -98,7 +98,7 @@ class Judge:
 
   def grade(
     self, asked: Sequence[tuple[Graded, str]]
-  ) -> Iterator[tuple[int, int | None]]:
+  ) -> Iterator[tuple[int, int | None, str]]:
     """Asks for scores.
 
     Args:
@@ -106,7 +106,7 @@ class Judge:
 
     Yields:
       (index of what was asked, its score from 1 to 5, or None where the judge
-      gave none), as they come.
+      gave none, all that the judge wrote), as they come.
 
     Raises:
       budget.BudgetError: the budget is spent.
@@ -116,7 +116,7 @@ class Judge:
     with contextlib.closing(self._client.ask(prompts)) as groups:
       for group in groups:
         for index, found in group:
-          yield index, read(found.text)
+          yield index, read(found.text), found.text
 
   def _prompt(self, graded: Graded, aspect: str) -> dialect.Prompt:
     # The judge need not know what the writer was told.
@@ -147,8 +147,8 @@ class Judge:
 def read(text: str) -> int | None:
   """Reads a score; None for anything but {"score": 1 to 5}."""
   try:
-    value = json.loads(reading.unwrap(text))
-  except (ValueError, RecursionError):
+    value = reading.parse(text)
+  except ValueError:
     return None
   score = value.get('score') if isinstance(value, dict) else None
   whole = isinstance(score, int) and not isinstance(score, bool)

@@ -15,7 +15,7 @@ from gr2_jax.lm import foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import acceptance, base, messages
 from gr2_jax.teacher import speech as speech_lib
-from gr2_jax.text import answer
+from gr2_jax.text import answer, tokenizer_files
 
 _keys = jax.jit(jax.vmap(jax.random.key))
 
@@ -254,6 +254,8 @@ def load(
     config, params, _ = gguf.load(path, mesh, rules, **settings)
   else:
     config, params = hf.load(path, mesh, rules, **settings)
+  ids = tokenizer_files.size(speech.tokenizer)
+  foreign.check_rows(path, ids, config.vocab_size)
   return LocalTeacher(
     speech,
     config,

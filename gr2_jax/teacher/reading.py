@@ -1,10 +1,13 @@
 """Reads what a language model wrote: exactly, or not at all.
 
 The only repairs [our choice]: the reasoning that some models put in front,
-`<think>...</think>`, is taken off, and so is one code fence around the whole.
+`<think>...</think>`, is taken off, also where the chat template has opened it
+and the text holds the closing tag alone; and so is one code fence around the
+whole, whatever its language is called.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +16,7 @@ from gr2_jax.text import vocab as vocab_lib
 
 _KEYS = ('explanation', 'recommendations')
 _THINK, _THOUGHT = '<think>', '</think>'
-_FENCE = '```'
+_FENCED = re.compile(r'```[a-zA-Z0-9]*(?P<inside>.*)```', re.DOTALL)
 
 
 def read(text: str, index: Mapping[str, int]) -> base.Answer:
@@ -33,8 +36,8 @@ def read(text: str, index: Mapping[str, int]) -> base.Answer:
   """
   problem = lambda reason: base.Answer([], '', reason, text)
   try:
-    value = _parse(unwrap(text))
-  except (ValueError, RecursionError):
+    value = parse(text)
+  except ValueError:
     return problem(acceptance.NOT_JSON)
   if not isinstance(value, dict) or set(value) != set(_KEYS):
     return problem(acceptance.WRONG_KEYS)
@@ -49,21 +52,37 @@ def read(text: str, index: Mapping[str, int]) -> base.Answer:
   return base.Answer(ranking, explanation, text=text)
 
 
-def unwrap(text: str) -> str:
-  """Takes off a thought in front and a code fence around the rest."""
+def parse(text: str) -> Any:
+  """Returns the JSON value of an answer, without its thought and its fence.
+
+  A closing tag inside of an answer that is JSON by itself is its text.
+
+  Args:
+    text: all that the model wrote.
+
+  Raises:
+    ValueError: it is no JSON of Unicode text.
+  """
   text = text.strip()
-  if text.startswith(_THINK) and _THOUGHT in text:
-    text = text.partition(_THOUGHT)[2].strip()
-  whole = len(text) >= 2 * len(_FENCE)
-  if whole and text.startswith(_FENCE) and text.endswith(_FENCE):
-    text = text[len(_FENCE) : -len(_FENCE)].removeprefix('json')
-  return text
+  try:
+    return _value(text)
+  except ValueError:
+    thought, closed, rest = text.partition(_THOUGHT)
+    if not closed or _THINK in thought.removeprefix(_THINK):
+      raise
+  return _value(rest.strip())
 
 
-def _parse(text: str) -> Any:
-  value = json.loads(
-    text, object_pairs_hook=_once, parse_constant=_no_such_number
-  )
+def _value(text: str) -> Any:
+  fenced = _FENCED.fullmatch(text)
+  try:
+    value = json.loads(
+      fenced['inside'] if fenced else text,
+      object_pairs_hook=_once,
+      parse_constant=_no_such_number,
+    )
+  except RecursionError as error:
+    raise ValueError('Too many brackets.') from error
   # A lone surrogate, which JSON can spell, is no text.
   json.dumps(value, ensure_ascii=False).encode()
   return value

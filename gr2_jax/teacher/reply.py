@@ -7,7 +7,9 @@ from typing import Any
 
 from gr2_jax.teacher import faults
 
-STOP, LENGTH, REFUSED = 'stop', 'length', 'refused'
+STOP, LENGTH, REFUSED, THOUGHT = 'stop', 'length', 'refused', 'thought'
+# Where servers put a thought, apart from the answer.
+_THOUGHTS = ('reasoning_content', 'reasoning')
 # A longer body is no answer to what is asked here.
 MOST_BYTES = 16 * 2**20
 # What hosts append to the name that they were asked for: a date or a revision.
@@ -21,7 +23,8 @@ class Reply:
   Attributes:
     model: who answered, by the server's word.
     text: what it wrote; may be empty.
-    end: STOP, LENGTH (the answer was cut off at its limit) or REFUSED (a filter
+    end: STOP, LENGTH (the answer was cut off at its limit), THOUGHT (`text` is
+      all that it wrote, and the server calls it a thought) or REFUSED (a filter
       or the model itself declined, or nothing was written).
     prompt_tokens: that it read; None where the server does not say.
     completion_tokens: that it wrote; None where the server does not say.
@@ -64,14 +67,17 @@ def read(body: bytes) -> Reply:
   if not choices:
     raise faults.Fault('the answer has no choices')
   message = _get(choices[0], 'message', dict)
-  text = _get(message, 'content', str, optional=True) or ''
+  text = _text(message)
   finish = _get(choices[0], 'finish_reason', str, optional=True)
-  if finish == 'length':
+  end = STOP
+  if not text.strip():
+    found = (message.get(key) for key in _THOUGHTS)
+    thought = next((x for x in found if isinstance(x, str) and x.strip()), '')
+    text, end = (thought, THOUGHT) if thought else (text, REFUSED)
+  if finish in ('length', 'max_tokens'):
     end = LENGTH
-  elif finish == 'content_filter' or message.get('refusal') or not text.strip():
+  elif finish == 'content_filter' or message.get('refusal'):
     end = REFUSED
-  else:
-    end = STOP
   usage = _get(value, 'usage', dict, optional=True) or {}
   return Reply(
     model,
@@ -109,6 +115,16 @@ def _get(value: Any, key: str, kind: type, optional: bool = False) -> Any:
     f'the answer is no chat completion: {key!r} is missing or not of type '
     f'{kind.__name__}'
   )
+
+
+def _text(message: dict) -> str:
+  """Returns the content of a message: a text, or parts of which some are."""
+  content = message.get('content')
+  parts = content if isinstance(content, list) else [None]
+  if not all(isinstance(part, dict) for part in parts):
+    return _get(message, 'content', str, optional=True) or ''
+  told = [part for part in parts if part.get('type') == 'text']
+  return ''.join(_get(part, 'text', str) for part in told)
 
 
 def _count(usage: dict, key: str) -> int | None:

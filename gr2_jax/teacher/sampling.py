@@ -82,6 +82,7 @@ def collect(
   acceptance: acceptance_lib.Acceptance,
   seed: int,
   journal: journal_lib.Journal,
+  insist: bool = False,
 ) -> tuple[list[Trace], Tally]:
   """Asks a teacher until each list has a trace or the attempts are spent.
 
@@ -96,6 +97,7 @@ def collect(
     acceptance: what answers are measured by.
     seed: of all requests; see `asking.request_seed`.
     journal: the answers that are there, and where new ones go.
+    insist: go on though the first answers are in vain; see `trial.Trial`.
 
   Returns:
     (traces in the order of the tasks, tally).
@@ -104,9 +106,10 @@ def collect(
     ValueError: an unknown mode, no attempt, a request that holds a hint, or a
       target that is not among its candidates.
     RuntimeError: the teacher left requests out, or answered one twice.
+    trial.VainError: the first answers are in vain.
   """
   _check(tasks, mode, attempts)
-  asker = asking.Asker(teacher, tasks, mode, acceptance, seed, journal)
+  asker = asking.Asker(teacher, tasks, mode, acceptance, seed, journal, insist)
   tally = Tally(
     len(tasks), [0] * attempts, [0] * attempts, dict.fromkeys(REASONS, 0)
   )

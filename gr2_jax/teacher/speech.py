@@ -10,7 +10,7 @@ from gr2_jax import files
 from gr2_jax.lm import gguf
 from gr2_jax.lm.gguf_file import File
 from gr2_jax.teacher.chat_template import ChatTemplate
-from gr2_jax.text import pretrained
+from gr2_jax.text import tokenizer_files
 
 _SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 
@@ -54,32 +54,35 @@ def read(path: pathlib.Path) -> Speech:
 
   Raises:
     FileNotFoundError: a directory without `tokenizer.json`.
-    ValueError: the model has no chat template, or no end token is known.
+    ValueError: a file cannot be read, the model has no chat template, or no end
+      token is known.
   """
   return _of_file(path) if path.is_file() else _of_directory(path)
 
 
 def _of_directory(path: pathlib.Path) -> Speech:
-  source = path / 'tokenizer.json'
-  if not source.is_file():
-    raise FileNotFoundError(
-      f'{source} is missing: give the directory of a Hugging Face model with '
-      'its tokenizer.'
-    )
-  tokenizer = tokenizers.Tokenizer.from_file(str(source))
-  config = _json(path / 'tokenizer_config.json')
-  special = {
-    key: pretrained.token_name(config[key])
-    for key in _SPECIAL
-    if config.get(key)
-  }
+  tokenizer = tokenizer_files.read(path)
+  config = tokenizer_files.Config(path)
+  named = {key: config.token(key) for key in _SPECIAL}
+  special = {key: name for key, name in named.items() if name}
   ends = [tokenizer.token_to_id(special.get('eos_token', ''))]
   for name in ('config.json', 'generation_config.json'):
-    found = _json(path / name).get('eos_token_id')
-    ends += found if isinstance(found, list) else [found]
-  template = pretrained.chat_template(path, config)
+    ends += _ends(path / name)
   where = 'chat_template in tokenizer_config.json, or chat_template.jinja'
-  return _make(path, tokenizer, template, where, special, ends)
+  return _make(path, tokenizer, config.template, where, special, ends)
+
+
+def _ends(path: pathlib.Path) -> list[int | None]:
+  """Reads eos_token_id: an id, several, or nothing."""
+  found = files.read_object(path).get('eos_token_id') if path.exists() else None
+  ends = found if isinstance(found, list) else [found]
+  for end in ends:
+    if end is not None and (not isinstance(end, int) or isinstance(end, bool)):
+      raise ValueError(
+        f'{path}: eos_token_id is {found!r}, not the id of a token: fetch the '
+        'file anew.'
+      )
+  return ends
 
 
 def _of_file(path: pathlib.Path) -> Speech:
@@ -88,7 +91,7 @@ def _of_file(path: pathlib.Path) -> Speech:
   special = {f'{role}_token': name for role, name in roles.items() if name}
   file = File(path)
   keys = ('eos', 'eot', 'eom')
-  ends = [file.get(f'tokenizer.ggml.{key}_token_id') for key in keys]
+  ends = [file.get(f'tokenizer.ggml.{key}_token_id', kind=int) for key in keys]
   where = 'the metadata key tokenizer.chat_template'
   tokenizer = gguf.read_tokenizer(path)
   return _make(path, tokenizer, template, where, special, ends)
@@ -113,12 +116,16 @@ def _make(
       f'{path} does not say which token ends an answer: add eos_token_id to '
       'generation_config.json, or convert the model anew.'
     )
+  size = tokenizer_files.size(tokenizer)
+  beyond = [end for end in known if not 0 <= end < size]
+  if beyond:
+    raise ValueError(
+      f'{path}: answers end with the tokens {beyond}, but the tokenizer has '
+      f'only the ids up to {size - 1}: correct eos_token_id, or fetch the '
+      'tokenizer that belongs to the model.'
+    )
   # Files of models may ask for both.
   tokenizer.no_truncation()
   tokenizer.no_padding()
   template = ChatTemplate(template, special, str(path))
   return Speech(path.name, tokenizer, template, known)
-
-
-def _json(path: pathlib.Path) -> Mapping:
-  return files.read_json(path) if path.exists() else {}

@@ -7,15 +7,15 @@ a text comes from mean pooling and L2 norm, as in Sentence-BERT (arXiv
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from gr2_jax import files
-from gr2_jax.lm import dots
+from gr2_jax.lm import dots, hf_config, tensor_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +141,11 @@ def read_config(path: pathlib.Path, bf16_matmul: bool = False) -> BertConfig:
     The config.
 
   Raises:
-    ValueError: the model is not the kind of BERT that `Bert` computes.
+    FileNotFoundError: there is no such file.
+    ValueError: it cannot be read, or the model is not the kind of BERT that
+      `Bert` computes.
   """
-  raw = files.read_json(path)
+  raw = files.read_object(path)
   for key, supported in (
     ('model_type', 'bert'),
     ('hidden_act', 'gelu'),
@@ -154,16 +156,26 @@ def read_config(path: pathlib.Path, bf16_matmul: bool = False) -> BertConfig:
         f'{path}: {key} is {raw[key]!r}, but only {supported!r} is supported. '
         'Use another encoder, or pass vectors by sid.embeddings.'
       )
-  return BertConfig(
-    vocab_size=raw['vocab_size'],
-    width=raw['hidden_size'],
-    layers=raw['num_hidden_layers'],
-    heads=raw['num_attention_heads'],
-    mlp_dim=raw['intermediate_size'],
-    positions=raw['max_position_embeddings'],
-    norm_eps=raw['layer_norm_eps'],
-    bf16_matmul=bf16_matmul,
-  )
+  size = lambda key: hf_config.size(raw, key)
+  try:
+    found = BertConfig(
+      vocab_size=size('vocab_size'),
+      width=size('hidden_size'),
+      layers=size('num_hidden_layers'),
+      heads=size('num_attention_heads'),
+      mlp_dim=size('intermediate_size'),
+      positions=size('max_position_embeddings'),
+      norm_eps=hf_config.number(raw, 'layer_norm_eps', BertConfig.norm_eps),
+      bf16_matmul=bf16_matmul,
+    )
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
+  if found.width % found.heads:
+    raise ValueError(
+      f'{path}: hidden_size = {found.width} does not divide by '
+      f'num_attention_heads = {found.heads}: fetch the model anew.'
+    )
+  return found
 
 
 def read_params(path: pathlib.Path, config: BertConfig) -> dict:
@@ -177,18 +189,32 @@ def read_params(path: pathlib.Path, config: BertConfig) -> dict:
     Parameters of `Bert`, as NumPy arrays.
 
   Raises:
-    ValueError: a tensor is missing or has another shape, by name.
+    FileNotFoundError: there is no such file.
+    ValueError: it cannot be read, or a tensor is missing or has another shape
+      or type, by name.
   """
-  tensors = safetensors.numpy.load_file(path)
+  with tensor_files.open_one(path) as tensors:
+    return _params(path, config, tensors)
+
+
+def _params(path: pathlib.Path, config: BertConfig, tensors: Any) -> dict:
+  known = set(tensors.keys())
 
   def take(name, *shape):
-    if name not in tensors or tensors[name].shape != shape:
-      found = tensors[name].shape if name in tensors else 'nothing'
+    found = tensors.get_slice(name) if name in known else None
+    kind = found and found.get_dtype()
+    if found is None or tuple(found.get_shape()) != shape:
+      found = 'nothing' if found is None else tuple(found.get_shape())
       raise ValueError(
         f'{path}: {name} should have the shape {shape}, found {found}. The '
         'file does not belong to config.json: fetch both anew.'
       )
-    return np.asarray(tensors[name], np.float32)
+    if kind not in tensor_files.TYPES:
+      raise ValueError(
+        f'{path}: {name} is of type {kind}, not one of {tensor_files.TYPES}: '
+        'use an encoder that is not quantised.'
+      )
+    return np.asarray(tensors.get_tensor(name), np.float32)
 
   def dense(name, rows, columns):
     kernel = take(f'{name}.weight', columns, rows).T

@@ -14,7 +14,8 @@ import tokenizers
 from jax.sharding import Mesh
 
 from gr2_jax import progress, sharding
-from gr2_jax.text import bert
+from gr2_jax.lm import foreign
+from gr2_jax.text import bert, tokenizer_files
 
 # Rows are padded to the next of these lengths: one compilation each.
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -34,11 +35,16 @@ def load(
     (config, params, tokenizer).
 
   Raises:
-    ValueError: the files do not fit each other or the model.
+    FileNotFoundError: a file is missing.
+    ValueError: a file cannot be read, or they do not fit each other or the
+      model.
   """
   config = bert.read_config(directory / 'config.json', bf16_matmul)
   params = bert.read_params(directory / 'model.safetensors', config)
-  tokenizer = tokenizers.Tokenizer.from_file(str(directory / 'tokenizer.json'))
+  tokenizer = tokenizer_files.read(directory)
+  foreign.check_rows(
+    directory, tokenizer_files.size(tokenizer), config.vocab_size
+  )
   tokenizer.no_padding()
   # A text that spells [SEP] or [MASK] is a text.
   tokenizer.encode_special_tokens = True

@@ -100,8 +100,15 @@ class Pieces:
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Pieces':
-    """Reads what `save` wrote."""
-    return cls((directory / _FILE).read_bytes())
+    """Reads what `save` wrote; ValueError where it is damaged."""
+    path = directory / _FILE
+    try:
+      return cls(path.read_bytes())
+    except (RuntimeError, KeyError, ValueError) as error:
+      raise ValueError(
+        f'{path} holds no text pieces that can be read ({error!r}): copy the '
+        'run again.'
+      ) from error
 
   def _bytes_of(self, token: int) -> bytes:
     if self._processor.is_control(token):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import tokenizers
 
 from gr2_jax import files
-from gr2_jax.text import bpe, pieces
+from gr2_jax.text import bpe, pieces, tokenizer_files
 
 # What families without a begin token (Qwen) put between documents.
 SEPARATOR = '<|endoftext|>'
@@ -86,7 +86,8 @@ class Pretrained:
       if name not in control:
         self.bytes[token] = bpe.piece_bytes(name, self._byte_level)
     plain = bpe.plain(self._exact, control)
-    self._lost, self._encoder = bpe.lost(plain), _tokenizer(plain)
+    self._lost = bpe.lost(plain)
+    self._encoder = tokenizer_files.from_spec(plain)
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text; none of them is a control piece.
@@ -126,9 +127,16 @@ class Pretrained:
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Pretrained':
-    """Reads what `save` wrote."""
-    content = files.read_json(directory / _FILE)
-    return cls(_tokenizer(content.pop('tokenizer')), **content)
+    """Reads what `save` wrote; ValueError where it is damaged."""
+    path = directory / _FILE
+    content = files.read_object(path)
+    try:
+      return cls(tokenizer_files.from_spec(content.pop('tokenizer')), **content)
+    except (KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+        f'{path} holds no text pieces that can be read ({error!r}): copy the '
+        'run again.'
+      ) from error
 
   def with_added(self, added: Mapping[str, int]) -> tokenizers.Tokenizer:
     """Returns the tokenizer with added tokens.
@@ -161,7 +169,7 @@ class Pretrained:
     entries += [
       {'id': token, 'content': name, **plain} for name, token in added.items()
     ]
-    return _tokenizer(
+    return tokenizer_files.from_spec(
       {
         **self._exact,
         'model': {**self._exact['model'], 'vocab': vocab},
@@ -213,55 +221,19 @@ def read(
     The text pieces.
 
   Raises:
-    ValueError: the tokenizer cannot be used (see `Pretrained`), no end token
-      is known, or the library numbers the tokens otherwise than the file.
+    FileNotFoundError: there is no `tokenizer.json`.
+    ValueError: a file cannot be read (`tokenizer_files`), the tokenizer cannot
+      be used (see `Pretrained`), or no end token is known.
   """
-  path = directory / 'tokenizer_config.json'
-  config = files.read_json(path) if path.exists() else {}
+  tokenizer = tokenizer_files.read(directory)
+  config = tokenizer_files.Config(directory)
   given = {'eos': eos, 'bos': bos, 'pad': pad}
   roles = {
-    role: name or token_name(config.get(f'{role}_token'))
-    for role, name in given.items()
+    role: name or config.token(f'{role}_token') for role, name in given.items()
   }
   if not roles['eos']:
-    raise ValueError(f'{path} names no eos_token: add it, or pass eos=.')
-  template = chat_template(directory, config)
-  raw = files.read_json(directory / 'tokenizer.json')
-  tokenizer = _tokenizer(raw)
-  for entry in raw.get('added_tokens', []):
-    # The library numbers added tokens in order and ignores the file's ids.
-    found = tokenizer.token_to_id(entry['content'])
-    if found != entry['id']:
-      raise ValueError(
-        f'{directory / "tokenizer.json"} gives {entry["content"]!r} the id '
-        f'{entry["id"]}, but the ids before it leave a gap and it becomes '
-        f'{found}: fetch the file anew, or fill the gap.'
-      )
-  return Pretrained(tokenizer, **roles, chat_template=template)
-
-
-def chat_template(
-  directory: pathlib.Path, config: Mapping
-) -> str | list | None:
-  """Returns what `chat_template.jinja` or else `tokenizer_config.json` holds.
-
-  Args:
-    directory: of a checkpoint.
-    config: content of its `tokenizer_config.json`.
-
-  Returns:
-    The template, or a list of several with their names; None without one.
-  """
-  jinja = directory / 'chat_template.jinja'
-  if jinja.exists():
-    return jinja.read_text(encoding='utf-8')
-  return config.get('chat_template')
-
-
-def token_name(token: str | Mapping | None) -> str | None:
-  """Reads a token of a config: its name, or a dict that holds it."""
-  return token['content'] if isinstance(token, Mapping) else token
-
-
-def _tokenizer(spec: Mapping) -> tokenizers.Tokenizer:
-  return tokenizers.Tokenizer.from_str(json.dumps(spec))
+    raise ValueError(f'{config.path} names no eos_token: add it, or pass eos=.')
+  try:
+    return Pretrained(tokenizer, **roles, chat_template=config.template)
+  except ValueError as error:
+    raise ValueError(f'{directory}: {error}') from error

@@ -146,15 +146,15 @@ class Vocab:
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Vocab':
-    """Reads what `save` wrote; ValueError where another version wrote it."""
-    meta = files.read_json(directory / 'vocab.json')
+    """Reads what `save` wrote; ValueError where it is damaged or another's."""
+    meta = files.read_object(directory / 'vocab.json')
     answer.check_delimiters(meta.get('delimiters'), directory)
-    kind = meta['text']
-    if kind not in _KINDS:
-      known = f'this version reads {sorted(_KINDS)}'
-      raise ValueError(f'{directory} holds {kind!r} text pieces, {known}.')
-    pieces = _KINDS[kind].load(directory)
-    return cls(pieces, meta['levels'], meta['codes'], meta.get('min_rows', 0))
+    try:
+      pieces = _KINDS[meta['text']].load(directory)
+      return cls(pieces, meta['levels'], meta['codes'], meta.get('min_rows', 0))
+    except (KeyError, TypeError) as error:
+      lost = f'vocabulary of this version ({error!r}): copy the run again.'
+      raise ValueError(f'{directory} holds no {lost}') from error
 
   def tokenizer(self) -> tokenizers.Tokenizer:
     """Returns the pretrained tokenizer with all added tokens, same ids.

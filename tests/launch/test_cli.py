@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+
+from gr2_jax.teacher import budget, trial
+from launch import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = '--config=configs/tiny.py'
@@ -86,3 +90,20 @@ def test_a_mistake_is_one_message_and_a_traceback_only_when_asked(tmp_path):
   found = _run('export', f'--workdir={tmp_path}', f'--output={tmp_path}/out')
   assert found.returncode == 1 and 'Traceback' not in found.stderr
   assert 'No run in' in found.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  ('error', 'told'),
+  [
+    (trial.VainError, True),
+    (budget.BudgetError, True),
+    (RecursionError, False),
+  ],
+)
+def test_runtime_errors_of_ours_are_one_message(error, told):
+  def main(argv):
+    raise error('Mend it.')
+
+  flags.FLAGS.mark_as_parsed()
+  with pytest.raises(SystemExit if told else error, match='Mend it.'):
+    cli._report(main, [])

@@ -187,7 +187,7 @@ def test_errors_name_file_and_tensor(tmp_path):
     gguf_file.File(path)
   for content in (b'', b'no model', b'GGUF\x03\x00\x00\x00'):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match='a.gguf is not a GGUF file'):
+    with pytest.raises(ValueError, match='a.gguf is (empty|not a GGUF file)'):
       gguf_file.File(path)
   block = np.zeros((1, 66), np.uint8)
   write(path, {'blk.0.ffn_up.weight': (block, KIND.IQ2_XXS)})

@@ -205,6 +205,41 @@ def test_files_that_do_not_fit(tmp_path, mesh1):
     hf.load(tmp_path, mesh1)
 
 
+def test_a_stale_index_is_passed_over(tmp_path, mesh1, caplog):
+  params = _init(QWEN3, mesh1)
+  old = jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), params)
+  hf.save(tmp_path, QWEN3, old, max_file_bytes=3000)
+  kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  hf.save(tmp_path, QWEN3, params)
+  for name in kept.keys() - {'config.json'}:
+    (tmp_path / name).write_bytes(kept[name])
+  _equal(hf.load(tmp_path, mesh1)[1], params)
+  assert 'holds model.safetensors and model.safetensors.index' in caplog.text
+  # An index of the one file is no other.
+  caplog.clear()
+  index = tmp_path / 'model.safetensors.index.json'
+  weights = json.loads(index.read_text())['weight_map']
+  weights = dict.fromkeys(weights, 'model.safetensors')
+  index.write_text(json.dumps({'weight_map': weights}))
+  _equal(hf.load(tmp_path, mesh1)[1], params)
+  assert caplog.text == ''
+
+
+def test_a_tied_model_with_another_head_is_kept_so(tmp_path, mesh1, caplog):
+  untied = dataclasses.replace(
+    QWEN3, tie_embeddings=False, max_positions=32_768
+  )
+  params = _init(untied, mesh1)
+  hf.save(tmp_path, untied, params)
+  path = tmp_path / 'config.json'
+  raw = json.loads(path.read_text()) | {'tie_word_embeddings': True}
+  path.write_text(json.dumps(raw))
+  found, read = hf.load(tmp_path, mesh1)
+  assert found == untied
+  _equal(read, params)
+  assert 'lm_head.weight and model.embed_tokens.weight differ' in caplog.text
+
+
 @pytest.mark.parametrize('name', ['../secret', '/etc/passwd', 'a/../../x'])
 def test_an_index_cannot_name_files_elsewhere(tmp_path, mesh1, name):
   directory = tmp_path / 'model'

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gr2_jax import sharding
-from gr2_jax.lm import logps
+from gr2_jax.lm import logps, tables
 from gr2_jax.report import collectives, hlo
 
 SCORE = jax.jit(logps.token_logps)
@@ -190,3 +190,11 @@ def test_scanned_chunks_gather_the_table_once(tensor, monkeypatch):
   rest = [c for c in found if c.operand < 80]
   assert bool(rest) == (tensor > 1)
   assert all(len(c.group) == tensor for c in rest)
+
+
+def test_an_id_beyond_the_table_gives_no_nan():
+  table = jnp.arange(6.0).reshape(3, 2)
+  found = tables.look_up(table, jnp.array([[0, 3, 99]]))
+  np.testing.assert_array_equal(found, [[[0, 1], [4, 5], [4, 5]]])
+  beyond = logps.token_logps(jnp.zeros((1, 3)), jnp.array([3]))[0]
+  np.testing.assert_allclose(beyond, -np.log(3), rtol=1e-6)

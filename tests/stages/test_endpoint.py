@@ -13,7 +13,14 @@ import small
 
 from gr2_jax import files
 from gr2_jax.stages import traces
-from gr2_jax.teacher import address, budget, faults, journal, rationale
+from gr2_jax.teacher import (
+  address,
+  budget,
+  faults,
+  journal,
+  rationale,
+  trial,
+)
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -163,8 +170,11 @@ def test_the_key_is_in_no_file_and_no_log(
     with pytest.raises(faults.EndpointError, match='GR2_TEACHER_API_KEY'):
       run(server.url, structured='none')
   with fake_server.FakeServer(lambda *_: f'Bearer {KEY}') as server:
-    with pytest.raises(ValueError, match='None of 12 lists got a trace'):
+    with pytest.raises(trial.VainError, match=r"One begins: 'Bearer \[key\]'"):
       run(server.url)
+    with pytest.raises(ValueError, match='None of 12.*not_json 36; .*think'):
+      run(server.url, insist=True)
+  assert len(server.requests) == 36
   written = [path for path in workdir.rglob('*') if path.is_file()]
   assert any('answers' in str(path) for path in written)
   for path in written:

@@ -10,7 +10,7 @@ import small
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import judging
-from gr2_jax.teacher import address, budget, judge
+from gr2_jax.teacher import address, budget, judge, trial
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def graded(workdir):
         'ranking': [2, 1, 3],
         'explanation': f'Number {user}.',
       }
-      for user in range(6)
+      for user in range(9)
     ),
   )
   small.finish(workdir, 'data')
@@ -43,10 +43,10 @@ def graded(workdir):
   small.finish(workdir, 'traces', ['data', 'sid'], **config)
   assert small.dataset().num_items == 20
 
-  def grade(url, sample, **settings):
+  def grade(url, sample, insist=False, **settings):
     cfg = address.EndpointConfig(url=url, backoff=0.001, **settings)
     make = lambda writer: judge.Judge(writer, cfg, 'm')
-    return judging.run(workdir, make, sample)
+    return judging.run(workdir, make, sample, insist=insist)
 
   return grade
 
@@ -66,8 +66,8 @@ def test_scores_are_asked_once(graded, workdir):
     assert graded(server.url, 4) == found
     assert len(server.requests) == 16
     # More traces: those of fewer are among them.
-    assert graded(server.url, 99)['traces'] == 6
-    assert len(server.requests) == 24
+    assert graded(server.url, 99)['traces'] == 9
+    assert len(server.requests) == 36
   asked = collections.Counter(
     request['messages'][-1]['content'] for request in server.requests
   )
@@ -76,7 +76,18 @@ def test_scores_are_asked_once(graded, workdir):
   for aspect in judge.ASPECTS:
     assert found[aspect] == {'n': 4, 'mean': 4.0, 'unreadable': 0}
   summary = files.read_json(workdir / 'judge' / 'summary.json')
-  assert summary['traces'] == 6
+  assert summary['traces'] == 9
+
+
+def test_answers_without_a_score_end_it_early(graded, workdir):
+  with fake_server.FakeServer(lambda *_: 'I give it a four.') as server:
+    with pytest.raises(trial.VainError, match="One begins: 'I give it a four"):
+      graded(server.url, 9)
+    assert len(server.requests) == 32
+    kept = list(files.read_jsonl(workdir / 'judge' / 'scores.jsonl'))
+    assert [line['text'] for line in kept] == ['I give it a four.'] * 32
+    assert graded(server.url, 9, insist=True)['flow']['unreadable'] == 9
+  assert len(server.requests) == 36
 
 
 def test_a_run_without_traces_is_named(graded, workdir):
@@ -86,5 +97,5 @@ def test_a_run_without_traces_is_named(graded, workdir):
 
 
 def test_nothing_to_grade_is_an_error(graded):
-  with pytest.raises(ValueError, match='--sample=0 of 6 traces'):
+  with pytest.raises(ValueError, match='--sample=0 of 9 traces'):
     graded('http://127.0.0.1:9/v1', 0)

@@ -1,5 +1,7 @@
 """The road's start from a pretrained model, its training, and its export."""
 
+import shutil
+
 import jax
 import made
 import ml_collections
@@ -156,6 +158,15 @@ def test_sizes_beside_a_checkpoint_are_refused(checkpoint, workdir):
 def test_a_checkpoint_that_is_not_there_is_named(workdir):
   with pytest.raises(FileNotFoundError, match='no/model'):
     midtrain.run(_config('no/model'), workdir)
+
+
+def test_ids_beyond_the_table_are_refused(checkpoint, workdir, tmp_path):
+  shutil.copytree(checkpoint, tmp_path / 'grown')
+  more = made.qwen()
+  more.add_special_tokens([f'<|new_{i}|>' for i in range(20)])
+  more.save(str(tmp_path / 'grown' / 'tokenizer.json'))
+  with pytest.raises(ValueError, match='has only 352 rows.*resize_token'):
+    midtrain.run(_config(tmp_path / 'grown'), workdir)
 
 
 def test_another_checkpoint_is_another_run(checkpoint, tmp_path):

@@ -87,6 +87,7 @@ def test_so_many_requests_run_at_a_time():
     ({'message': {'content': None, 'refusal': 'I will not.'}}, 'refused'),
     ({'message': {'content': ' \n'}}, 'refused'),
     ({'message': {'content': 'Certainly!'}}, 'not_json'),
+    ({'finish_reason': 'max_tokens', 'message': {'content': '{'}}, 'cut_off'),
   ],
 )
 def test_answers_without_a_ranking_have_a_problem(choice, problem):
@@ -95,6 +96,41 @@ def test_answers_without_a_ranking_have_a_problem(choice, problem):
   assert (found.problem, found.ranking) == (problem, [])
   assert found.text == (choice['message'].get('content') or '')
   assert found.completion_tokens == 7
+
+
+ANSWER = {'ranking': [3, 1], 'explanation': 'So.'}
+
+
+@pytest.mark.parametrize(
+  'message',
+  [
+    {'content': None, 'reasoning_content': json.dumps(ANSWER)},
+    {'content': ' ', 'reasoning': json.dumps(ANSWER)},
+    {'content': json.dumps(ANSWER), 'reasoning_content': 'Hm.'},
+    {'content': [{'type': 'text', 'text': json.dumps(ANSWER)}]},
+    {
+      'content': [
+        {'type': 'thinking', 'thinking': [{'type': 'text', 'text': 'Hm.'}]},
+        {'type': 'text', 'text': json.dumps(ANSWER)},
+      ]
+    },
+  ],
+)
+def test_an_answer_is_read_wherever_the_server_puts_it(message):
+  write = lambda messages, seed: {'message': message}
+  with fake_server.FakeServer(write) as server:
+    found = questions.answers(questions.teacher(server.url), 1)[0]
+  assert (found.problem, found.ranking) == (None, [3, 1])
+  assert found.text == json.dumps(ANSWER)
+
+
+def test_a_thought_alone_is_called_so():
+  thought = {'content': '', 'reasoning_content': 'Okay, the user'}
+  write = lambda messages, seed: {'message': thought}
+  with fake_server.FakeServer(write) as server:
+    found = questions.answers(questions.teacher(server.url), 1)[0]
+  assert (found.problem, found.ranking) == ('only_thought', [])
+  assert found.text == 'Okay, the user'
 
 
 def test_half_a_surrogate_pair_is_replaced():

@@ -210,6 +210,53 @@ def test_any_bytes_are_a_fault(body):
     reply.read(body)
 
 
+_VALUES = st.recursive(
+  st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+  lambda x: (
+    st.lists(x, max_size=2)
+    | st.dictionaries(
+      st.sampled_from(['type', 'text', 'content', 'message', 'error']), x
+    )
+  ),
+  max_leaves=6,
+)
+
+
+def _fuzz(examples):
+  """Changes what a completion holds, at each of its levels."""
+  part = lambda *keys: st.dictionaries(
+    st.sampled_from(keys), _VALUES, max_size=2
+  )
+
+  @settings(max_examples=examples, deadline=None, database=None)
+  @given(
+    part('model', 'choices', 'usage', 'error'),
+    part('message', 'finish_reason'),
+    part('content', 'reasoning_content', 'reasoning', 'refusal'),
+    part('prompt_tokens', 'completion_tokens'),
+  )
+  def run(top, choice, message, usage):
+    choice = {'message': {'content': 'x'} | message} | choice
+    value = _completion(choices=[choice], usage=usage) | top
+    try:
+      found = reply.read(json.dumps(value).encode())
+    except faults.Fault:
+      return
+    assert found.end in (reply.STOP, reply.LENGTH, reply.REFUSED, reply.THOUGHT)
+    found.text.encode()
+
+  run()
+
+
+def test_no_completion_breaks_the_reader():
+  _fuzz(300)
+
+
+@pytest.mark.slow
+def test_ten_thousand_completions():
+  _fuzz(10_000)
+
+
 def test_deep_json_is_a_fault():
   with pytest.raises(faults.Fault, match='not whole JSON'):
     reply.read(b'[' * 200_000)

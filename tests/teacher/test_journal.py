@@ -84,6 +84,17 @@ def test_a_file_of_others_and_a_damaged_one_are_refused(tmp_path):
   path.write_text(content.replace('"ranking"', 'ranking', 1))
   with pytest.raises(ValueError, match=r'\.jsonl:2: not JSON'):
     journal.Journal(tmp_path, IDENTITY)
+  for damage in ('rankinG', '\udcff'):
+    damaged = content.replace('ranking', damage, 1)
+    path.write_bytes(damaged.encode(errors='surrogateescape'))
+    with pytest.raises(ValueError, match=r'\.jsonl:2: no'):
+      journal.Journal(tmp_path, IDENTITY)
+
+
+def test_texts_are_found_on_disk(tmp_path):
+  kept = fill(tmp_path)
+  assert kept.text(TWO, 0) == WHOLE.text
+  assert kept.text(ONE, 0) == kept.text(TWO, 1) == ''
 
 
 def test_keys_follow_what_is_shown():

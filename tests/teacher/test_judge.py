@@ -41,8 +41,8 @@ def _score(messages, seed):
 def test_every_aspect_is_asked_on_its_own():
   asked = [(GRADED, aspect) for aspect in judge.ASPECTS]
   with fake_server.FakeServer(_score) as server:
-    found = dict(_judge(server.url).grade(asked))
-  assert found == {0: 1, 1: 2, 2: 3, 3: 4}
+    found = {i: (x, text) for i, x, text in _judge(server.url).grade(asked)}
+  assert found == {i: (i + 1, f'{{"score": {i + 1}}}') for i in range(4)}
   request = server.requests[0]
   assert request['temperature'] == 0
   shown = request['messages'][-1]['content']

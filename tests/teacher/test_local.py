@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -203,6 +204,15 @@ def test_what_exceeds_the_model_is_refused(directory, writer, mesh1):
     _load('nowhere', mesh1, writer)
   with pytest.raises(ValueError, match='local.bucket is 0'):
     local.LocalConfig(bucket=0)
+
+
+def test_ids_beyond_the_table_are_refused(directory, writer, mesh1, tmp_path):
+  shutil.copytree(directory, tmp_path / 'grown')
+  more = made.qwen()
+  more.add_special_tokens([f'<|new_{i}|>' for i in range(20)])
+  more.save(str(tmp_path / 'grown' / 'tokenizer.json'))
+  with pytest.raises(ValueError, match='has only 352 rows.*resize_token'):
+    _load(tmp_path / 'grown', mesh1, writer)
 
 
 # Of the model's own chat template, with what it puts around messages.

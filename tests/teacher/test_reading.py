@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from gr2_jax.teacher import reading
+from gr2_jax.teacher import judge, reading
 
 INDEX = {f'<s_a_{a}><s_b_{b}>': 10 * a + b for a in range(4) for b in range(4)}
 GOOD = {
@@ -29,6 +29,13 @@ TEXT = json.dumps(GOOD)
     f'```json{TEXT}```',
     f'<think>Is it {{"explanation": 1}}?\n</think>\n\n{TEXT}',
     f'\n<think></think>```json\n{TEXT}```',
+    # The chat template has opened the thought.
+    f'Okay, the user likes {{soap}}.\n</think>\n\n{TEXT}',
+    f'\n\n</think>\n\n```json\n{TEXT}\n```',
+    f'{{</think>{TEXT}',
+    f'```JSON\n{TEXT}\n```',
+    f'```jsonc\n{TEXT}\n```',
+    f'```json5{TEXT}```',
   ],
 )
 def test_it_is_read(text):
@@ -37,6 +44,15 @@ def test_it_is_read(text):
   assert read.ranking == [12, 3]
   assert read.explanation == GOOD['explanation']
   assert read.text == text
+
+
+@pytest.mark.parametrize(
+  'front', ['', '<think>a</think>', 'a\n</think>\n', '</think>```JSON\n']
+)
+def test_a_closing_tag_inside_of_an_answer_is_its_text(front):
+  explanation = 'x </think> y ``` z'
+  text = front + _with(explanation=explanation) + '```' * ('`' in front)
+  assert reading.read(text, INDEX).explanation == explanation
 
 
 def _with(**changes):
@@ -56,6 +72,8 @@ NOT_JSON = [
   f'```{TEXT}``` and ```{TEXT}```',
   f'<think>Hm. {TEXT}',
   f'well <think></think>{TEXT}',
+  f'a</think>b</think>{TEXT}',
+  f'a</think>{TEXT}</think>',
   TEXT.replace('{', '{"explanation": "",', 1),
   _with(explanation='\ud800'),
   '{"explanation": NaN, "recommendations": []}',
@@ -118,20 +136,40 @@ def test_foreign_repeated_and_missing_items_are_left_to_the_judge():
   assert reading.read(_with(recommendations=[]), INDEX).problem is None
 
 
-@hypothesis.settings(deadline=None)
-@hypothesis.given(
-  st.one_of(
-    st.text(),
-    st.recursive(
-      st.none() | st.integers() | st.text(),
-      lambda x: st.lists(x) | st.dictionaries(st.sampled_from([*GOOD, 'x']), x),
-    ).map(json.dumps),
-    st.tuples(st.integers(0, len(TEXT)), st.text(max_size=3)).map(
-      lambda cut: TEXT[: cut[0]] + cut[1] + TEXT[cut[0] :]
-    ),
-  )
+# What models put around and into answers, cut and joined at random.
+_BITS = st.sampled_from(
+  ['<think>', '</think>', '```', 'json', 'JSON', '\n', '{', '"', '\\', TEXT]
 )
-def test_no_text_breaks_it(text):
-  read = reading.read(text, INDEX)
-  assert (read.problem is None) or read.ranking == []
-  assert all(item in INDEX.values() for item in read.ranking)
+_TEXTS = st.one_of(
+  st.text(),
+  st.recursive(
+    st.none() | st.integers() | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.sampled_from([*GOOD, 'x']), x),
+  ).map(json.dumps),
+  st.tuples(st.integers(0, len(TEXT)), st.text(max_size=3)).map(
+    lambda cut: TEXT[: cut[0]] + cut[1] + TEXT[cut[0] :]
+  ),
+  st.lists(_BITS | st.text(max_size=3), max_size=8).map(''.join),
+)
+
+
+def _fuzz(examples):
+  @hypothesis.settings(deadline=None, max_examples=examples, database=None)
+  @hypothesis.given(_TEXTS)
+  def run(text):
+    read = reading.read(text, INDEX)
+    assert (read.problem is None) or read.ranking == []
+    assert all(item in INDEX.values() for item in read.ranking)
+    score = judge.read(text)
+    assert score is None or 1 <= score <= 5
+
+  run()
+
+
+def test_no_text_breaks_it():
+  _fuzz(300)
+
+
+@pytest.mark.slow
+def test_ten_thousand_texts():
+  _fuzz(10_000)

@@ -198,6 +198,16 @@ def test_files_that_do_not_fit_are_named(directory, tmp_path):
     bert.read_config(wide)
 
 
+def test_ids_beyond_the_table_are_refused(directory, tmp_path):
+  for path in directory.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  grown = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+  grown.add_tokens(['prada'])
+  grown.save(str(tmp_path / 'tokenizer.json'))
+  with pytest.raises(ValueError, match='ids up to .* has only .* rows'):
+    encoder.load(tmp_path)
+
+
 def test_item_text_leaves_out_what_is_missing():
   item = dataset.Item(
     'b1', 'Eau', ('Beauty', 'Fragrance'), 'Prada', 2.5, 'Nice'
