@@ -78,13 +78,9 @@ def main(argv) -> None:
 
   start.set_up()
   cluster.join()
-<<<<<<< HEAD
   config = sizing.fill(_CONFIG.value)
-=======
-  config = _CONFIG.value
   if _INSIST.value:
     config.endpoint.insist = True
->>>>>>> h_models
   if _PROFILE.value:
     config.tracking.profile = _PROFILE.value
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()

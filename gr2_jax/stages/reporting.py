@@ -214,10 +214,7 @@ def build(
     **slates,
     'retrieval': found['retrieval'],
     'baselines': found['baselines'],
-    'traces': blocks['traces'],
-    'sft': blocks['sft'],
-    'rl': blocks['rl'],
-    'direct': blocks['direct'],
+    **{name: blocks[name] for name in ('traces', 'sft', 'rl', 'direct')},
     'rerank': {
       'n': len(test.lists),
       'k': int(test.lists.candidates.shape[1]),
