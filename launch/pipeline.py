@@ -92,8 +92,8 @@ def _describe(config) -> None:
   from gr2_jax import describe
   from gr2_jax.stages import sizing
 
-  start.set_up()
   if config.data.dir:
+    start.set_up()
     config = sizing.fill(config)
   print(describe.table(describe.settings(config)))
 

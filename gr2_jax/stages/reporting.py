@@ -27,6 +27,11 @@ EARLIER = (
 )
 
 
+# Of the candidates; the last two only of slates: their counts, and what
+# retrieval was measured of.
+_LISTS = ('lists', 'hit_rate', 'slates', 'retriever')
+
+
 @dataclasses.dataclass(frozen=True)
 class Test:
   """The lists under test.
@@ -195,8 +200,7 @@ def build(
   """
   blocks, seconds = read_summaries(context.workdir, EARLIER)
   found = blocks['candidates']
-  # Only of slates: their counts, and what retrieval was measured of.
-  slates = {k: found[k] for k in ('slates', 'retriever') if k in found}
+  made = {name: found[name] for name in _LISTS if name in found}
   table, deltas = results.summarise(
     systems,
     test.lists.candidates,
@@ -209,9 +213,7 @@ def build(
   report = {
     **head(config, blocks),
     'source': found['source'],
-    'lists': found['lists'],
-    'hit_rate': found['hit_rate'],
-    **slates,
+    **made,
     'retrieval': found['retrieval'],
     'baselines': found['baselines'],
     **{name: blocks[name] for name in ('traces', 'sft', 'rl', 'direct')},

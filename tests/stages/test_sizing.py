@@ -1,37 +1,15 @@
-"""Sizes by counts: near the known configs, whole, and never the user's."""
+"""Settings that the data choose: a whole config, and never the user's."""
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from configs import beauty, own, quickstart
+from configs import own
 from gr2_jax import config as config_lib
 from gr2_jax import experiment
-from gr2_jax.data import counting, splits
-from gr2_jax.stages import costs, sizing
-
-# Shapes of the known data: users of few and of many interactions.
-MOVIELENS = counting.Counts(1682, np.repeat([20, 40, 65, 120, 300], 189))
-BEAUTY = counting.Counts(12_101, np.repeat([5, 6, 7, 9, 17], 4473))
-
-
-@pytest.mark.parametrize(
-  'counts, known, but',
-  [
-    (MOVIELENS, quickstart, {'data.split.n_train': 40}),
-    (BEAUTY, beauty, {}),
-  ],
-)
-def test_known_data_get_the_sizes_of_their_configs(counts, known, but):
-  flat = config_lib.flatten(known.get_config())
-  found = sizing.sizes(counts)
-  for name, value in found.items():
-    if name in but:
-      assert value == pytest.approx(flat[name], rel=0.05)
-    else:
-      assert value == flat[name], name
-
+from gr2_jax.data import counting
+from gr2_jax.stages import costs, size_rules, sizing
 
 counts_of = st.builds(
   lambda items, lengths, times: counting.Counts(
@@ -94,7 +72,7 @@ def test_the_config_is_filled_from_files_and_keeps_what_is_set(
   # Longer titles have room: sixteen items of 4 + 2 + 20 + 1 + 6 tokens.
   assert run.text.prompt.max_tokens >= 16 * 33 + 40
   counts = counting.Counts(60, np.full(40, 12))
-  chosen = sizing.sizes(counts)
+  chosen = size_rules.sizes(counts)
   assert run.sid.codes == chosen['sid.codes']
   # Nothing is left to choose, so the same config comes back.
   assert sizing.fill(whole) is whole
@@ -143,13 +121,3 @@ def test_other_teachers_bring_their_budgets(tmp_path):
   run = experiment.read(sizing.fill(config))
   assert run.traces.teacher == 'endpoint'
   assert run.rl.explanation_tokens == run.traces.explanation_tokens == 128
-
-
-def test_splits_hold_out_by_hand():
-  # 6,000 / 500 test positions a user, and an eighth of the median is 5.
-  counts = counting.Counts(400, np.full(500, 40))
-  found = sizing.sizes(counts)
-  # Ten of forty stay with the retriever: 40 - 5 - 2 - 10.
-  expected = splits.SplitConfig('last_n', n_test=5, n_valid=2, n_train=23)
-  for name in ('kind', 'n_test', 'n_valid', 'n_train'):
-    assert found[f'data.split.{name}'] == getattr(expected, name)
