@@ -86,3 +86,21 @@ def load(
   )
   with ocp.StandardCheckpointer() as checkpointer:
     return config, checkpointer.restore(directory / 'params', target)
+
+
+def load_for_decoding(
+  directory: pathlib.Path, mesh: jax.sharding.Mesh
+) -> tuple[LMConfig, Any]:
+  """Reads a model as all that decodes has it.
+
+  Args:
+    directory: of the model.
+    mesh: any mesh.
+
+  Returns:
+    (config, params by DECODE_RULES with narrow kernels: `decoder.narrow`).
+
+  Raises:
+    FileNotFoundError: no complete model lies there.
+  """
+  return decoder.narrow(*load(directory, mesh, sharding.DECODE_RULES))

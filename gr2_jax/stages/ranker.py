@@ -283,7 +283,7 @@ def load(
   if mesh is None:
     mesh = meshes.make(store.config)
   directory = store.model(model)
-  shape, params = io.load(directory, mesh, sharding.DECODE_RULES)
+  shape, params = io.load_for_decoding(directory, mesh)
   found = heads.load(directory)
   head = None if found is None else sharding.replicate(mesh, found[0])
   names = [field.name for field in dataclasses.fields(ranking.AnswerConfig)]

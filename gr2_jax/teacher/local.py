@@ -11,7 +11,7 @@ import numpy as np
 from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.decode import filters, sampler
-from gr2_jax.lm import foreign, gguf, hf
+from gr2_jax.lm import decoder, foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import acceptance, base, messages
 from gr2_jax.teacher import speech as speech_lib
@@ -93,7 +93,8 @@ class LocalTeacher:
       'prompt': writer.identity,
       'sampling': dataclasses.asdict(sampling),
     }
-    self._speech, self._config, self._params = speech, config, params
+    self._speech = speech
+    self._config, self._params = decoder.narrow(config, params)
     self._mesh, self._writer, self._sampling = mesh, writer, sampling
     parts = sharding.batch_parts(mesh)
     self._size = -(-cfg.batch_size // parts) * parts
