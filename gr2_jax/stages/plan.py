@@ -11,11 +11,11 @@ import ml_collections
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
+from gr2_jax.data import padding
 from gr2_jax.decode import items
 from gr2_jax.lm import decoder, hf_config, published
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import config as rl_config
-from gr2_jax.rl import prompt_set
 from gr2_jax.stages import pretrained
 from gr2_jax.text import lengths, prompts
 from gr2_jax.text import pretrained as tokenizers
@@ -64,7 +64,7 @@ class Plan:
   def prompt_length(self) -> int:
     """P, as RL pads its longest prompts."""
     longest = lengths.budgets(self.config).prompt
-    rounded = lengths.round_up(longest, prompt_set.ROUND)
+    rounded = padding.round_up(longest)
     return self.rl.prompt_buckets[-1] if self.rl.prompt_buckets else rounded
 
   @property

@@ -239,8 +239,7 @@ def fit(
 
   Args:
     state: the state to start from, a tree of arrays; donated.
-    step_fn: (state, batch on the mesh) -> (state after, metrics of pairs), such
-      as `step.make_train_step` gives.
+    step_fn: (state, batch) -> (state, metrics), like `step.make_train_step`'s.
     iterator: of host batches {name: [B, ...]}, the same on every process, with
       `get_state()`, JSON-able or bytes, and `set_state()`.
     num_steps: steps in all.
