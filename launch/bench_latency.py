@@ -82,6 +82,7 @@ def _ranker(model: LMConfig, mode: str) -> ranker.Ranker:
   mesh, store, key = sharding.make_mesh(), _store(), jax.random.key(0)
   # The rows that random tokens lack belong to nobody.
   lm = decoder.init(model, mesh, sharding.DECODE_RULES, key)
+  model, lm = decoder.narrow(model, lm)
   shape = sasrec.SASRecConfig().network(ITEMS)
   example = np.zeros((1, 2), np.int32)
   trained = network.SASRec(shape).init(key, example, example, example)

@@ -66,9 +66,9 @@ def _tokenizer() -> list[bench_contest.Contest]:
 
   def train():
     # Made anew, so that nothing is read ahead during the peer's turn.
-    blocks = batches.iterate(source, 0)
+    blocks = batches.iterate(source)
     for block in itertools.islice(blocks, EPOCHS * source.plan.blocks):
-      block = sharding.shard_batch(mesh, block, axis=1)
+      block = sharding.shard_batch(mesh, block)
       with jax.set_mesh(mesh):
         held[0], _ = steps.block(held[0], SID, ITEMS, block, jnp.array(True))
     jax.block_until_ready(held[0].books)

@@ -1,6 +1,7 @@
 """Ragged rows in arrays of few shapes, each of which is compiled once."""
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -8,10 +9,37 @@ import numpy as np
 
 from gr2_jax import sharding
 
-# Widths are multiples of it.
-_STEP = 32
-# How many of them there are; our choice, between padding and compilations.
+# Lengths of prompts are multiples of it; our choice, between padding and
+# compilations.
+STEP = 32
+# How many of them `widths` gives; our choice likewise.
 _STEPS = 4
+
+Shape = tuple[int, ...]
+
+
+def round_up(number: int, multiple: int = STEP) -> int:
+  """Returns the least multiple of `multiple` that is not below `number`."""
+  return -(-number // multiple) * multiple
+
+
+def stack(
+  rows: Sequence[Sequence[int]], length: int, filler: int
+) -> np.ndarray:
+  """Pads rows on the right to one length.
+
+  Args:
+    rows: n rows of integers, none longer than `length`.
+    length: P.
+    filler: what they are filled up with.
+
+  Returns:
+    int32 [n, P].
+  """
+  stacked = np.full((len(rows), length), filler, np.int32)
+  for target, row in zip(stacked, rows, strict=True):
+    target[: len(row)] = row
+  return stacked
 
 
 def batch(
@@ -38,9 +66,51 @@ def batch(
       'text.prompt.max_tokens.'
     )
   valid = np.arange(length)[None, :] < lengths[:, None]
-  tokens = np.full((len(prompts), length), pad, np.int32)
-  tokens[valid] = [token for prompt in prompts for token in prompt]
-  return tokens, valid
+  return stack(prompts, length, pad), valid
+
+
+def by_shape(
+  shapes: Sequence[Shape], size: int | Callable[[Shape], int], worth: int = 0
+) -> Iterator[tuple[Shape, np.ndarray]]:
+  """Puts rows of one padded shape into batches.
+
+  Args:
+    shapes: the shape that each row is padded to.
+    size: rows of a batch, or what gives them for its shape.
+    worth: batches that make a shape worth a compilation of its own. Rows of a
+      shape with fewer join the next one; 0 keeps all shapes apart.
+
+  Yields:
+    (shape, int [n] rows), at most `size` of them, shapes in rising order.
+  """
+  groups = collections.defaultdict(list)
+  for row, own in enumerate(shapes):
+    groups[own].append(row)
+  rows, shape = [], ()
+  for place, (own, members) in enumerate(sorted(groups.items()), 1):
+    shape = tuple(map(max, shape, own)) if rows else own
+    rows = rows + members
+    most = size(shape) if callable(size) else size
+    if len(rows) < worth * most and place < len(groups):
+      continue
+    for start in range(0, len(rows), most):
+      yield shape, np.array(rows[start : start + most])
+    rows = []
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[np.ndarray]:
+  """Puts rows of similar length into batches, all but the last one full.
+
+  Args:
+    lengths: of each row.
+    size: rows of a batch.
+
+  Yields:
+    int [n], rows, from the shortest on.
+  """
+  order = np.argsort(lengths, kind='stable')
+  for start in range(0, len(order), size):
+    yield order[start : start + size]
 
 
 def widths(longest: int) -> tuple[int, ...]:
@@ -52,8 +122,8 @@ def widths(longest: int) -> tuple[int, ...]:
   Returns:
     At most four lengths with equal steps between them.
   """
-  most = _up(longest, _STEP)
-  step = _up(-(-longest // _STEPS), _STEP)
+  most = round_up(longest)
+  step = round_up(-(-longest // _STEPS))
   return (*range(step, most, step), most)
 
 
@@ -66,11 +136,7 @@ def width(length: int, longest: int) -> int:
     longest: tokens of the longest prompt.
   """
   fitting = (each for each in widths(longest) if each >= length)
-  return next(fitting, _up(length, _STEP))
-
-
-def _up(number: int, step: int) -> int:
-  return -(-number // step) * step
+  return next(fitting, round_up(length))
 
 
 def batch_size(mesh: jax.sharding.Mesh, rows: int, most: int) -> int:
@@ -86,8 +152,7 @@ def batch_size(mesh: jax.sharding.Mesh, rows: int, most: int) -> int:
     largest one up to `most`.
   """
   size = min(1 << (rows - 1).bit_length(), 1 << (most.bit_length() - 1))
-  parts = sharding.batch_parts(mesh)
-  return -(-size // parts) * parts
+  return round_up(size, sharding.batch_parts(mesh))
 
 
 def fill(tree: Any, rows: int) -> Any:

@@ -14,14 +14,12 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.decode import beam
 from gr2_jax.lm import config as lm_config
 from gr2_jax.sid import index as sid_index
 from gr2_jax.text import answer
 
-# Prompts are padded to a multiple of this, as a compromise between padding and
-# compilations (our choice).
-_TOKENS = 32
 # Batches that make a bucket worth a compilation of its own; on two cores these
 # take about as long as it does.
 _WORTH = 16
@@ -104,7 +102,9 @@ class Retriever:
       found = jax.device_get(found)
       items[rows], scores[rows] = (x[: len(rows), :k] for x in found)
 
-    for shape, rows in self._batches(prompts, exclude):
+    pairs = zip(prompts, exclude, strict=True)
+    shapes = [bucket(len(prompt), len(left_out)) for prompt, left_out in pairs]
+    for shape, rows in padding.by_shape(shapes, self.batch_size, _WORTH):
       waiting.append(
         (rows, self._search(prompts, exclude, rows, shape, prefix))
       )
@@ -113,20 +113,6 @@ class Retriever:
     while waiting:
       collect()
     return items, scores
-
-  def _batches(self, prompts: Sequence, exclude: Sequence):
-    """Yields (bucket, rows) with at most `batch_size` rows of one bucket."""
-    groups = collections.defaultdict(list)
-    for row, (prompt, items) in enumerate(zip(prompts, exclude, strict=True)):
-      groups[bucket(len(prompt), len(items))].append(row)
-    rows, shape = [], (0, 0)
-    for place, (own, members) in enumerate(sorted(groups.items()), 1):
-      rows, shape = rows + members, tuple(map(max, shape, own))
-      if len(rows) < _WORTH * self.batch_size and place < len(groups):
-        continue
-      for start in range(0, len(rows), self.batch_size):
-        yield shape, np.array(rows[start : start + self.batch_size])
-      rows, shape = [], (0, 0)
 
   def _search(
     self,
@@ -142,14 +128,11 @@ class Retriever:
       Items and scores, whole on every device.
     """
     seen, length = shape
-    tokens = np.full((self.batch_size, length), self.fmt.pad, np.int32)
-    lengths = np.zeros((self.batch_size, 1), np.int32)
-    left_out = np.full((self.batch_size, seen), -1, np.int32)
-    for place, row in enumerate(rows):
-      lengths[place] = len(prompts[row])
-      tokens[place, : len(prompts[row])] = prompts[row]
-      left_out[place, : len(exclude[row])] = exclude[row]
-    valid = np.arange(length)[None] < lengths
+    nothing = [()] * (self.batch_size - len(rows))
+    chosen = [prompts[row] for row in rows] + nothing
+    tokens, valid = padding.batch(chosen, length, self.fmt.pad)
+    seen_items = [exclude[row] for row in rows] + nothing
+    left_out = padding.stack(seen_items, seen, -1)
     tokens, valid, left_out = sharding.shard_batch(
       self.mesh, (tokens, valid, left_out)
     )
@@ -176,4 +159,4 @@ def bucket(prompt_length: int, num_excluded: int) -> tuple[int, int]:
   seen = 16
   while seen < num_excluded:
     seen *= 8
-  return seen, -(-prompt_length // _TOKENS) * _TOKENS
+  return seen, padding.round_up(prompt_length)

@@ -104,3 +104,21 @@ def load(
       f'{_CONFIG} beside it describes: {error}. Make the stage again, or copy '
       'the run again.'
     ) from error
+
+
+def load_for_decoding(
+  directory: pathlib.Path, mesh: jax.sharding.Mesh
+) -> tuple[LMConfig, Any]:
+  """Reads a model as all that decodes has it.
+
+  Args:
+    directory: of the model.
+    mesh: any mesh.
+
+  Returns:
+    (config, params by DECODE_RULES with narrow kernels: `decoder.narrow`).
+
+  Raises:
+    FileNotFoundError: no complete model lies there.
+  """
+  return decoder.narrow(*load(directory, mesh, sharding.DECODE_RULES))

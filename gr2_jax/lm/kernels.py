@@ -14,6 +14,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.lm.config import LMConfig
 
 # Where a kernel runs; 'plain' and 'xla' run anywhere.
@@ -107,7 +108,7 @@ def _splash(
   """Runs the TPU kernel on one device's rows and heads."""
   _, given, heads, _ = q.shape
   # Whole tiles: what is added comes after every real token, so none sees it.
-  length = -(-given // _LANES) * _LANES
+  length = padding.round_up(given, _LANES)
   more = ((0, 0), (0, length - given))
   q, k, v = (jnp.pad(x, (*more, (0, 0), (0, 0))) for x in (q, k, v))
   block = next(b for b in _BLOCKS if length % b == 0)

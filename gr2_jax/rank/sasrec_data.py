@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import padding
 from gr2_jax.data import splits as splits_lib
 
 
@@ -67,25 +68,22 @@ def pad(
   lengths = np.array([len(history) for history in recent], np.int32)
   seen = histories if exclude_seen else [()] * len(histories)
   return {
-    'tokens': _stack(recent, min(_round_up(lengths.max()), max_length), 0),
+    'tokens': padding.stack(recent, _width(lengths.max(), max_length), 0),
     'lengths': lengths,
-    'seen': _stack(seen, _round_up(max(map(len, seen))), nothing),
+    'seen': padding.stack(seen, _power(max(map(len, seen))), nothing),
   }
 
 
 def widths(max_length: int) -> tuple[int, ...]:
   """Returns the lengths to which `pad` brings histories, ascending."""
-  found = {min(_round_up(n), max_length) for n in range(1, max_length + 1)}
+  found = {_width(n, max_length) for n in range(1, max_length + 1)}
   return tuple(sorted(found))
 
 
-def _round_up(length: int) -> int:
+def _width(length: int, most: int) -> int:
+  return min(_power(length), most)
+
+
+def _power(length: int) -> int:
   """Returns a power of two, from 8 on."""
   return max(8, 1 << (int(length) - 1).bit_length()) if length else 1
-
-
-def _stack(rows: Sequence[np.ndarray], width: int, padding: int) -> np.ndarray:
-  stacked = np.full((len(rows), width), padding, np.int32)
-  for row, values in zip(stacked, rows, strict=True):
-    row[: len(values)] = values
-  return stacked

@@ -171,11 +171,10 @@ def _in_batches(
       'item to go on from.'
     )
   size = padding.batch_size(model.mesh, len(histories), _BATCH)
-  order = np.argsort(lengths, kind='stable')
+  batches = list(padding.by_length(lengths, size))
   found: dict[str, list[np.ndarray]] = {}
   with sharding.use(model.mesh, sharding.DECODE_RULES):
-    for start in range(0, len(order), size):
-      rows = order[start : start + size]
+    for rows in batches:
       batch = sasrec_data.pad(
         [histories[i] for i in rows],
         model.config.max_length,
@@ -190,5 +189,5 @@ def _in_batches(
       done = run(model.params, sharding.shard_batch(model.mesh, batch))
       for name, values in sharding.fetch(model.mesh, done).items():
         found.setdefault(name, []).append(values[: len(rows)])
-  back = np.argsort(order)
+  back = np.argsort(np.concatenate(batches))
   return {name: np.concatenate(parts)[back] for name, parts in found.items()}

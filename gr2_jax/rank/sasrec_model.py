@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.lm import attention, dropout
 
 # Rows of the item table are padded to a multiple of this, so that the table
@@ -51,7 +52,7 @@ class NetworkConfig:
   @property
   def rows(self) -> int:
     """Rows of the item table: I, padded."""
-    return -(-self.num_items // _ROWS) * _ROWS
+    return padding.round_up(self.num_items, _ROWS)
 
 
 def _kernel(axes: tuple[str, str]) -> Any:

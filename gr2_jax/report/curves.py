@@ -60,7 +60,7 @@ SECTIONS = (
       Curve('Codebook perplexity by level', (r'perplexity_\d+',)),
       Curve('Uniqueness', ('uniqueness',)),
     ),
-    'epoch',
+    'block',
   ),
   Section(
     'Mid-training: only the new rows',

@@ -10,8 +10,6 @@ from gr2_jax.data import padding, pipeline
 from gr2_jax.decode import items
 from gr2_jax.rl.rollout import Lists
 
-ROUND = 32  # Our choice: the one bucket's length is a multiple of it.
-
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
@@ -66,7 +64,7 @@ class PromptSet:
       object.__setattr__(self, 'citable', self.candidates)
     longest = max(map(len, self.prompts))
     if not self.buckets:
-      object.__setattr__(self, 'buckets', (-(-longest // ROUND) * ROUND,))
+      object.__setattr__(self, 'buckets', (padding.round_up(longest),))
     if self.buckets[-1] < longest:
       raise ValueError(
         f'The longest prompt has {longest} tokens, the last bucket '
@@ -120,7 +118,7 @@ class PromptSet:
       empty = np.zeros((len(rows), 0), np.int32)
       return empty, empty.astype(bool)
     longest = max(map(len, self.histories))
-    length = -(-longest // ROUND) * ROUND
+    length = padding.round_up(longest)
     chosen = [self.histories[row] for row in rows]
     return padding.batch(chosen, length, self.pad)
 

@@ -6,7 +6,6 @@ B items a step.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import Protocol
 
 import grain
@@ -67,7 +66,7 @@ class Blocks:
     seed: of orders and draws.
     partners: int32 [I, M], positives of the contrastive term, -1 pads; None
       without it.
-    own: int [n], the rows of a batch that this process reads; the vectors of
+    own: int [n], the rows of a block that this process reads; the vectors of
       the others are left zero. None for all.
   """
 
@@ -92,9 +91,10 @@ class Blocks:
     return self.config.epochs * self.plan.blocks
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    """Returns {'vectors': float32 [S, B, W]}, and with partners also 'items'
-    and 'positives' int32 [S, B] (-1 for none) and 'partners' float32
-    [S, B, W], the positives' vectors.
+    """Returns {'vectors': float32 [B * S, W]}, and with partners also 'items'
+    and 'positives' int32 [B * S] (-1 for none) and 'partners' float32
+    [B * S, W], the positives' vectors. Step s takes rows s, s + S, ...: see
+    `train.step.split`.
     """
     number, block = divmod(index, self.plan.blocks)
     steps, batch = self.plan.steps, self.config.batch_size
@@ -102,22 +102,20 @@ class Blocks:
     size = steps * batch
     chosen = order.take(range(block * size, (block + 1) * size), mode='wrap')
     chosen = chosen.reshape(steps, batch)
-    found = {'vectors': self._read(chosen)}
+    found = {'vectors': self._read(chosen.T.reshape(-1))}
     if self.partners is not None:
       rng = np.random.default_rng([self.seed, number, block])
       positives = draw_positives(rng, self.partners, chosen)
-      found['items'] = chosen
-      found['positives'] = positives
-      found['partners'] = self._read(np.maximum(positives, 0))
+      found['items'] = chosen.T.reshape(-1)
+      found['positives'] = positives.T.reshape(-1)
+      found['partners'] = self._read(np.maximum(found['positives'], 0))
     return found
 
-  def _read(self, chosen: np.ndarray) -> np.ndarray:
+  def _read(self, items: np.ndarray) -> np.ndarray:
     if self.own is None:
-      return self.vectors[chosen.reshape(-1)].reshape(*chosen.shape, -1)
-    found = np.zeros((*chosen.shape, self.vectors.shape[1]), np.float32)
-    own = chosen[:, self.own]
-    read = self.vectors[own.reshape(-1)]
-    found[:, self.own] = read.reshape(*own.shape, -1)
+      return self.vectors[items]
+    found = np.zeros((len(items), self.vectors.shape[1]), np.float32)
+    found[self.own] = self.vectors[items[self.own]]
     return found
 
 
@@ -141,13 +139,10 @@ def draw_positives(
   return np.where(count > 0, drawn, -1).astype(np.int32)
 
 
-def iterate(blocks: Blocks, first_epoch: int) -> Iterator[dict]:
-  """Reads blocks ahead of the devices, from the start of an epoch on."""
-  dataset = grain.MapDataset.source(blocks)
-  if len(dataset) > first_epoch * blocks.plan.blocks:
-    dataset = dataset[first_epoch * blocks.plan.blocks :]
+def iterate(blocks: Blocks) -> grain.DatasetIterator:
+  """Reads blocks ahead of the devices; its state is the place in the run."""
   return iter(
-    dataset.to_iter_dataset(
+    grain.MapDataset.source(blocks).to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     )
   )
@@ -174,5 +169,6 @@ def source(
     )
   own = None
   if mesh is not None and jax.process_count() > 1:
-    own = sharding.own_rows(mesh, config.batch_size)
+    steps = Plan.make(config, len(vectors)).steps
+    own = sharding.own_rows(mesh, steps * config.batch_size)
   return Blocks(vectors, config, seed, partners, own)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.sid import batches, codebook, rqvae, vectors
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.sid.steps import RqvaeState
@@ -84,7 +85,7 @@ def _by_batch(
   items, parts = len(data), sharding.batch_parts(mesh)
   # The smallest number of whole tiles for small catalogues, else all of them.
   share = -(-min(items, vectors.ROWS) // parts)
-  size = parts * (share if share <= _TILE else -(-share // _TILE) * _TILE)
+  size = parts * (share if share <= _TILE else padding.round_up(share, _TILE))
   own = sharding.own_rows(mesh, size)
   found, pending = [], None
   for rows in vectors.blocks(items, size):

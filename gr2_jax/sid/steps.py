@@ -15,6 +15,7 @@ from gr2_jax import sharding
 from gr2_jax.sid import batches, codebook, rqvae
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.train import optimiser, state
+from gr2_jax.train import step as step_lib
 
 # What is averaged over an epoch, where the loss has it.
 NUMBERS = ('mse', 'commitment', 'diversity', 'contrastive')
@@ -182,7 +183,7 @@ def block(
     current: the state; its memory is reused.
     config: the numbers.
     items: I, which gives the length of the run.
-    data: of `batches.Blocks`, each step's items split over the devices.
+    data: of `batches.Blocks`, split over the devices.
     quantised: bool scalar; False trains the plain autoencoder.
 
   Returns:
@@ -212,7 +213,9 @@ def block(
     counts = jax.nn.one_hot(aux['codes'], config.codes).sum(0)
     return after, {'loss': loss, **numbers, 'counts': counts}
 
-  current, numbers = jax.lax.scan(step, current, data)
+  steps = batches.Plan.make(config, items).steps
+  parts = step_lib.split(data, steps)
+  current, numbers = jax.lax.scan(step, current, parts)
   counts = numbers.pop('counts').sum(0)
   means = {name: value.mean() for name, value in numbers.items()}
   return current, {**means, 'counts': counts}

@@ -1,10 +1,13 @@
-"""Trains the RQ-VAE epoch by epoch, with checkpoints and metrics.
+"""Trains the RQ-VAE on the training loop, with checkpoints and metrics.
 
-Letters: I items, M partners, W width of the embedding.
+A step of the loop is a block of `batches.Blocks`: an epoch, or of a catalogue
+above 8,192 items an equal part of one.
+
+Letters: I items, M partners, W width of the embedding, L levels, C codes.
 """
 
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gr2_jax import progress, sharding
-from gr2_jax.sid import assign, batches, codebook, quantised, steps
+from gr2_jax import sharding
+from gr2_jax.sid import assign, batches, quantised, steps
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.train import checkpoint, preemption, profile, timing, writers
+from gr2_jax.train import loop, writers
 from gr2_jax.train.retention import Policy
 
 
@@ -35,50 +38,46 @@ def fit(
     vectors: float32 [I, W], scaled; may lie on disk (`vectors.Embeddings`).
     config: the numbers.
     mesh: the mesh.
-    directory: gets `checkpoints/`, `metrics.jsonl`, `timing.jsonl`.
+    directory: gets `checkpoints/`, `metrics.jsonl` (a record an epoch, whose
+      `step` counts blocks), `timing.jsonl`.
     seed: of parameters, codebooks and orders.
     partners: int32 [I, M], of `pairs.partners`, for the contrastive term.
     policy: what the checkpoints must agree with.
-    tracking: see `train.loop.fit`; a step is an epoch.
+    tracking: see `train.loop.fit`; a step is a block.
 
   Returns:
     The trained state.
 
   Raises:
+    FloatingPointError: the loss is not finite.
     ValueError: the contrastive term is on without partners, or the batch size
       does not divide by the devices.
   """
   source = batches.source(vectors, config, seed, partners, mesh)
   _check_batch(config, mesh)
-  items, width = vectors.shape
+  started = config.warmup_epochs * source.plan.blocks * source.plan.steps
 
-  def train(current, number, blocks, clock):
-    quantises = number >= config.warmup_epochs
-    if number == config.warmup_epochs:
-      some = sharding.replicate(mesh, quantised.sample(vectors, config, seed))
-      key = jax.random.fold_in(jax.random.key(seed), 1)
-      current = steps.start_books(current, config, some, key)
-    found = []
-    for _ in range(source.plan.blocks):
-      with clock.book('data'):
-        data = next(blocks)
-        clock.did({'items': data['vectors'][..., 0].size})
-        data = sharding.shard_batch(mesh, data, axis=1)
-      current, numbers = steps.block(
-        current, config, items, data, jnp.array(quantises)
-      )
-      found.append(numbers)
-      # Only one block waits while another is worked on: more fill the memory.
-      jax.block_until_ready(found[-2:-1])
-    return current, _record(sharding.fetch(mesh, found), quantises)
+  def evaluate(current: steps.RqvaeState) -> dict[str, float]:
+    if int(current.train.step) <= started:
+      return {}
+    codes = quantised.codes(current, config, vectors, mesh)
+    return {'uniqueness': assign.uniqueness(codes)}
 
-  unique = lambda current: assign.uniqueness(
-    quantised.codes(current, config, vectors, mesh)
+  return loop.fit(
+    steps.create(config, *vectors.shape, mesh, seed),
+    _step(vectors, config, mesh, seed, started),
+    batches.iterate(source),
+    len(source),
+    directory,
+    mesh,
+    ckpt_every=config.check_every * source.plan.blocks,
+    log_every=source.plan.blocks,
+    desc='rq-vae',
+    evaluate=evaluate,
+    policy=policy,
+    work=lambda block: {'items': len(block['vectors'])},
+    tracking=tracking,
   )
-  start = steps.create(config, items, width, mesh, seed)
-  watched = directory, policy, tracking
-  with jax.set_mesh(mesh):
-    return _loop(config, start, source, train, unique, *watched)
 
 
 def _check_batch(config: SidConfig, mesh: Mesh) -> None:
@@ -90,79 +89,45 @@ def _check_batch(config: SidConfig, mesh: Mesh) -> None:
     )
 
 
-def _loop(
+def _step(
+  vectors: batches.Vectors,
   config: SidConfig,
-  current: steps.RqvaeState,
-  source: batches.Blocks,
-  train: Callable[
-    [steps.RqvaeState, int, Iterator, timing.Clock],
-    tuple[steps.RqvaeState, dict],
-  ],
-  unique: Callable[[steps.RqvaeState], float],
-  directory: pathlib.Path,
-  policy: Policy | None,
-  tracking: writers.Tracking | None,
-) -> steps.RqvaeState:
-  """Trains epoch by epoch, from the last checkpoint on."""
-  traced = tracking.profile if tracking else ''
-  with (
-    checkpoint.Checkpointer(directory / 'checkpoints', policy) as saved,
-    writers.Writers(directory, tracking) as writer,
-    profile.Profiler(traced, directory / 'profile') as profiler,
-  ):
-    found = saved.restore(current)
-    if found is not None:
-      current = found[0]
-    first = found[2]['epoch'] if found else 0
-    writer.truncate(first)
-    blocks = batches.iterate(source, first)
-    clock = timing.Clock()
-    with (
-      progress.bar(
-        total=config.epochs, desc='rq-vae', unit='epoch', initial=first
-      ) as bar,
-      preemption.guard() as preempted,
-    ):
-      for number in range(first, config.epochs):
-        done = number + 1
-        current, record = profiler.run(
-          done, train, current, number, blocks, clock
-        )
-        check = done % config.check_every == 0 or done == config.epochs
-        if check and number >= config.warmup_epochs:
-          with clock.book('evaluation'):
-            record['uniqueness'] = unique(current)
-        writer.write(done, record)
-        code = preempted(done)
-        if check or code:
-          with clock.book('checkpoint'):
-            writer.flush()
-            saved.save(done, current, meta={'epoch': done})
-        writer.write_timing(done, clock.take())
-        bar.update()
-        if code:
-          saved.wait()
-          raise preemption.Preempted(
-            code,
-            f'the RQ-VAE is saved after epoch {done} of {config.epochs}',
-          )
-  return current
+  mesh: Mesh,
+  seed: int,
+  started: int,
+) -> Callable[[steps.RqvaeState, Any], tuple[steps.RqvaeState, dict]]:
+  """Returns the training on a block; the codebooks start at step `started`."""
+  items = len(vectors)
+
+  def train(current: steps.RqvaeState, block: Any) -> tuple:
+    # Waits for the block before: more of them under way would fill the memory.
+    done = int(current.train.step)
+    if done == started:
+      some = sharding.replicate(mesh, quantised.sample(vectors, config, seed))
+      key = jax.random.fold_in(jax.random.key(seed), 1)
+      current = steps.start_books(current, config, some, key)
+    quantises = done >= started
+    current, numbers = steps.block(
+      current, config, items, block, jnp.array(quantises)
+    )
+    return current, _pairs(numbers, quantises)
+
+  return train
 
 
-def _record(
-  blocks: Sequence[dict[str, Any]], quantises: bool
-) -> dict[str, Any]:
-  """Turns an epoch's blocks into a line of metrics."""
-  names = (
-    ('loss', *steps.NUMBERS) if quantises else ('loss', 'mse', 'contrastive')
-  )
-  record = {
-    name: float(np.mean([block[name] for block in blocks]))
-    for name in names
-    if name in blocks[0]
-  }
+def _pairs(numbers: dict[str, jax.Array], quantises: bool) -> dict[str, tuple]:
+  """Returns a block's numbers as metrics, each counted once."""
   if quantises:
-    counts = sum(block['counts'] for block in blocks)
-    for level, value in enumerate(codebook.perplexity(counts)):
-      record[f'perplexity_{level}'] = value
-  return record
+    levels = enumerate(_perplexity(numbers['counts']))
+    numbers |= {f'perplexity_{level}': value for level, value in levels}
+    left_out = {'counts'}
+  else:
+    left_out = {'counts', 'commitment', 'diversity'}
+  return {k: (v, 1.0) for k, v in numbers.items() if k not in left_out}
+
+
+@jax.jit
+def _perplexity(counts: jax.Array) -> jax.Array:
+  """As `codebook.perplexity`, on the device: float32 [L] of counts [L, C]."""
+  share = counts / counts.sum(-1, keepdims=True)
+  return jnp.exp(-jax.scipy.special.xlogy(share, share).sum(-1))

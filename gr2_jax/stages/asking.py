@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from gr2_jax.data import padding
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.stages import artifacts, ranking
 
@@ -101,10 +102,7 @@ class Asking:
       candidates: N arrays of item indices.
     """
     width = self.width(max(map(len, candidates)))
-    rows = np.full((len(candidates), width), -1, np.int32)
-    for row, items in zip(rows, candidates, strict=True):
-      row[: len(items)] = items
-    return rows
+    return padding.stack(candidates, width, -1)
 
   def numbers(
     self,

@@ -72,9 +72,7 @@ class Encoded:
     if not min(map(len, candidates)):
       raise ValueError('A list has no candidate; give one or more.')
     width = 1 << (longest - 1).bit_length()
-    padded = np.full((len(candidates), width), -1, np.int32)
-    for row, items in zip(padded, candidates, strict=True):
-      row[: len(items)] = items
+    padded = padding.stack(candidates, width, -1)
     columns = self.columns(self.histories, padded, features, scores)
     sids = self.store.sids[np.maximum(padded, 0)]
     batch = padding.fill((sids, columns), len(self.read.valid))

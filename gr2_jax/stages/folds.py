@@ -30,7 +30,14 @@ import numpy as np
 from gr2_jax import files, processes
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.lm import io
-from gr2_jax.stages import artifacts, lists, midtraining, retrievers, runner
+from gr2_jax.stages import (
+  artifacts,
+  lists,
+  midtraining,
+  models,
+  retrievers,
+  runner,
+)
 
 # What a fold leaves behind and nobody needs when its lists are made.
 _MODELS = (
@@ -135,9 +142,7 @@ def _train_lm(
     return path
   config, mesh = store.config, context.mesh
   sids = store.sids.shape[1], store.vocab.codes
-  shape, params, _ = midtraining.start(
-    config, sids, mesh, seed, lambda: store.vocab
-  )
+  shape, params, _ = models.start(config, sids, mesh, seed, lambda: store.vocab)
   job = midtraining.Training(
     config,
     store,

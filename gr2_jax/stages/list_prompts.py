@@ -189,5 +189,5 @@ def explained_rows(
   return ExplainedRows(
     explained_prompts(store, chosen, shuffled, seed),
     words,
-    -(-longest // 8) * 8,
+    padding.round_up(longest, 8),
   )

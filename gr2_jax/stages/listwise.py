@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gr2_jax import processes, sharding
+from gr2_jax.data import padding
 from gr2_jax.lm import io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, scores, utilities
@@ -165,8 +166,8 @@ def validation(
     {'lm', 'head'} -> `valid_nll` of the true item, `valid_ndcg@5` and
     `valid_recall@1` of the full head, and `valid_alone_ndcg@5`.
   """
-  parts = sharding.batch_parts(mesh)
-  size = -(-min(batch_size, len(prompts)) // parts) * parts
+  most = min(batch_size, len(prompts))
+  size = padding.round_up(most, sharding.batch_parts(mesh))
   starts = range(0, len(prompts), size)
   # The last batch is filled up with lists from the front, which are cut off.
   rows = [np.arange(i, i + size) % len(prompts) for i in starts]

@@ -10,7 +10,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import processes, sharding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, lora
-from gr2_jax.stages import pretrained
+from gr2_jax.stages import models
 
 # A size of config.mesh that is chosen.
 AUTO = 0
@@ -43,7 +43,7 @@ def make(config: ml_collections.ConfigDict) -> jax.sharding.Mesh:
 def _choose(config: ml_collections.ConfigDict) -> dict[str, int]:
   # The devices of all processes get the same answer.
   memory = processes.on_first(_memory)
-  shape = _shape(config)
+  shape, _ = models.shape(config)
   training, decoding = count_bytes(shape)
   sizes = choose_sizes(
     jax.device_count(),
@@ -112,13 +112,6 @@ def _memory() -> int | None:
   """Returns the bytes of a device; None for those that use the host's."""
   stats = jax.local_devices()[0].memory_stats()
   return stats.get('bytes_limit') if stats else None
-
-
-def _shape(config: ml_collections.ConfigDict) -> lm_config.LMConfig:
-  if pretrained.source(config):
-    return pretrained.read_shape(config)
-  tokens = config.text.pieces + config.sid.levels * config.sid.codes
-  return pretrained.read(config).shape(tokens)
 
 
 def count_bytes(shape: lm_config.LMConfig) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from gr2_jax.lm import io
 from gr2_jax.stages import (
   artifacts,
   midtraining,
+  models,
   pretrained,
   reporting,
   runner,
@@ -80,7 +81,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   mesh, seed = context.mesh, context.seed
   directory = context.directory / 'vocab'
   sids = store.sids.shape[1], config.sid.codes
-  shape, params, vocab = midtraining.start(
+  shape, params, vocab = models.start(
     config,
     sids,
     mesh,

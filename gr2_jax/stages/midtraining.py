@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,11 +11,9 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import sharding
 from gr2_jax.data import pipeline
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.lm import config as lm_config
-from gr2_jax.lm import decoder
 from gr2_jax.stages import artifacts, pretrained, training
 from gr2_jax.stages import phase as phase_lib
 from gr2_jax.text import tasks as tasks_lib
@@ -65,34 +63,6 @@ class MidtrainConfig:
       raise ValueError(
         f'midtrain.weights names {unknown}; the tasks are {tasks_lib.NAMES}.'
       )
-
-
-def start(
-  config: ml_collections.ConfigDict,
-  sids: tuple[int, int],
-  mesh: jax.sharding.Mesh,
-  seed: int,
-  find_vocab: Callable[[], vocab_lib.Vocab],
-) -> tuple[lm_config.LMConfig, Any, vocab_lib.Vocab]:
-  """Makes what mid-training starts from.
-
-  Args:
-    config: of the run.
-    sids: levels of the semantic IDs, and codes a level.
-    mesh: the mesh.
-    seed: of the random weights.
-    find_vocab: gives the vocabulary of a model from scratch.
-
-  Returns:
-    (shape, parameters for training, vocabulary).
-  """
-  if pretrained.source(config):
-    return pretrained.load(config, *sids, mesh, seed)
-  vocab = find_vocab()
-  shape = pretrained.read(config).shape(vocab.size)
-  key = jax.random.key(seed)
-  params = decoder.init(shape, mesh, sharding.TRAIN_RULES, key)
-  return shape, params, vocab
 
 
 @dataclasses.dataclass(frozen=True)

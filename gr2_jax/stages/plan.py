@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 from typing import Any
 
 import jax
@@ -11,14 +10,13 @@ import ml_collections
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
+from gr2_jax.data import padding
 from gr2_jax.decode import items
-from gr2_jax.lm import decoder, foreign, hf, hf_config, published
+from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import config as rl_config
-from gr2_jax.rl import prompt_set
-from gr2_jax.stages import pretrained
+from gr2_jax.stages import models
 from gr2_jax.text import lengths, prompts
-from gr2_jax.text import pretrained as tokenizers
 from gr2_jax.text.vocab import Vocab
 
 
@@ -64,7 +62,7 @@ class Plan:
   def prompt_length(self) -> int:
     """P, as RL pads its longest prompts."""
     longest = lengths.budgets(self.config).prompt
-    rounded = lengths.round_up(longest, prompt_set.ROUND)
+    rounded = padding.round_up(longest)
     return self.rl.prompt_buckets[-1] if self.rl.prompt_buckets else rounded
 
   @property
@@ -136,7 +134,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
     FileNotFoundError: a checkpoint that is neither there nor known.
     ValueError: caches cannot be split over the mesh.
   """
-  model, vocab = shape(config)
+  model, vocab = models.shape(config)
   split = mesh.shape['tensor']
   if model.kv_heads % split:
     raise ValueError(
@@ -144,63 +142,3 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
       'key/value heads, over which caches are split: choose a divisor.'
     )
   return Plan(config, mesh, model, vocab)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Unread:
-  """As many pieces as a tokenizer has; their texts are not needed."""
-
-  size: int
-  pad: int = 0
-  bos: int = 1
-  eos: int = 2
-  kind: str = 'unread'
-
-  @property
-  def bytes(self) -> list[bytes]:
-    return [b'?'] * self.size
-
-
-def shape(config: ml_collections.ConfigDict) -> tuple[LMConfig, Vocab]:
-  """Returns the shape that `midtrain` would start from, and its vocabulary.
-
-  The checkpoint that `lm.pretrained` names is read if it is a directory that is
-  there, its weights apart; else its name must be one of `lm/published.py`, and
-  the pieces of the vocabulary are only counted.
-
-  Args:
-    config: of the run.
-
-  Returns:
-    (shape, vocabulary).
-
-  Raises:
-    FileNotFoundError: a checkpoint that is neither there nor known.
-  """
-  sids = config.sid.levels, config.sid.codes
-  cfg = pretrained.read(config)
-  if not cfg.pretrained:
-    vocab = Vocab(_Unread(config.text.pieces), *sids)
-    return cfg.shape(vocab.size), vocab
-  path = pathlib.Path(cfg.pretrained).expanduser()
-  if path.is_dir():
-    found = hf.read_config(path, **cfg.runtime)
-    pieces = tokenizers.read(path)
-  elif path.name in published.CONFIGS:
-    raw, pieces = published.CONFIGS[path.name], _Unread(published.TOKENS)
-    found = hf_config.from_json(raw, **cfg.runtime)
-  else:
-    raise FileNotFoundError(
-      f'lm.pretrained = {cfg.pretrained!r} is no directory, and no model that '
-      'is known without its weights: give one of '
-      f'{sorted(published.CONFIGS)}, or the directory of a Hugging Face model.'
-    )
-  foreign.check_rows(path, pieces.size, found.vocab_size)
-  vocab = Vocab(pieces, *sids, min_rows=found.vocab_size)
-  grown = dataclasses.replace(
-    found,
-    vocab_size=vocab.size,
-    lora_rank=cfg.lora_rank,
-    lora_alpha=cfg.lora_alpha,
-  )
-  return grown, vocab

@@ -5,7 +5,6 @@ that holds one. The checkpoint fixes the model; beside it, `config.lm` holds how
 it is run (`lm.config.RUNTIME`) and whether it is trained by LoRA.
 """
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -92,20 +91,23 @@ def load(
   return shape, params, vocab
 
 
-def read_shape(config: ml_collections.ConfigDict) -> LMConfig:
-  """Reads the shape of the pretrained model, as it is before it grows.
+def read_shape(cfg: ModelConfig) -> tuple[LMConfig, pretrained.Pretrained]:
+  """Reads all but the weights of the pretrained model, as before it grows.
 
   Args:
-    config: of the run; its section `lm` names the model.
+    cfg: names the model.
 
   Returns:
-    The shape, LoRA included.
+    (shape without LoRA, tokenizer).
   """
-  cfg = read(config)
   path = _path(cfg.pretrained)
-  from_file = gguf.read_config if path.is_file() else hf.read_config
-  found = from_file(path, **cfg.runtime)
-  return dataclasses.replace(found, lora_rank=cfg.lora_rank)
+  if path.is_file():
+    shape = gguf.read_config(path, **cfg.runtime)
+    pieces = _pieces(path, gguf.read_tokenizer(path))
+  else:
+    shape, pieces = hf.read_config(path, **cfg.runtime), pretrained.read(path)
+  foreign.check_rows(path, pieces.size, shape.vocab_size)
+  return shape, pieces
 
 
 def trainable(shape: LMConfig, vocab: Vocab) -> optimiser.Trainable | None:

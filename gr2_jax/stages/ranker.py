@@ -125,13 +125,13 @@ class Ranker:
     size = padding.batch_size(self.mesh, len(asked), batch_size)
     take = lambda x, rows: None if x is None else [x[row] for row in rows]
     # Similar lengths together: a batch is padded to its longest prompt.
-    order = sorted(range(len(asked)), key=lambda i: len(asked.written[i]))
+    lengths = [len(written) for written in asked.written]
     rankings: dict[int, ranking.Ranking] = {}
-    hidden = progress_lib.hidden(not self.progress or len(order) <= size)
-    total = len(order)
+    hidden = progress_lib.hidden(not self.progress or len(asked) <= size)
+    total = len(asked)
     with hidden, progress_lib.bar(total=total, desc=desc, unit='list') as bar:
-      for start in range(0, len(order), size):
-        rows = order[start : start + size]
+      for chosen in padding.by_length(lengths, size):
+        rows = chosen.tolist()
         own = self._columns(
           take(histories, rows), padded[rows], take(features, rows),
           take(scores, rows), None if columns is None else columns[rows],
@@ -283,7 +283,7 @@ def load(
   if mesh is None:
     mesh = meshes.make(store.config)
   directory = store.model(model)
-  shape, params = io.load(directory, mesh, sharding.DECODE_RULES)
+  shape, params = io.load_for_decoding(directory, mesh)
   foreign.check_rows(directory, store.vocab.size, shape.vocab_size)
   found = heads.load(directory)
   head = None if found is None else sharding.replicate(mesh, found[0])

@@ -12,7 +12,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import sharding
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.decode import retrieve
-from gr2_jax.lm import decoder, io
+from gr2_jax.lm import io
 from gr2_jax.rank import evidence as evidence_lib
 from gr2_jax.rank import popularity
 from gr2_jax.rank import sasrec as sasrec_lib
@@ -240,8 +240,7 @@ def make_lm(
     directory: of the model.
     cfg: width and batches of the search.
   """
-  shape, params = io.load(directory, mesh, sharding.DECODE_RULES)
-  shape, params = decoder.narrow(shape, params)
+  shape, params = io.load_for_decoding(directory, mesh)
   index = sid_index.build(store.sids, store.vocab.codes)
   return retrieve.Retriever(
     config=shape,

@@ -8,16 +8,15 @@ what RL makes of the order is due to the reward alone.
 
 from collections.abc import Callable
 
-import jax
 import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import files, processes, sharding
+from gr2_jax import files, processes
 from gr2_jax.data import sources, splits, synthetic
-from gr2_jax.lm import decoder, io
+from gr2_jax.lm import io
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, pretrained, requests, runner
+from gr2_jax.stages import artifacts, models, requests, runner
 from gr2_jax.text import vocab, wording
 
 
@@ -39,19 +38,16 @@ def midtrain(
   """Writes a vocabulary and a decoder of random weights."""
   store = artifacts.Artifacts(config, context.workdir)
   directory = context.directory / 'vocab'
-  processes.on_first(
-    lambda: vocab.Vocab.train(
-      wording.corpus(store.dataset.items),
-      config.text.pieces,
-      store.sids.shape[1],
-      config.sid.codes,
-    ).save(directory)
+  sids = store.sids.shape[1], config.sid.codes
+  texts = wording.corpus(store.dataset.items)
+  shape, params, found = models.start(
+    config,
+    sids,
+    context.mesh,
+    context.seed,
+    lambda: vocab.Vocab.train(texts, config.text.pieces, *sids),
   )
-  found = vocab.Vocab.load(directory)
-  shape = pretrained.read(config).shape(found.size)
-  params = decoder.init(
-    shape, context.mesh, sharding.TRAIN_RULES, jax.random.key(context.seed)
-  )
+  processes.on_first(found.save, directory)
   io.save(context.directory / 'model', shape, params)
   return {'parameters': shape.num_params, 'vocabulary': found.size}
 

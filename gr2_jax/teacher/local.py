@@ -11,7 +11,7 @@ import numpy as np
 from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.decode import filters, sampler
-from gr2_jax.lm import foreign, gguf, hf
+from gr2_jax.lm import decoder, foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import acceptance, base, messages
 from gr2_jax.teacher import speech as speech_lib
@@ -93,10 +93,11 @@ class LocalTeacher:
       'prompt': writer.identity,
       'sampling': dataclasses.asdict(sampling),
     }
-    self._speech, self._config, self._params = speech, config, params
+    self._speech = speech
+    self._config, self._params = decoder.narrow(config, params)
     self._mesh, self._writer, self._sampling = mesh, writer, sampling
     parts = sharding.batch_parts(mesh)
-    self._size = -(-cfg.batch_size // parts) * parts
+    self._size = padding.round_up(cfg.batch_size, parts)
     self._bucket = cfg.bucket
     first, *others = speech.ends
     # Of the format of our own answers a free text has only the end.
@@ -133,20 +134,17 @@ class LocalTeacher:
       self._speech.encode(self._writer.messages(request))
       for request in requests
     ]
-    buckets: dict[int, list[int]] = {}
-    for row, tokens in enumerate(written):
+    for tokens in written:
       self._check_length(len(tokens))
-      width = -(-len(tokens) // self._bucket) * self._bucket
-      buckets.setdefault(width, []).append(row)
-    for width in sorted(buckets):
-      for begin in range(0, len(buckets[width]), self._size):
-        rows = buckets[width][begin : begin + self._size]
-        batch = [written[row] for row in rows]
-        drawn = self._decode(batch, width, attempt, [seeds[r] for r in rows])
-        yield [
-          (row, self._read(requests[row], len(written[row]), tokens))
-          for row, tokens in zip(rows, drawn, strict=True)
-        ]
+    shapes = [(padding.round_up(len(x), self._bucket),) for x in written]
+    for (width,), chosen in padding.by_shape(shapes, self._size):
+      rows = chosen.tolist()
+      batch = [written[row] for row in rows]
+      drawn = self._decode(batch, width, attempt, [seeds[r] for r in rows])
+      yield [
+        (row, self._read(requests[row], len(written[row]), tokens))
+        for row, tokens in zip(rows, drawn, strict=True)
+      ]
 
   def _check_length(self, prompt: int) -> None:
     most, written = self._config.max_positions, self._sampling.max_tokens
@@ -167,17 +165,15 @@ class LocalTeacher:
   ) -> list[list[int]]:
     """Returns the tokens that follow each prompt, the end token included."""
     tokens, valid = padding.batch(batch, width, self._format.pad)
-    missing = self._size - len(batch)
-    inputs = sharding.shard_batch(
-      self._mesh,
-      {
-        'tokens': np.pad(tokens, [(0, missing), (0, 0)]),
-        'valid': np.pad(valid, [(0, missing), (0, 0)]),
-        'seeds': np.pad(np.asarray(seeds, np.uint32), (0, missing)),
-        'sids': np.zeros((self._size, 0, 1), np.int32),
-        'real': np.zeros((self._size, 0), bool),
-      },
-    )
+    inputs = {
+      'tokens': tokens,
+      'valid': valid,
+      'seeds': np.asarray(seeds, np.uint32),
+      'sids': np.zeros((len(batch), 0, 1), np.int32),
+      'real': np.zeros((len(batch), 0), bool),
+    }
+    filled = padding.fill(inputs, self._size)
+    inputs = sharding.shard_batch(self._mesh, filled)
     with sharding.use(self._mesh, sharding.DECODE_RULES):
       samples = sampler.sample(
         self._config,

@@ -14,6 +14,7 @@ import tokenizers
 from jax.sharding import Mesh
 
 from gr2_jax import progress, sharding
+from gr2_jax.data import padding
 from gr2_jax.lm import foreign
 from gr2_jax.text import bert, tokenizer_files
 
@@ -114,43 +115,28 @@ def embed(
     )
   tokenizer.enable_truncation(max_length)
   rows = [row.ids for row in tokenizer.encode_batch_fast(list(texts))]
-  order = np.argsort([len(row) for row in rows], kind='stable')
   parts = sharding.batch_parts(mesh)
   params = sharding.replicate(mesh, params)
   forward = _forward(config)
   vectors = np.zeros((len(rows), config.width), np.float32)
   buckets = [length for length in BUCKETS if length < config.positions]
+  buckets.append(config.positions)
+  # Within a bucket, too, the shortest come first.
+  order = np.argsort([len(row) for row in rows], kind='stable')
+  shapes = [(next(x for x in buckets if len(rows[i]) <= x),) for i in order]
+  count = lambda shape: max(batch_tokens // (shape[0] * parts), 1) * parts
   bar = progress.bar(total=len(rows), desc='embed items', unit='text')
-  for length, chosen in _batches(
-    rows, order, [*buckets, config.positions], parts, batch_tokens
-  ):
-    size = _rows_per_batch(length, parts, batch_tokens)
-    tokens = np.zeros((size, length), np.int32)
-    # Padded rows hold one token, so that their mean is defined.
-    lengths = np.ones(size, np.int32)
-    for row, source in enumerate(chosen):
-      tokens[row, : len(rows[source])] = rows[source]
-      lengths[row] = len(rows[source])
-    batch = sharding.shard_batch(mesh, (tokens, lengths))
+  for (length,), places in padding.by_shape(shapes, count):
+    chosen = order[places]
+    # Rows that fill up hold one token, so that their mean is defined.
+    filler = [[0]] * (count((length,)) - len(chosen))
+    batch = [rows[i] for i in chosen] + filler
+    lengths = np.array([len(row) for row in batch], np.int32)
+    batch = padding.stack(batch, length, 0), lengths
+    batch = sharding.shard_batch(mesh, batch)
     with sharding.use(mesh, sharding.DECODE_RULES):
       found = sharding.fetch(mesh, forward(params, *batch))
     vectors[chosen] = found[: len(chosen)]
     bar.update(len(chosen))
   bar.close()
   return vectors
-
-
-def _rows_per_batch(length: int, parts: int, batch_tokens: int) -> int:
-  return max(batch_tokens // (length * parts), 1) * parts
-
-
-def _batches(rows, order, buckets, parts, batch_tokens):
-  """Yields (padded length, indices of texts)."""
-  start = 0
-  for length in buckets:
-    size = _rows_per_batch(length, parts, batch_tokens)
-    while start < len(order) and len(rows[order[start]]) <= length:
-      chosen = order[start : start + size]
-      fits = sum(len(rows[source]) <= length for source in chosen)
-      yield length, chosen[:fits]
-      start += fits

@@ -75,8 +75,3 @@ def candidates(config: Any) -> int:
   if config.data.kind == 'synthetic':
     return config.data.world.k
   return config.candidates.k
-
-
-def round_up(tokens: int, multiple: int) -> int:
-  """Returns the next multiple of `multiple` that holds so many tokens."""
-  return -(-tokens // multiple) * multiple

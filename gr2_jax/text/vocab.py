@@ -21,6 +21,7 @@ import numpy as np
 import tokenizers
 
 from gr2_jax import files
+from gr2_jax.data import padding
 from gr2_jax.text import answer
 from gr2_jax.text import pieces as pieces_lib
 from gr2_jax.text import pretrained as pretrained_lib
@@ -89,13 +90,12 @@ class Vocab:
     self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos
     self.levels, self.codes = levels, codes
     self.text_size = pieces.size
-    names = [*WRAPPERS, *DELIMITERS]
-    names += [f'<|{name}|>' for name in (*TASKS, *ROLES)]
+    names = [*WRAPPERS, *DELIMITERS, *(f'<|{x}|>' for x in (*TASKS, *ROLES))]
     self.sid_offset = self.text_size + len(names)
     names += [sid_text(k, c) for k in range(levels) for c in range(codes)]
     self._added = {n: self.text_size + i for i, n in enumerate(names)}
     used = max(self.text_size + len(names), min_rows)
-    self.size = -(-used // ROW_MULTIPLE) * ROW_MULTIPLE
+    self.size = padding.round_up(used, ROW_MULTIPLE)
     self.sid_begin, self.sid_end = (self._added[name] for name in WRAPPERS)
     self._bytes = pieces.bytes + [name.encode() for name in names]
 

@@ -14,7 +14,6 @@ from gr2_jax.train import preemption, profile, timing, writers
 from gr2_jax.train.checkpoint import Checkpointer
 from gr2_jax.train.retention import Policy
 from gr2_jax.train.skips import Skips
-from gr2_jax.train.state import TrainState
 
 
 class _Window:
@@ -81,7 +80,7 @@ class _Job:
   work: Callable | None
   tracking: writers.Tracking | None
 
-  def run(self, state: TrainState) -> TrainState:
+  def run(self, state: Any) -> Any:
     """Restores, and goes on from there."""
     steps = self.tracking.profile if self.tracking else ''
     path = self.directory / 'checkpoints'
@@ -96,7 +95,7 @@ class _Job:
       start, meta = 0, {'window': {}, 'skipped': 0}
       if found is not None:
         state, iterator_state, meta = found
-        start = int(state.step)
+        start = checkpointer.latest
       writer.truncate(start)
       if found is not None:
         # `stop` is asked where an undisturbed run would ask it.
@@ -140,7 +139,7 @@ class _Job:
   def _record(
     self,
     done: int,
-    state: TrainState,
+    state: Any,
     window: _Window,
     writer: writers.Writers,
     clock: timing.Clock,
@@ -172,7 +171,7 @@ class _Job:
       writer.write_timing(done, {**clock.take(), **times})
     return save
 
-  def _evaluated(self, state: TrainState) -> Mapping[str, float]:
+  def _evaluated(self, state: Any) -> Mapping[str, float]:
     """Evaluates, and makes sure of what the checkpoints are judged by."""
     if self.evaluate is None:
       return {}
@@ -188,7 +187,7 @@ class _Job:
   def _save(
     self,
     done: int,
-    state: TrainState,
+    state: Any,
     window: _Window,
     checkpointer: Checkpointer,
     record: Mapping[str, float] | None = None,
@@ -203,12 +202,10 @@ def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
-def _best(
-  state: TrainState, like: TrainState, checkpointer: Checkpointer
-) -> TrainState:
-  """Returns the best validated state; without validations the one given."""
+def _best(state: Any, like: Any, checkpointer: Checkpointer) -> Any:
+  """Returns the best validated state; without validations the latest, given."""
   steps = checkpointer.ranked()
-  if not steps or steps[0] == int(state.step):
+  if not steps or steps[0] == checkpointer.latest:
     return state
   for x in jax.tree.leaves(state):
     x.delete()  # Before there is another one.
@@ -217,8 +214,8 @@ def _best(
 
 
 def fit(
-  state: TrainState,
-  step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]],
+  state: Any,
+  step_fn: Callable[[Any, Any], tuple[Any, dict]],
   iterator: Any,
   num_steps: int,
   directory: pathlib.Path,
@@ -226,7 +223,7 @@ def fit(
   ckpt_every: int = 200,
   log_every: int = 10,
   desc: str = 'train',
-  evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+  evaluate: Callable[[Any], Mapping[str, float]] | None = None,
   rules: sharding.Rules = sharding.TRAIN_RULES,
   show: str = 'loss',
   stop: Callable[[], bool] | None = None,
@@ -234,15 +231,15 @@ def fit(
   policy: Policy | None = None,
   work: Callable[[Any], Mapping[str, float]] | None = None,
   tracking: writers.Tracking | None = None,
-) -> TrainState:
+) -> Any:
   """Trains until `num_steps`, from the latest checkpoint if there is one.
 
   Killed anywhere it ends with the same bits as undisturbed: parameters,
   optimiser, `metrics.jsonl`. After SIGTERM it ends too (`preemption.py`).
 
   Args:
-    state: the state to start from; donated.
-    step_fn: from `step.make_train_step`.
+    state: the state to start from, a tree of arrays; donated.
+    step_fn: (state, batch) -> (state, metrics), like `step.make_train_step`'s.
     iterator: of host batches {name: [B, ...]}, the same on every process, with
       `get_state()`, JSON-able or bytes, and `set_state()`.
     num_steps: steps in all.

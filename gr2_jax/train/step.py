@@ -14,7 +14,7 @@ from gr2_jax.train.state import TrainState
 LossFn = Callable[..., tuple[jax.Array, jax.Array, dict]]
 
 
-def _split(batch: Any, parts: int) -> Any:
+def split(batch: Any, parts: int) -> Any:
   """Cuts [B, ...] into [parts, B / parts, ...].
 
   Part i takes rows i, i + parts, ...: so each device keeps its own rows.
@@ -59,7 +59,7 @@ def accumulate(
 
   if microbatches == 1:
     return one(batch)
-  parts = _split(batch, microbatches)
+  parts = split(batch, microbatches)
   shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
   *zeros, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   start = (*zeros, metrics_lib.neutral(metrics))

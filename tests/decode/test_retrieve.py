@@ -56,24 +56,6 @@ def test_lists_come_back_in_the_order_of_the_prompts(make):
     assert not set(items[row]) & set(exclude[row])
 
 
-def test_small_buckets_join_the_next_and_large_ones_stay(make, monkeypatch):
-  monkeypatch.setattr(retrieve, '_WORTH', 2)
-  retriever = make(batch_size=2)
-  # Buckets of 3, 2, 5 and 1 prompts, where 4 make one worth while.
-  lengths = [40] * 2 + [10] * 3 + [70] * 5 + [100]
-  prompts = [[7] * n for n in lengths]
-  batches = list(retriever._batches(prompts, [()] * len(lengths)))
-  assert [(shape, rows.tolist()) for shape, rows in batches] == [
-    ((16, 64), [2, 3]),
-    ((16, 64), [4, 0]),
-    ((16, 64), [1]),
-    ((16, 96), [5, 6]),
-    ((16, 96), [7, 8]),
-    ((16, 96), [9]),
-    ((16, 128), [10]),
-  ]
-
-
 def test_it_is_the_beam_search(make, tiny, fmt, mesh1):
   retriever = make()
   tokens = np.zeros((3, 32), np.int32)

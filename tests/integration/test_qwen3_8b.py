@@ -6,8 +6,8 @@ import pytest
 from configs import qwen3_8b_beauty
 from gr2_jax import sharding
 from gr2_jax.lm import lora, published
+from gr2_jax.stages import models, programs
 from gr2_jax.stages import plan as plan_lib
-from gr2_jax.stages import programs
 from gr2_jax.train import optimiser, state
 
 GIB = 2**30
@@ -33,7 +33,7 @@ def test_published_sizes():
   assert sizes.keys() == published.CONFIGS.keys()
   for size in ('0.6b', '1.7b', '8b', '32b'):
     config = qwen3_8b_beauty.get_config(f'size={size}')
-    shape, vocab = plan_lib.shape(config)
+    shape, vocab = models.shape(config)
     tables = 1 if shape.tie_embeddings else 2
     new = tables * shape.width * (V - 151_936)
     assert shape.num_params == sizes[config.lm.pretrained] + new

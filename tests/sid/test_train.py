@@ -1,6 +1,8 @@
 """Training: it learns, on eight devices as on one, and resumes bit for bit."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from gr2_jax import files, sharding
 from gr2_jax.sid import assign, batches, codebook, quantised, steps, train
 from gr2_jax.sid.config import SidConfig
+from gr2_jax.train import preemption
 
 CONFIG = SidConfig(
   levels=3,
@@ -78,6 +81,48 @@ def test_resumes_in_the_middle_of_several_blocks(
     np.testing.assert_array_equal(one, other)
 
 
+def test_sigterm_within_an_epoch_changes_no_bit(
+  vectors, mesh1, tmp_path, monkeypatch
+):
+  """It is saved after the second of three blocks, and goes on with the third.
+
+  The record of the cut epoch is a mean over all of its blocks.
+  """
+  monkeypatch.setattr(batches, '_BLOCK_VECTORS', 32)
+  config = dataclasses.replace(CONFIG, epochs=3, warmup_epochs=1)
+  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+  want = train.fit(vectors, config, mesh1, whole, seed=0)
+  calls, block = [], steps.block
+
+  def killing(*args):
+    calls.append(1)
+    if len(calls) == 5:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return block(*args)
+
+  monkeypatch.setattr(steps, 'block', killing)
+  with pytest.raises(SystemExit) as ended:
+    train.fit(vectors, config, mesh1, cut, seed=0)
+  assert ended.value.code == preemption.EXIT_CODE
+  state = train.fit(vectors, config, mesh1, cut, seed=0)
+  assert len(calls) == 9
+  for one, other in zip(
+    jax.tree.leaves(want), jax.tree.leaves(state), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+  texts = [(x / 'metrics.jsonl').read_text() for x in (whole, cut)]
+  assert texts[0] == texts[1]
+  lines = list(files.read_jsonl(cut / 'metrics.jsonl'))
+  assert [line['step'] for line in lines] == [3, 6, 9]
+
+
+def test_perplexity_on_the_device_equals_that_of_the_summary():
+  counts = np.array([[4, 0, 0, 0], [1, 1, 1, 1], [3, 0, 5, 2]], np.float32)
+  found = train._perplexity(counts)
+  np.testing.assert_allclose(found, codebook.perplexity(counts), rtol=1e-6)
+  np.testing.assert_allclose(found[:2], [1.0, 4.0], rtol=1e-6)
+
+
 def test_finished_training_is_only_read(run, vectors, mesh1, monkeypatch):
   monkeypatch.setattr(steps, 'block', None)
   state = train.fit(vectors, CONFIG, mesh1, run[1], seed=0)
@@ -91,7 +136,7 @@ def test_eight_devices_equal_one(run, vectors, mesh1, mesh8):
   results = []
   for mesh in (mesh1, mesh8):
     start = sharding.replicate(mesh, jax.tree.map(np.asarray, run[0]))
-    data = sharding.shard_batch(mesh, blocks[0], axis=1)
+    data = sharding.shard_batch(mesh, blocks[0])
     with jax.set_mesh(mesh):
       results.append(steps.block(start, CONFIG, 90, data, jnp.array(True)))
   (one, numbers), (eight, numbers8) = results

@@ -1,7 +1,5 @@
 """The budgets of tokens, by hand and against what is written."""
 
-import pytest
-
 from gr2_jax import experiment
 from gr2_jax.text import lengths
 
@@ -31,8 +29,3 @@ def test_a_world_has_lists_of_its_own():
   assert lengths.candidates(config) == 3
   config.data.kind = 'generic'
   assert lengths.candidates(config) == 9
-
-
-@pytest.mark.parametrize('tokens, want', [(1, 32), (32, 32), (33, 64)])
-def test_round_up(tokens, want):
-  assert lengths.round_up(tokens, 32) == want
