@@ -9,7 +9,7 @@ from absl import app, flags
 
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
-
+_HELP = re.compile(r'--?(help|helpshort|helpfull|helpxml|\?)')
 
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
 
@@ -20,6 +20,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
   Args:
     main: takes what is left of the command line; returns the exit code.
   """
+  # Of a command's own module, for its help.
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
   app.run(functools.partial(_report, main), flags_parser=_parse)
 
 
@@ -36,6 +38,7 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+  _help(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
@@ -43,6 +46,16 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if not message:
       raise
   sys.exit(message)
+
+
+def _help(argv: Sequence[str]) -> None:
+  """Prints the help, if asked for, whatever the other flags; exit code 0."""
+  asked = [argument for argument in argv[1:] if _HELP.fullmatch(argument)]
+  if asked:
+    try:
+      flags.FLAGS([argv[0], asked[0]])
+    except SystemExit:
+      sys.exit(0)  # After its help absl ends with 1.
 
 
 def find_unknown(argv: Sequence[str]) -> str:
