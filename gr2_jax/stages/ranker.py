@@ -129,7 +129,12 @@ class Ranker:
     rankings: dict[int, ranking.Ranking] = {}
     hidden = progress_lib.hidden(not self.progress or len(order) <= size)
     total = len(order)
-    with hidden, progress_lib.bar(total=total, desc=desc, unit='list') as bar:
+    with (
+      hidden,
+      progress_lib.bar(
+        total=total, desc=desc, unit='list', compiles=True
+      ) as bar,
+    ):
       for start in range(0, len(order), size):
         rows = order[start : start + size]
         own = self._columns(

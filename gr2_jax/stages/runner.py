@@ -234,6 +234,13 @@ class Stage:
     state, changed = compare(workdir, self.name, key)
     if state == SKIP:
       logging.info('Stage %s: finished before, skipped.', self.name)
+      # Of stages that train nothing nobody expects a trace.
+      if writers.read(config).profile and any(directory.rglob('metrics.jsonl')):
+        logging.warning(
+          'Stage %s: --profile traces no step of it, because it is skipped: '
+          'use another --workdir.',
+          self.name,
+        )
       return state, files.read_json(directory / 'summary.json')
     if state == CUT and not force:
       refuse_cut(workdir, self.name, changed)

@@ -114,7 +114,9 @@ def embed(
   forward = _forward(config)
   vectors = np.zeros((len(rows), config.width), np.float32)
   buckets = [length for length in BUCKETS if length < config.positions]
-  bar = progress.bar(total=len(rows), desc='embed items', unit='text')
+  bar = progress.bar(
+    total=len(rows), desc='embed items', unit='text', compiles=True
+  )
   for length, chosen in _batches(
     rows, order, [*buckets, config.positions], parts, batch_tokens
   ):
