@@ -1,11 +1,13 @@
 """Runs a command: what a user did wrong ends in one message, the last line."""
 
 import functools
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
@@ -35,6 +37,31 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
     if _DEBUG.value or not ours:
       raise
     sys.exit(f'{error} (--debug shows where.)')
+  except SystemExit as error:
+    _end_at_once(error)
+    raise
+
+
+def _end_at_once(error: SystemExit) -> None:
+  """Ends a process that a signal ends, without waiting for what it computes.
+
+  Python's own exit waits for programs that run on the devices, or crashes for
+  taking away what they use. Processes that run together end by it all the same:
+  it tells the others.
+  """
+  import jax
+
+  from gr2_jax.train import preemption
+
+  ends = isinstance(error, preemption.Preempted)
+  if not ends or jax.distributed.is_initialized():
+    return
+  for child in multiprocessing.active_children():
+    child.kill()  # They read for this process and write nothing.
+  logging.flush()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(error.code)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
