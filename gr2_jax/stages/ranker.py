@@ -128,13 +128,8 @@ class Ranker:
     order = sorted(range(len(asked)), key=lambda i: len(asked.written[i]))
     rankings: dict[int, ranking.Ranking] = {}
     hidden = progress_lib.hidden(not self.progress or len(order) <= size)
-    total = len(order)
-    with (
-      hidden,
-      progress_lib.bar(
-        total=total, desc=desc, unit='list', compiles=True
-      ) as bar,
-    ):
+    steps = {'total': len(order), 'unit': 'list', 'compiles': True}
+    with hidden, progress_lib.bar(desc=desc, **steps) as bar:
       for start in range(0, len(order), size):
         rows = order[start : start + size]
         own = self._columns(

@@ -48,7 +48,7 @@ def test_a_profile_of_a_skipped_stage_is_told_to_be_missing(tmp_path, caplog):
   assert '--profile' not in caplog.text
   config.tracking = {'profile': '2:3'}
   first(config, tmp_path)
-  assert 'Stage first: --profile traces no step' in caplog.text
+  assert 'Stage first: --profile=2:3 traces no step' in caplog.text
   second(config, tmp_path)  # It trains nothing.
   assert 'Stage second: --profile' not in caplog.text
 
