@@ -5,7 +5,8 @@
 
 Switches: `seed=0`; `alpha=0.02`, weight of the format reward;
 `conditional=true` (false pays the format for copying the input order);
-`mode=rejection` or `targeted` traces.
+`mode=rejection` or `targeted` traces; `teacher=rules`, `endpoint` or `local`,
+who writes them (README.md, "Teachers").
 """
 
 from configs import common
@@ -14,7 +15,12 @@ from configs import common
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
   switches = common.parse_switches(
-    arg, seed=0, alpha=0.02, conditional=True, mode='rejection'
+    arg,
+    seed=0,
+    alpha=0.02,
+    conditional=True,
+    mode='rejection',
+    teacher='rules',
   )
   config = common.base()
   config.seed = switches.seed
@@ -30,4 +36,5 @@ def get_config(arg: str = ''):
   config.midtrain.all.dropout = 0.05
   # Validation is flat from about epoch 26 on.
   config.candidates.sasrec.update(max_epochs=28, every=4)
+  common.choose_teacher(config, switches.teacher)
   return config

@@ -17,7 +17,8 @@ too.
 
 Switches: `seed=0`; `lora=0`, rank of LoRA, 0 for all parameters; `size=8b`, or
 0.6b, 1.7b, or 32b (for the teacher's decoding: `--programs=prefill,decode`);
-`attention=splash`, the kernel for TPUs, or cudnn, xla, plain.
+`attention=splash`, the kernel for TPUs, or cudnn, xla, plain; `teacher=rules`,
+`endpoint` or `local`, as in `configs/beauty.py`.
 """
 
 import ml_collections
@@ -39,13 +40,15 @@ _SIZES = {
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
   switches = common.parse_switches(
-    arg, seed=0, lora=0, size='8b', attention='splash'
+    arg, seed=0, lora=0, size='8b', attention='splash', teacher='rules'
   )
   if switches.size not in _SIZES:
     raise ValueError(
       f'Switch size={switches.size!r}: choose one of {sorted(_SIZES)}.'
     )
-  config = smollm2_beauty.get_config(f'seed={switches.seed}')
+  config = smollm2_beauty.get_config(
+    f'seed={switches.seed},teacher={switches.teacher}'
+  )
   name, tensor = _SIZES[switches.size]
   config.mesh.data, config.mesh.fsdp = 1, -1
   config.mesh.tensor = 1 if switches.lora else tensor

@@ -5,7 +5,8 @@
 Real data (MovieLens-100K) and real text embeddings, a decoder of 0.2 million
 parameters and a few steps of each stage. Switches: `seed=0`;
 `answer=likelihood`, or `answer=list` for lists that are written token by token,
-the paper's way, with a second round of RL.
+the paper's way, with a second round of RL; `teacher=rules`, `endpoint` or
+`local`, who writes the traces (README.md, "Teachers").
 """
 
 from configs import common
@@ -13,7 +14,9 @@ from configs import common
 
 def get_config(arg: str = ''):
   """Returns the config; `arg` are the switches after the colon."""
-  switches = common.parse_switches(arg, seed=0, answer='likelihood')
+  switches = common.parse_switches(
+    arg, seed=0, answer='likelihood', teacher='rules'
+  )
   config = common.base()
   config.seed = switches.seed
   config.data.name = 'ml-100k'
@@ -49,4 +52,5 @@ def get_config(arg: str = ''):
   config.rl.checkpoint_every = 2
   config.answer.ranking = switches.answer
   config.direct.steps = 2 if switches.answer == 'list' else 0
+  common.choose_teacher(config, switches.teacher)
   return config

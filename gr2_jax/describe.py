@@ -129,6 +129,46 @@ def table(found: list[Setting]) -> str:
   return '\n'.join(lines)
 
 
+_HEAD = """\
+# Settings
+
+Every setting of a run, its default, where that comes from, and what it is.
+Each is a flag: `rl.alpha` is `--config.rl.alpha`, of a sweep
+`--config.base.rl.alpha`. The files of this folder change some of them; what
+one has changed is printed by
+
+    python -m launch.pipeline --config=configs/quickstart.py --describe
+
+Sources: P, the paper; GR2-T, the one before it; N, numbers of others or of
+industry; G, our choice. Made by `python -m launch.settings`: do not edit it.
+"""
+
+
+def page() -> str:
+  """Returns all settings with their defaults as a page of Markdown."""
+  lines, before = [_HEAD.rstrip()], ''
+  sections = attributes(experiment.Experiment)
+  for setting in settings(experiment.defaults()):
+    section = setting.name.split('.')[0]
+    if section != before:
+      lines += ['', f'## {section}', '', _sentence(sections[section]), '']
+      lines += ['| setting | default | source | what it is |']
+      lines += ['|---|---|---|---|']
+      before = section
+    cells = [
+      f'`{setting.name}`',
+      f'`{setting.default!r}`',
+      ', '.join(setting.sources),
+      setting.help.replace('|', '\\|'),
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines) + '\n'
+
+
+def _sentence(text: str) -> str:
+  return text[0].upper() + text[1:]
+
+
 def _cut(line: str) -> str:
   if len(line) <= WIDTH:
     return line

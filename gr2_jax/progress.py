@@ -10,6 +10,7 @@ import tqdm
 
 from gr2_jax import processes
 
+_COMPILING = 'compiling'
 _HIDDEN = contextvars.ContextVar('hidden', default=False)
 
 
@@ -27,12 +28,23 @@ def hidden(hide: bool = True) -> Iterator[None]:
     _HIDDEN.reset(token)
 
 
+class _Bar(tqdm.tqdm):
+  """A bar that stops to say that programs are compiled at the first unit."""
+
+  def update(self, n: float | None = 1) -> bool | None:
+    """Counts units; see `tqdm`."""
+    if not self.disable and self.postfix == _COMPILING:
+      self.postfix = None
+    return super().update(n)
+
+
 def bar(
   iterable: Iterable | None = None,
   total: int | None = None,
   desc: str = '',
   unit: str = 'it',
   initial: int = 0,
+  compiles: bool = False,
 ) -> Any:
   """Returns a progress bar on standard error.
 
@@ -46,12 +58,14 @@ def bar(
     desc: what is going on.
     unit: what is counted.
     initial: units done before (a resumed run).
+    compiles: the first unit takes longer, because programs are compiled for it:
+      the bar says so until that is done.
 
   Returns:
     A `tqdm` bar.
   """
   terminal = sys.stderr.isatty()
-  return tqdm.tqdm(
+  return _Bar(
     iterable,
     total=total,
     desc=desc,
@@ -61,5 +75,6 @@ def bar(
     maxinterval=10.0,
     dynamic_ncols=terminal,
     ascii=None if terminal else ' #',
+    postfix=_COMPILING if compiles else None,
     disable=_HIDDEN.get() or not processes.is_first(),
   )

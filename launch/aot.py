@@ -6,8 +6,13 @@ Prints of each program what a chip must hold, and an estimate of its time: the
 largest of arithmetic, memory and interconnect, each at its documented peak. It
 fails where a program does not fit. `launch/aot.sh` installs the TPU compiler
 (`libtpu`) into an environment of its own. Topologies are `v5e:`, `v5p:` or
-`v6e:` and chips along each axis; any setting can be overridden
-(`--config.rl.prompts_per_step=256`).
+`v6e:` and chips along each axis. Any setting can be overridden; the main ones:
+
+    --config.lm.pretrained=MODEL          the model
+    --config.mesh.fsdp=-1                 devices that split parameters
+    --config.mesh.tensor=1                devices that split heads
+    --config.midtrain.all.microbatches=1  smaller parts of a batch
+    --config.rl.prompts_per_step=256      lists of a step of RL
 """
 
 import os

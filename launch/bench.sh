@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Runs benchmarks beside their peers, in an environment of their own.
 # Usage: bash launch/bench.sh sid [--output=results/bench_sid.json]
-# Makes or reuses .venv-bench: what the project needs, and the peers.
+# Makes or reuses .venv-bench: what the project needs, and the peers. The flags:
+#   .venv/bin/python -m launch.bench --help
 set -euo pipefail
+# shellcheck source=launch/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/environment.sh .venv-bench requirements.txt \
   launch/bench_requirements.txt

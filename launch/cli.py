@@ -1,15 +1,17 @@
 """Runs a command: what a user did wrong ends in one message, the last line."""
 
 import functools
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
-
+_HELP = re.compile(r'--?(help|helpshort|helpfull|helpxml|\?)')
 
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
 
@@ -20,6 +22,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
   Args:
     main: takes what is left of the command line; returns the exit code.
   """
+  # Of a command's own module, for its help.
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
   app.run(functools.partial(_report, main), flags_parser=_parse)
 
 
@@ -35,9 +39,35 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
     if _DEBUG.value or not ours:
       raise
     sys.exit(f'{error} (--debug shows where.)')
+  except SystemExit as error:
+    _end_at_once(error)
+    raise
+
+
+def _end_at_once(error: SystemExit) -> None:
+  """Ends a process that a signal ends, without waiting for what it computes.
+
+  Python's own exit waits for programs that run on the devices, or crashes for
+  taking away what they use. Processes that run together end by it all the same:
+  it tells the others.
+  """
+  import jax
+
+  from gr2_jax.train import preemption
+
+  ends = isinstance(error, preemption.Preempted)
+  if not ends or jax.distributed.is_initialized():
+    return
+  for child in multiprocessing.active_children():
+    child.kill()  # They read for this process and write nothing.
+  logging.flush()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(error.code)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+  _help(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
@@ -45,6 +75,16 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if not message:
       raise
   sys.exit(message)
+
+
+def _help(argv: Sequence[str]) -> None:
+  """Prints the help, if asked for, whatever the other flags; exit code 0."""
+  asked = [argument for argument in argv[1:] if _HELP.fullmatch(argument)]
+  if asked:
+    try:
+      flags.FLAGS([argv[0], asked[0]])
+    except SystemExit:
+      sys.exit(0)  # After its help absl ends with 1.
 
 
 def find_unknown(argv: Sequence[str]) -> str:

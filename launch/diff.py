@@ -1,6 +1,10 @@
-"""Prints how two runs differ: their configs, and under it their results.
+"""Prints how two runs differ: their results, and under it their configs.
 
-python -m launch.diff DIR_A DIR_B
+    python -m launch.diff DIR_A DIR_B
+
+A and B are directories of runs, as `--workdir` of launch.pipeline names them.
+Of results and settings those that differ are listed; of two runs that ended
+with the stage candidates, the results of retrieval.
 """
 
 import pathlib

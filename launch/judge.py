@@ -1,4 +1,4 @@
-"""Lets a language model grade explanations of a finished run.
+r"""Lets a language model grade explanations of a finished run.
 
     python -m launch.judge --workdir=DIR --url=http://127.0.0.1:8000/v1 \
         --model=MODEL --sample=100

@@ -1,4 +1,4 @@
-"""Gives semantic IDs to items that were not there in training.
+r"""Gives semantic IDs to items that were not there in training.
 
     python -m launch.new_items --workdir=DIR --items=new.jsonl \
         --output=catalogue.jsonl
@@ -7,7 +7,8 @@
 "Bring your own data"). The output is a catalogue, one item a line with its
 semantic ID, which re-ranking reads:
 
-    python -m launch.rerank --workdir=DIR --catalogue=catalogue.jsonl ...
+    python -m launch.rerank --workdir=DIR --catalogue=catalogue.jsonl \
+        --input=lists.jsonl --output=ranked.jsonl
 
 With `--catalogue` the items of an earlier one are written, too, as they are.
 The semantic IDs of the run stay as they are; the same items and the same run

@@ -10,9 +10,19 @@ again; an interrupted stage with checkpoints of another config, unless `--force`
 goes on from them; and a workdir in which another run is going on. SIGTERM and
 Ctrl-C save, end the run with exit code 75 or 130, and the same command goes on.
 
-The stages are data, sid, midtrain, candidates, traces, sft, rl and evaluate.
-Any setting can be overridden, for example `--config.rl.alpha=0`: `--describe`
-prints them all, and the docstring of a config names its switches.
+The stages, for `--stages`, are data, sid, midtrain, candidates, traces, sft,
+rl, direct and evaluate. Any setting can be overridden: `--describe` prints them
+all, and the docstring of a config names its switches, which stand behind a
+colon (configs/beauty.py:seed=1). The main settings:
+
+    --config.data.dir=DIR             data of your own (README.md)
+    --config.seed=0                   of all that is drawn
+    --config.lm.pretrained=MODEL      a model to start from
+    --config.midtrain.all.steps=1500  steps of mid-training
+    --config.sft.train.steps=400      steps of fine-tuning
+    --config.rl.steps=8               steps of RL
+    --config.traces.teacher=rules     who explains lists: rules, endpoint, local
+    --config.mesh.fsdp=1              devices that split parameters
 """
 
 import pathlib
@@ -58,6 +68,7 @@ _DESCRIBE = flags.DEFINE_bool(
   'Print every setting with its value, default, source and meaning, and end.',
 )
 flags.mark_flag_as_required('config')
+flags.adopt_module_key_flags(cluster)
 
 
 @flags.multi_flags_validator(

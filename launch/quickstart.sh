@@ -3,6 +3,8 @@
 # Usage: bash launch/quickstart.sh [WORKDIR]     (default: runs/quickstart)
 # Run again, it goes on where it stopped and skips what is finished.
 set -euo pipefail
+# shellcheck source=launch/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 workdir=$(realpath -m "${1:-"$(dirname "${BASH_SOURCE[0]}")/../runs/quickstart"}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh

@@ -1,4 +1,4 @@
-"""Re-ranks new lists with a model of a finished run.
+r"""Re-ranks new lists with a model of a finished run.
 
     python -m launch.rerank --workdir=DIR --input=lists.jsonl \
         --output=ranked.jsonl

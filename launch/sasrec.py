@@ -1,14 +1,18 @@
-"""Trains SASRec by the protocol of the literature and measures it.
+r"""Trains SASRec by the protocol of the literature and measures it.
 
     python -m launch.sasrec --config=configs/beauty.py \
-        --config.data.dir=../shared/data/amazon_beauty_2014 \
+        --config.data.dir=DIR \
         --workdir=runs/sasrec_beauty --output=results/sasrec_beauty.json
 
 Leave-one-out: the last item of each user is the test target, the one before it
 the validation target, and SASRec trains on everything before; all test users
 are ranked over the whole catalogue without the items of their history. (The
 pipeline's own SASRec also leaves out the re-rank training target, so its
-numbers are lower.) An interrupted run resumes.
+numbers are lower.) An interrupted run resumes. The main settings, beside the
+data's, are those of `--config.candidates.sasrec`:
+
+    --config.candidates.sasrec.max_epochs=60
+    --config.candidates.sasrec.width=64
 """
 
 import pathlib

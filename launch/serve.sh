@@ -3,6 +3,8 @@
 # Usage: bash launch/serve.sh MODEL [--port=8000] [other flags of transformers serve]
 # Makes or reuses .venv-serve. For many lists take a faster server (README.md).
 set -euo pipefail
+# shellcheck source=launch/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 model=${1:?Usage: bash launch/serve.sh MODEL [--port=8000]}
 shift
 # The name by which the server knows it, too.

@@ -4,6 +4,8 @@
 # PYTHON names the interpreter to build it from (3.11 or newer; default: the
 # newest python3.x on PATH that is new enough).
 set -euo pipefail
+# shellcheck source=launch/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 find_python() {

@@ -1,5 +1,6 @@
 """What every command does first; import it before anything that imports JAX."""
 
+import logging as python_logging
 import os
 import pathlib
 
@@ -14,24 +15,36 @@ os.environ.setdefault(
   'XLA_FLAGS', '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE'
 )
 
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Whose warnings nobody can act on: of data sets that the project itself makes.
+_QUIET = 'tensorflow_datasets'
+
+
+def is_shown(record: python_logging.LogRecord) -> bool:
+  """Says whether a message is printed: the project's, and others' warnings.
+
+  Args:
+    record: the message.
+  """
+  path = pathlib.Path(record.pathname)
+  installed = '.venv' in record.pathname
+  if path.is_relative_to(_ROOT) and not installed:
+    return True
+  quiet = _QUIET in path.parts
+  least = python_logging.ERROR if quiet else python_logging.WARNING
+  return record.levelno >= least
+
 
 def set_up() -> None:
   """Sets up messages, signals and the cache of compiled programs.
 
   SIGTERM and Ctrl-C end the process with exit codes of their own
   (`preemption.py`).
-  Shown are the project's messages of level INFO, and others' warnings. Programs
-  are kept beside the assets, for resumed and later runs.
+  Shown are the messages of `is_shown`. Programs are kept beside the assets, for
+  resumed and later runs.
   """
   logging.set_verbosity(logging.INFO)
-  root = pathlib.Path(__file__).resolve().parent.parent
-
-  def keep(record) -> bool:
-    own = pathlib.Path(record.pathname).is_relative_to(root)
-    installed = '.venv' in record.pathname
-    return record.levelno > 20 or (own and not installed)
-
-  logging.get_absl_handler().addFilter(keep)
+  logging.get_absl_handler().addFilter(is_shown)
 
   from gr2_jax import assets
   from gr2_jax.train import preemption

@@ -1,4 +1,4 @@
-"""Runs a sweep: one config, many changes, several seeds, and a table.
+r"""Runs a sweep: one config, many changes, several seeds, and a table.
 
     python -m launch.sweep --config=configs/sid_ablation.py:data=ml-100k \
         --workdir=runs/sid_ablation --output=results/sid_ablation.json
@@ -9,8 +9,12 @@
 The second is one config with several seeds, pooled: means with their deviation,
 and differences over the lists of all seeds with their intervals. Every run has
 its own directory below the workdir; a sweep that was cut off goes on where it
-stopped. `--config.base.KEY=VALUE` changes all runs of a sweep; `--redo` makes
-finished stages again that do not fit a changed config.
+stopped; `--redo` makes finished stages again that do not fit a changed config.
+
+Any setting of `launch.pipeline` changes all runs: of a sweep as
+`--config.base.KEY=VALUE`, such as `--config.base.data.dir=DIR`, of one config
+as `--config.KEY=VALUE`. The stages are those that a sweep names, of one config
+all.
 """
 
 import pathlib
@@ -34,6 +38,7 @@ _REDO = flags.DEFINE_bool(
   'redo', False, 'Make finished stages again that do not fit the config.'
 )
 flags.mark_flags_as_required(['config', 'workdir'])
+flags.adopt_module_key_flags(cluster)
 
 
 def main(argv) -> None:

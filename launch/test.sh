@@ -5,6 +5,8 @@
 #   bash launch/test.sh -m slow            what takes longer
 #   bash launch/test.sh tests/rl -k clip   a part
 set -euo pipefail
+# shellcheck source=launch/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh test
 .venv/bin/ruff check .

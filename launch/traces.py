@@ -1,4 +1,4 @@
-"""Shows what a teacher would be asked, and then asks it.
+r"""Shows what a teacher would be asked, and then asks it.
 
     python -m launch.traces --config=configs/beauty.py:teacher=endpoint \
         --workdir=DIR --dry_run --price_in=0.10 --price_out=0.40
@@ -7,7 +7,12 @@ prints one full prompt of each kind, how many tokens it has, how many requests
 the run would make, and what they would cost; it asks nobody and needs no key.
 Without `--dry_run` it runs the traces stage alone. The stages before it must be
 finished (`launch.pipeline --stages=data,sid,midtrain,candidates`). `--redo`
-makes traces again that are finished with another config.
+makes traces again that are finished with another config. The main settings:
+
+    --config.traces.model=MODEL       who answers, by the server's name for it
+    --config.endpoint.url=URL         the server, up to /v1
+    --config.traces.mode=rejection    or targeted
+    --config.traces.keep=0.2          the best share, which SFT learns from
 """
 
 import pathlib

@@ -1,6 +1,7 @@
 """What is said of settings: all of them, by the docstrings."""
 
 import dataclasses
+import pathlib
 
 from gr2_jax import config as config_lib
 from gr2_jax import describe, experiment
@@ -49,6 +50,16 @@ def test_the_table_is_narrow_and_tells_what_differs():
   assert 'rl.group_size = 8 [N]' in lines
   index = lines.index('rl.group_size = 8 [N]')
   assert lines[index + 1] == '    G, rollouts a prompt; 8 [N].'
+
+
+def test_the_page_of_settings_is_that_of_the_code():
+  path = pathlib.Path(__file__).resolve().parents[1] / 'configs/SETTINGS.md'
+  page = describe.page()
+  for name in config_lib.flatten(experiment.defaults()):
+    assert f'\n| `{name}` | ' in page
+  assert path.read_text() == page, (
+    f'{path} is stale: run .venv/bin/python -m launch.settings'
+  )
 
 
 def test_docstrings_name_no_field_that_is_gone():

@@ -1,11 +1,16 @@
-"""What differs between two runs: their configs, and under it their results."""
+"""What differs between two runs: their results, and under it their configs."""
 
+import os.path
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
+
+WIDTH = 100
+# Between columns, and the least of a value that is shown.
+_GAP, _LEAST = 2, 14
 
 
 class Run(NamedTuple):
@@ -75,12 +80,38 @@ def _change(left: Any, right: Any) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+  """Lays out (name, A, B, change) within `WIDTH`; what is long is cut."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return [
-    '  '
-    + '  '.join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-    for row in rows
-  ]
+  room = WIDTH - 4 * _GAP - widths[3]
+  short = [min(width, _LEAST) for width in widths[1:3]]
+  widths[0] = min(widths[0], room - sum(short))
+  # A column that needs less than its half leaves the rest to the other one.
+  room -= widths[0]
+  least = min(widths[1], widths[2], -(-room // 2))
+  widths[1], widths[2] = (min(w, room - least) for w in widths[1:3])
+  lines = []
+  for name, *pair, change in rows:
+    cells = [_end(name, widths[0]), *_cut_pair(pair, widths[1:3]), change]
+    cells = [c.ljust(w) for c, w in zip(cells, widths, strict=True)]
+    lines.append(' ' * _GAP + (' ' * _GAP).join(cells).rstrip())
+  return lines
+
+
+def _end(name: str, width: int) -> str:
+  return name if len(name) <= width else '…' + name[1 - width :]
+
+
+def _cut_pair(pair: Sequence[str], widths: Sequence[int]) -> list[str]:
+  """Cuts two texts that differ so that the first difference is seen."""
+  if all(len(t) <= w for t, w in zip(pair, widths, strict=True)):
+    return list(pair)
+  same = len(os.path.commonprefix(list(pair)))
+  begin = same - min(widths) // 4 if same > min(widths) // 2 else 0
+  found = []
+  for text, width in zip(pair, widths, strict=True):
+    text = '…' + text[begin:] if begin else text
+    found.append(text if len(text) <= width else text[: width - 1] + '…')
+  return found
 
 
 def _differences(left: Mapping, right: Mapping, numbers: bool) -> list[str]:
@@ -103,17 +134,16 @@ def differences(left: pathlib.Path, right: pathlib.Path) -> str:
     right: directory of run B.
 
   Returns:
-    Lines: the settings that differ, then the results that do; of two runs that
-    both ended with their candidates, the results of retrieval.
+    Lines of at most `WIDTH` characters, but for the directories: the results
+    that differ, then the settings that do; of two runs that both ended with
+    their candidates, the results of retrieval.
 
   Raises:
     FileNotFoundError: a directory is not that of a run.
   """
   runs = {left: read(left), right: read(right)}
   one, other = (runs[directory] for directory in (left, right))
-  lines = [f'A = {left}', f'B = {right}', '', 'Config']
-  lines += _differences(one.config, other.config, numbers=False)
-  lines += ['', 'Results']
+  lines = [f'A = {left}', f'B = {right}', '', 'Results']
   ended = one.report is None and other.report is None
   if ended and one.retrieval is not None and other.retrieval is not None:
     lines += _differences(one.retrieval, other.retrieval, numbers=True)
@@ -121,7 +151,8 @@ def differences(left: pathlib.Path, right: pathlib.Path) -> str:
     lines += _differences(one.report, other.report, numbers=True)
   else:
     missing = [str(path) for path, run in runs.items() if run.report is None]
-    lines.append(
-      f'  not evaluated yet: {", ".join(missing)} (run the stage evaluate)'
-    )
+    lines += [f'  not evaluated yet: {path}' for path in missing]
+    lines.append('  (run the stage evaluate)')
+  lines += ['', 'Config']
+  lines += _differences(one.config, other.config, numbers=False)
   return '\n'.join(lines)

@@ -5,9 +5,12 @@ when they are made, and raises a ValueError that names settings, values and the
 remedy.
 """
 
+import math
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from gr2_jax.data import sources, synthetic
+from gr2_jax.rl import config as rl_config
 from gr2_jax.stages import ranking, rankings, sft, teachers
 from gr2_jax.text import lengths, tasks
 
@@ -167,3 +170,49 @@ def check(run: Any) -> None:
   """
   for rule in _RULES:
     rule(run)
+
+
+def check_batches(run: Any, parts: int, stages: Collection[str]) -> None:
+  """Refuses batches that the devices cannot split, before the first stage.
+
+  Args:
+    run: an `experiment.Experiment`.
+    parts: devices that split a batch (`sharding.batch_parts`).
+    stages: those that are to run.
+
+  Raises:
+    ValueError: the first batch that does not divide, with a size that does.
+  """
+  for stage, name, rows, microbatches in _batches(run):
+    multiple = math.lcm(parts, microbatches)
+    if stage in stages and rows % multiple:
+      raise ValueError(
+        f'{name} = {rows} does not divide by the {parts} devices that split a '
+        f'batch (config.mesh) and into {microbatches} micro-batches: make it a '
+        f'multiple of {multiple}, or change config.mesh.'
+      )
+  by_list = ranking.is_by_list(run)
+  if 'rl' in stages and run.rl.steps:
+    rl_config.check_mesh(run.rl, parts, 'list' if by_list else 'likelihood')
+  if 'direct' in stages and run.direct.steps:
+    rl_config.check_mesh(run.rl, parts, 'list')
+
+
+def _batches(run: Any) -> Iterator[tuple[str, str, int, int]]:
+  """Yields stage, name, rows and micro-batches of what trains before RL."""
+  if not _is_world(run):
+    if run.sid.quantiser == 'rqvae':
+      yield 'sid', 'sid.batch_size', run.sid.batch_size, 1
+    for name in ('new_rows', 'all'):
+      phase = getattr(run.midtrain, name)
+      if phase.steps:
+        yield (
+          *('midtrain', f'midtrain.{name}.batch_size'),
+          *(phase.batch_size, phase.microbatches),
+        )
+  phase, by_list = run.sft.train, ranking.is_by_list(run)
+  if by_list or (run.sft.replay and any(run.sft.weights.values())):
+    yield 'sft', 'sft.train.batch_size', phase.batch_size, phase.microbatches
+  if not by_list:
+    for name in ('lists', 'explained'):
+      yield 'sft', f'sft.{name}', getattr(run.sft, name), phase.microbatches

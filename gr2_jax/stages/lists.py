@@ -48,7 +48,9 @@ def collect(
   if missing:
     sources.get(name)  # What it trains has a bar of its own.
   desc = f'candidates, {name}, {label}'
-  with progress.bar(total=len(order), desc=desc, unit='list') as bar:
+  with progress.bar(
+    total=len(order), desc=desc, unit='list', compiles=bool(missing)
+  ) as bar:
     for start, path in paths.items():
       chosen = order[start : start + cfg.chunk]
       if start in missing:

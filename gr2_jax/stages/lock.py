@@ -1,4 +1,9 @@
-"""One run at a time in a workdir: a file with host and process id."""
+"""One run at a time in a workdir: a file with host and process id.
+
+On one host the process id tells whether the holder still runs. To others it
+shows a beat: it touches the file, over and over. Whether that happens is
+watched for on one clock, that of who waits, so that hosts' clocks may differ.
+"""
 
 import contextlib
 import fcntl
@@ -6,22 +11,43 @@ import json
 import os
 import pathlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from absl import logging
 
 from gr2_jax import processes
 
 NAME = 'LOCK'
+# Seconds between two beats, and how long another host sees none before it takes
+# the lock over. Our choice: a holder whose threads, disk or network stand still
+# may miss eleven.
+BEAT = 10.0
+PATIENCE = 120.0
+
+
+class Seen(NamedTuple):
+  """A lock as it is found.
+
+  Attributes:
+    text: what it says.
+    touched: when, in ns of the file system's clock; no other is compared to it.
+  """
+
+  text: str
+  touched: int
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
   """Keeps other runs out of a directory while inside.
 
-  Of several processes the first one holds it for all. A process that was
-  killed leaves its lock behind, and the next one on that host takes it over.
+  Of several processes the first one holds it for all. A holder that was killed
+  leaves its lock behind: the next one on that host takes it over, and one on
+  another host after `PATIENCE` seconds without a beat. A holder that stood
+  still for so long, and finds that another one has its lock, ends at once.
 
   Args:
     workdir: the directory, made if missing.
@@ -31,11 +57,14 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
   """
   path = workdir / NAME
   processes.on_first(_take, path)
-  try:
+  if not processes.is_first():
     yield
+    return
+  try:
+    with _beating(path):
+      yield
   finally:
-    if processes.is_first():
-      _give_back(path)
+    _give_back(path)
 
 
 def _own() -> str:
@@ -50,8 +79,57 @@ def _give_back(path: pathlib.Path) -> None:
     path.unlink()
 
 
+@contextlib.contextmanager
+def _beating(path: pathlib.Path) -> Iterator[None]:
+  """Touches the lock now and then, in a thread, while inside."""
+  own, ended = _own(), threading.Event()
+
+  def beat() -> None:
+    while not ended.wait(BEAT):
+      try:
+        kept = _touch(path, own)
+      except OSError as error:
+        logging.warning('%s cannot be touched: %s', path, error)
+        continue
+      if not kept:
+        logging.error(
+          'Another run has taken over %s, because this one showed no beat for '
+          '%.0f seconds: it ends without saving.',
+          path,
+          PATIENCE,
+        )
+        logging.flush()
+        # An exception in this thread would stop nothing.
+        os._exit(1)
+
+  thread = threading.Thread(target=beat, name='beat', daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+
+
+def _touch(path: pathlib.Path, own: str) -> bool:
+  """Touches the lock; False where it is another run's."""
+  try:
+    stream = path.open('r+')
+  except FileNotFoundError:
+    return True  # Removed by hand: nobody else holds it either.
+  with stream:
+    # Nobody takes it over between the look and the touch.
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    if stream.read() == own:
+      # No time is given: the file system's clock tells it, not this host's.
+      os.utime(stream.fileno())
+      return True
+    return not _is_at(stream, path)
+
+
 def _take(path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
+  silent = None
   while True:
     with path.open('a+') as stream:
       # Of two that find a lock one judges it, and the other then finds the new
@@ -59,16 +137,15 @@ def _take(path: pathlib.Path) -> None:
       fcntl.flock(stream, fcntl.LOCK_EX)
       if not _is_at(stream, path):
         continue  # It was given back in between.
-      stream.seek(0)
-      text = stream.read()
+      seen = _read(stream)
       # An empty one was made by a process that was killed in this place.
-      if text:
-        _check_left(path, text)
-      stream.truncate(0)
-      stream.write(_own())
-      stream.flush()
-      os.fsync(stream.fileno())
-      return
+      if not seen.text or seen == silent or _is_left(path, seen.text):
+        stream.truncate(0)
+        stream.write(_own())
+        stream.flush()
+        os.fsync(stream.fileno())
+        return
+    silent = _watch(path, seen)
 
 
 def _is_at(stream: TextIO, path: pathlib.Path) -> bool:
@@ -78,22 +155,28 @@ def _is_at(stream: TextIO, path: pathlib.Path) -> bool:
     return False
 
 
-def _check_left(path: pathlib.Path, text: str) -> None:
-  """Returns where a lock was left by a process that is gone."""
+def _read(stream: TextIO) -> Seen:
+  stream.seek(0)
+  return Seen(stream.read(), os.fstat(stream.fileno()).st_mtime_ns)
+
+
+def _parse(path: pathlib.Path, text: str) -> tuple[str, int, int | None]:
+  """Returns host, process id and start of a lock's holder."""
   try:
     found = json.loads(text)
-    host, pid, started = found['host'], found['pid'], found['started']
+    return found['host'], found['pid'], found['started']
   except (ValueError, TypeError, KeyError) as error:
     raise RuntimeError(
       f'{path} is no lock that can be read ({error}): if no run writes to '
       f'{path.parent}, remove it.'
     ) from error
+
+
+def _is_left(path: pathlib.Path, text: str) -> bool:
+  """Says whether a process of this host left it; False for other hosts."""
+  host, pid, started = _parse(path, text)
   if host != socket.gethostname():
-    raise RuntimeError(
-      f'Process {pid} on host {host!r} holds {path}, and whether it still runs '
-      f'cannot be seen from {socket.gethostname()!r}: wait for its end, or use '
-      f'another --workdir. If it is gone, remove {path}.'
-    )
+    return False
   if start_time(pid) == started:
     raise RuntimeError(
       f'Process {pid} on this host runs in {path.parent}: wait for its end, '
@@ -103,6 +186,56 @@ def _check_left(path: pathlib.Path, text: str) -> None:
   logging.warning(
     'Process %d, which held %s, was killed: its lock is taken over.', pid, path
   )
+  return True
+
+
+def _watch(path: pathlib.Path, seen: Seen) -> Seen | None:
+  """Waits for a beat of another host's lock.
+
+  Args:
+    path: the lock.
+    seen: as it was found.
+
+  Returns:
+    `seen`, where no beat came for `PATIENCE` seconds; None where the lock was
+    given back or taken over in between.
+
+  Raises:
+    RuntimeError: a beat came.
+  """
+  host, pid, _ = _parse(path, seen.text)
+  logging.info(
+    'Process %d on host %r holds %s: watching for a sign of it, for up to %.0f '
+    'seconds.',
+    pid,
+    host,
+    path,
+    PATIENCE,
+  )
+  deadline = time.monotonic() + PATIENCE
+  while time.monotonic() < deadline:
+    time.sleep(BEAT / 5)
+    try:
+      with path.open() as stream:
+        now = _read(stream)
+    except FileNotFoundError:
+      return None
+    if now.text != seen.text:
+      return None
+    if now != seen:
+      raise RuntimeError(
+        f'Process {pid} on host {host!r} runs in {path.parent}: wait for its '
+        f'end, end it there (kill {pid}), or use another --workdir.'
+      )
+  logging.warning(
+    'Process %d on host %r, which held %s, showed no sign for %.0f seconds: '
+    'its lock is taken over.',
+    pid,
+    host,
+    path,
+    PATIENCE,
+  )
+  return seen
 
 
 def start_time(pid: int) -> int | None:

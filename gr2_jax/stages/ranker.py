@@ -128,8 +128,8 @@ class Ranker:
     lengths = [len(written) for written in asked.written]
     rankings: dict[int, ranking.Ranking] = {}
     hidden = progress_lib.hidden(not self.progress or len(asked) <= size)
-    total = len(asked)
-    with hidden, progress_lib.bar(total=total, desc=desc, unit='list') as bar:
+    steps = {'total': len(asked), 'unit': 'list', 'compiles': True}
+    with hidden, progress_lib.bar(desc=desc, **steps) as bar:
       for chosen in padding.by_length(lengths, size):
         rows = chosen.tolist()
         own = self._columns(

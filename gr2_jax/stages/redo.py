@@ -17,7 +17,7 @@ def check(
   asked: Collection[str],
   force: bool = False,
   redo: bool = False,
-) -> None:
+) -> list[str]:
   """Refuses a start that would contradict or delete what the workdir holds.
 
   Nothing is written. What the asked stages read from outside the run is looked
@@ -31,6 +31,9 @@ def check(
     force: checkpoints of another config are gone on from.
     redo: finished stages may be made again.
 
+  Returns:
+    The asked stages that are not finished, or made again.
+
   Raises:
     FileNotFoundError: files from outside the run, or a stage that is read and
       not asked for, are missing.
@@ -39,7 +42,7 @@ def check(
       interrupted one were and `force` is False.
   """
   fingerprints: dict[str, str] = {}
-  redone, other = {}, {}
+  redone, other, left = {}, {}, []
   for name in _needed(config, stages, asked):
     stage = stages[name]
     if name in asked:
@@ -49,6 +52,8 @@ def check(
         runner.refuse_cut(workdir, name, changed)
       if state == runner.REDO:
         redone[name] = changed
+      if state != runner.SKIP:
+        left.append(name)
       fingerprints[name] = config_lib.fingerprint(key)
     else:
       saved = _read_finished(workdir, name, stages, asked)
@@ -60,6 +65,7 @@ def check(
   if other or (redone and not redo):
     raise ValueError(_refusal(workdir, redone, other, asked))
   _warn(workdir, stages, redone)
+  return left
 
 
 def _needed(

@@ -7,14 +7,16 @@ import ml_collections
 from absl import logging
 
 from gr2_jax import config as config_lib
-from gr2_jax import experiment, files, processes
+from gr2_jax import experiment, files, processes, sharding
 from gr2_jax.report import terminal
 from gr2_jax.stages import (
   candidates,
+  checks,
   data,
   direct,
   evaluate,
   lock,
+  meshes,
   midtrain,
   rl,
   sft,
@@ -58,8 +60,8 @@ def run(
     redo: make finished stages again that do not fit the config or their inputs.
 
   Raises:
-    ValueError: a stage that does not exist; a setting that is wrong or
-      contradicts another; or what `redo.check` refuses.
+    ValueError: a stage that does not exist; a setting that is wrong, or
+      contradicts another or the devices; or what `redo.check` refuses.
     FileNotFoundError: files or stages that are read are missing.
     ModuleNotFoundError: `config.tracking` needs a package that is missing.
     RuntimeError: another run is going on in the workdir.
@@ -67,16 +69,18 @@ def run(
   unknown = sorted(set(only) - set(STAGES))
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
-  experiment.read(config)
+  checked = experiment.read(config)
   asked = [name for name in STAGES if not only or name in only]
   stages = STAGES | world.stages(config)
 
-  def begin() -> None:
-    redo_lib.check(config, workdir, stages, asked, force, redo)
-    config_lib.save(config, workdir / 'config.json')
-
   with lock.hold(workdir):
-    processes.on_first(begin)
+    left = processes.on_first(
+      redo_lib.check, config, workdir, stages, asked, force, redo
+    )
+    if left:
+      parts = sharding.batch_parts(meshes.make(config))
+      checks.check_batches(checked, parts, left)
+    processes.on_first(config_lib.save, config, workdir / 'config.json')
     for index, (name, stage) in enumerate(stages.items(), 1):
       if name in asked:
         logging.info('[%d/%d] %s', index, len(stages), name)

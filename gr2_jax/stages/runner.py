@@ -23,7 +23,7 @@ from absl import logging
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
 from gr2_jax.stages import lineage, meshes
-from gr2_jax.train import writers
+from gr2_jax.train import profile, writers
 from gr2_jax.train.retention import Policy
 
 # What `compare` finds.
@@ -234,6 +234,7 @@ class Stage:
     state, changed = compare(workdir, self.name, key)
     if state == SKIP:
       logging.info('Stage %s: finished before, skipped.', self.name)
+      profile.note_skipped(writers.read(config).profile, directory)
       return state, files.read_json(directory / 'summary.json')
     if state == CUT and not force:
       refuse_cut(workdir, self.name, changed)

@@ -125,7 +125,9 @@ def embed(
   order = np.argsort([len(row) for row in rows], kind='stable')
   shapes = [(next(x for x in buckets if len(rows[i]) <= x),) for i in order]
   count = lambda shape: max(batch_tokens // (shape[0] * parts), 1) * parts
-  bar = progress.bar(total=len(rows), desc='embed items', unit='text')
+  bar = progress.bar(
+    total=len(rows), desc='embed items', unit='text', compiles=True
+  )
   for (length,), places in padding.by_shape(shapes, count):
     chosen = order[places]
     # Rows that fill up hold one token, so that their mean is defined.

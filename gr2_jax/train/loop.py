@@ -107,7 +107,11 @@ class _Job:
       window = _Window(meta['window'], skips)
       clock = timing.Clock(devices.peak_flops(self.mesh.devices.ravel()))
       bar = progress.bar(
-        total=self.num_steps, desc=self.desc, unit='step', initial=start
+        total=self.num_steps,
+        desc=self.desc,
+        unit='step',
+        initial=start,
+        compiles=True,
       )
       with bar, preemption.guard() as preempted:
         for done in range(start + 1, self.num_steps + 1):

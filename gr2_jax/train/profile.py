@@ -31,6 +31,22 @@ def parse(steps: str) -> tuple[int, int]:
   return int(found[1]), int(found[2])
 
 
+def note_skipped(steps: str, directory: pathlib.Path) -> None:
+  """Says that a stage is not traced because it is skipped, where it trains.
+
+  Args:
+    steps: as `parse` reads them; empty for none.
+    directory: of the stage, which is finished.
+  """
+  if steps and any(directory.rglob('metrics.jsonl')):
+    logging.warning(
+      'Stage %s: --profile=%s traces no step of it, because it is skipped: use '
+      'another --workdir.',
+      directory.name,
+      steps,
+    )
+
+
 class Profiler:
   """Runs the steps of a training and traces those asked for.
 

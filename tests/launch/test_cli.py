@@ -1,6 +1,7 @@
 """Mistakes in flags of a config end in one message; all can be printed."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -107,3 +108,45 @@ def test_runtime_errors_of_ours_are_one_message(error, told):
   flags.FLAGS.mark_as_parsed()
   with pytest.raises(SystemExit if told else error, match='Mend it.'):
     cli._report(main, [])
+
+
+# Its devices are busy for ever, and a process reads data for it.
+_BUSY = """
+import multiprocessing, threading, time
+from launch import cli, start
+
+def main(argv):
+  start.set_up()
+  import jax
+  child = multiprocessing.get_context('fork').Process(
+    target=time.sleep, args=(600,), daemon=True
+  )
+  child.start()
+  wait = lambda x: jax.lax.while_loop(lambda x: x > 0, lambda x: 3 - 1 / x, x)
+  threading.Thread(target=jax.jit(wait), args=(2.0,), daemon=True).start()
+  time.sleep(1)
+  print('busy', flush=True)
+  time.sleep(600)
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
+def test_a_signal_ends_a_busy_command_at_once_and_quietly(number, code):
+  process = subprocess.Popen(
+    [sys.executable, '-W', 'ignore', '-c', _BUSY],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'busy\n'
+  process.send_signal(number)
+  # The child has the pipes, too: their end is its end.
+  _, said = process.communicate(timeout=120)
+  assert process.returncode == code
+  (line,) = said.splitlines()
+  assert f'ending with exit code {code}. The same command goes on.' in line

@@ -75,3 +75,34 @@ def test_the_python_api_keeps_programs_too(tmp_path):
   )
   assert result.stdout == 'True\n'
   assert list((tmp_path / 'xla').iterdir())
+
+
+_SHOWN = """
+import logging, sys
+from launch import start
+for path in sys.argv[1:]:
+  print([
+    start.is_shown(logging.LogRecord('', level, path, 1, '', (), None))
+    for level in (logging.INFO, logging.WARNING, logging.ERROR)
+  ])
+"""
+
+
+def test_others_are_shown_where_one_can_act_on_it():
+  root = pathlib.Path(__file__).resolve().parents[2]
+  installed = root / '.venv/lib/python3.11/site-packages'
+  paths = [
+    root / 'gr2_jax/stages/road.py',
+    installed / 'orbax/checkpoint.py',
+    installed / 'tensorflow_datasets/core/dataset_builder.py',
+  ]
+  result = subprocess.run(
+    [sys.executable, '-c', _SHOWN, *map(str, paths)],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=root,
+  )
+  assert result.stdout.splitlines() == [
+    '[True, True, True]', '[False, True, True]', '[False, False, True]'
+  ]  # fmt: skip

@@ -1,4 +1,6 @@
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from gr2_jax import files
 from gr2_jax.report import compare
@@ -10,7 +12,7 @@ def _run(directory, report):
   return directory
 
 
-def test_settings_then_results(tmp_path):
+def test_results_then_settings(tmp_path):
   left = _run(
     tmp_path / 'a',
     {
@@ -35,16 +37,41 @@ def test_settings_then_results(tmp_path):
     f'A = {left}',
     f'B = {right}',
     '',
-    'Config',
-    'A B',
-    'rl.alpha 0.2000 0.0000',
-    'rl.steps - 3',
-    '',
     'Results',
     'A B B - A',
     'rerank.delta [0.1000, -0.2000, 0.3000] [0.1000, -0.2000, 0.4000]',
     'rerank.ndcg@5 0.2500 0.5000 +0.25',
+    '',
+    'Config',
+    'A B',
+    'rl.alpha 0.2000 0.0000',
+    'rl.steps - 3',
   ]
+
+
+_TEXT = st.text('ab.xyz 1', min_size=1, max_size=150).filter(str.strip)
+_VALUE = _TEXT | st.floats(-1e9, 1e9) | st.lists(st.floats(0, 1), max_size=20)
+
+
+@hypothesis.given(st.dictionaries(_TEXT, st.tuples(_VALUE, _VALUE), max_size=5))
+def test_lines_are_short_and_show_where_values_part(values):
+  left = {'x': {name: pair[0] for name, pair in values.items()}}
+  right = {'x': {name: pair[1] for name, pair in values.items()}}
+  for numbers in (False, True):
+    lines = compare._differences(left, right, numbers)
+    assert max(map(len, lines)) <= 100
+
+
+def test_long_values_are_cut_around_the_first_difference():
+  same = 'the same words in front, ' * 8
+  left, right = f'{same}then this and more of it', f'{same}then that'
+  _, line = compare._differences({'x': left}, {'x': right}, False)
+  assert 'then this' in line and 'then that' in line and len(line) <= 100
+  name = 'section.' * 20 + 'last_name'
+  _, line = compare._differences({name: 0.25}, {name: 0.5}, True)
+  assert len(line) <= 100
+  assert line.split()[0].endswith('.section.last_name')
+  assert line.split()[1:] == ['0.2500', '0.5000', '+0.25']
 
 
 def test_equal_runs_and_runs_without_results(tmp_path):
@@ -77,4 +104,4 @@ def test_runs_that_ended_with_their_candidates(tmp_path):
   assert 'retrieval.recall@10 0.0600 0.0700 +0.01' in text
   whole = _run(tmp_path / 'c', {'config': {'seed': 0}, 'rerank': {'n': 3}})
   text = compare.differences(left, whole)
-  assert f'not evaluated yet: {left} (' in text and 'recall' not in text
+  assert f'not evaluated yet: {left}\n' in text and 'recall' not in text

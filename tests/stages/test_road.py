@@ -18,6 +18,8 @@ def _read(config):
 def _config(**data):
   config = tiny.get_config()
   config.data.update(data)
+  # Small batches, which eight devices cannot split.
+  config.mesh.update(data=1, tensor=8)
   return config
 
 
@@ -88,6 +90,26 @@ def test_settings_are_checked_before_anything_is_written(done, tmp_path):
   with pytest.raises(ValueError, match='rl.group_size = 1 must be at least 2'):
     road.run(config, tmp_path / 'run')
   assert not done and not (tmp_path / 'run').exists()
+
+
+def test_batches_are_checked_before_anything_is_written(done, tmp_path):
+  """For the devices that are there, and the stages that are not finished."""
+  config = _config()
+  config.mesh.update(data=8, tensor=1)
+  with pytest.raises(
+    ValueError, match=r'sft.train.batch_size = 2 .* 8 devices.*multiple of 8'
+  ):
+    road.run(config, tmp_path / 'run')
+  config.mesh.data = 3
+  with pytest.raises(ValueError, match='data=3, .* does not cover 8 devices'):
+    road.run(config, tmp_path / 'run')
+  assert not done and not any((tmp_path / 'run').iterdir())
+  config.mesh.update(data=8, tensor=1)
+  road.run(config, tmp_path / 'run', ['data', 'sid'])
+  workdir = tmp_path / 'whole'
+  road.run(_config(), workdir)
+  # The mesh is in no stage's key: a finished run is one on other devices, too.
+  road.run(config, workdir)
 
 
 def _content(workdir):

@@ -38,6 +38,21 @@ def test_done_stages_are_skipped_and_their_summary_returned(tmp_path):
   assert summary['x'] == 1 and summary['seconds'] >= 0
 
 
+def test_a_profile_of_a_skipped_stage_is_told_to_be_missing(tmp_path, caplog):
+  first, second = _stages([])
+  config = _config(a={'x': 1}, b={})
+  first(config, tmp_path)
+  second(config, tmp_path)
+  (tmp_path / 'first' / 'metrics.jsonl').touch()
+  first(config, tmp_path)
+  assert '--profile' not in caplog.text
+  config.tracking = {'profile': '2:3'}
+  first(config, tmp_path)
+  assert 'Stage first: --profile=2:3 traces no step' in caplog.text
+  second(config, tmp_path)  # It trains nothing.
+  assert 'Stage second: --profile' not in caplog.text
+
+
 def test_an_interrupted_stage_finds_what_it_had_written(tmp_path):
   fail = {'first'}
   first, _ = _stages([], fail)
