@@ -56,6 +56,8 @@ def _config(checkpoint, **lm):
           'max_candidates': 4,
           'max_tokens': 160,
           'retrieval_items': 5,
+          'title_tokens': 12,
+          'category_tokens': 8,
         },
       },
       'lm': {
