@@ -1,6 +1,7 @@
 """Runs a command: what a user did wrong ends in one message, the last line."""
 
 import functools
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from absl import app, flags
 
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
@@ -36,6 +38,7 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+  argv = find_config(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
@@ -43,6 +46,28 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if not message:
       raise
   sys.exit(message)
+
+
+def find_config(argv: Sequence[str]) -> list[str]:
+  """Lets a packaged config stand in for a file that is not there.
+
+  Args:
+    argv: the command line.
+
+  Returns:
+    It, where `configs/NAME.py` is the packaged one if it is no file here.
+  """
+  given = _path(argv)
+  name = pathlib.PurePath(given.partition(':')[0])
+  packaged = name.parts[:1] == ('configs',) and (_ROOT / name).is_file()
+  if not packaged or pathlib.Path(name).is_file():
+    return list(argv)
+  there = str(_ROOT / given)
+  whole = {f'{dashes}config={given}' for dashes in ('-', '--')}
+  return [
+    f'--config={there}' if x in whole else there if x == given else x
+    for x in argv
+  ]
 
 
 def find_unknown(argv: Sequence[str]) -> str:
@@ -74,5 +99,5 @@ def _path(argv: Sequence[str]) -> str:
   for index, argument in enumerate(argv):
     found = _FILE.fullmatch(argument)
     if found:
-      return found[1] or argv[index + 1]
+      return found[1] or ''.join(argv[index + 1 : index + 2])
   return ''

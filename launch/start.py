@@ -25,11 +25,12 @@ def set_up() -> None:
   """
   logging.set_verbosity(logging.INFO)
   root = pathlib.Path(__file__).resolve().parent.parent
+  # The root is site-packages, where all others lie, of an installed wheel.
+  ours = [root / name for name in ('gr2_jax', 'launch', 'configs')]
 
   def keep(record) -> bool:
-    own = pathlib.Path(record.pathname).is_relative_to(root)
-    installed = '.venv' in record.pathname
-    return record.levelno > 20 or (own and not installed)
+    path = pathlib.Path(record.pathname)
+    return record.levelno > 20 or any(map(path.is_relative_to, ours))
 
   logging.get_absl_handler().addFilter(keep)
 
