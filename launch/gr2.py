@@ -15,6 +15,7 @@ import sys
 COMMANDS = {
   'pipeline': ('pipeline', 'trains, from raw interactions to the report'),
   'rerank': ('rerank', 're-ranks lists with a finished run'),
+  'serve': ('serve', 'answers re-ranking requests over HTTP'),
   'export': ('export', 'writes a model for other software'),
   'new-items': ('new_items', 'gives semantic IDs to new items'),
   'diff': ('diff', 'compares two runs'),

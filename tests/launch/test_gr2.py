@@ -127,7 +127,7 @@ from gr2_jax.teacher import messages
 from gr2_jax.report import page
 root = pathlib.Path(gr2_jax.__file__).parent
 wanted = ['py.typed', 'report/page.css', 'teacher/templates/v1/system.txt',
-          'teacher/rubrics/v1/flow.txt']
+          'teacher/rubrics/v1/flow.txt', 'serve/page.html', 'serve/page.js']
 meta = importlib.metadata.metadata('gr2_jax')
 print(json.dumps([
   gr2_jax.__version__ == meta['Version'],

@@ -1,0 +1,131 @@
+"""The server with a real, untrained model: what Python says, over HTTP."""
+
+import dataclasses
+import pathlib
+import time
+
+import numpy as np
+import pytest
+import small
+from starlette.testclient import TestClient
+
+from gr2_jax import rerank
+from gr2_jax.rank import evidence
+from gr2_jax.serve import app, service
+from gr2_jax.serve import engine as engine_lib
+from gr2_jax.sid import growth
+from gr2_jax.stages import catalogues, ranking
+
+LISTS = [
+  {'history': ['i1', 'i2', 'i3'], 'candidates': ['i4', 'i5', 'i6', 'i7']},
+  {'history': [], 'candidates': ['i9', 'i8']},
+  {'history': ['i1'], 'candidates': ['i3', 'i0', 'i19']},
+]
+
+
+class Tokenizer:
+  """Gives all new items the codes of the last item."""
+
+  def codes(self, items):
+    return np.full((len(items), 2), 4, np.int32)
+
+  def distinct(self, items, codes, taken):
+    keys = growth.content_keys([item.title for item in items])
+    return growth.extend(taken[:-1], codes, keys, 5)
+
+
+@pytest.fixture(scope='module')
+def engine(tmp_path_factory, mesh1):
+  weights = {'popularity': 0.3, 'content': 0.5, 'log_rank': 0.2}
+  head = small.head(1.0, weights, evidence.NAMES, words=0.5)
+  workdir = tmp_path_factory.mktemp('run')
+  direct = small.make_ranker(workdir, mesh1, mode=ranking.DIRECT, given=head)
+  explained = engine_lib.explaining(direct)
+  return engine_lib.Engine(
+    pathlib.Path(workdir), 'rl', direct, explained, 20, batch_size=2, longest=0
+  )
+
+
+@pytest.fixture(scope='module')
+def client(engine):
+  settings = service.Settings(
+    batch_size=2, deadline=300.0, explained_deadline=300.0
+  )
+  made = service.Service(engine, settings, None)
+  engine_lib.watch_compilations(made.count_compilation)
+  with TestClient(app.make(made)) as found:
+    while found.get('/readyz').status_code != 200:
+      assert found.get('/healthz').status_code == 200
+      time.sleep(0.1)
+    yield found
+
+
+def test_answers_are_those_of_python_and_compile_nothing(client, engine):
+  for explain in (False, True):
+    found = client.post(
+      '/v1/rerank', json={'inputs': LISTS, 'explain': explain}
+    ).json()['outputs']
+    asked = engine.explained if explain else engine.direct
+    wanted = rerank.rank_records(asked, LISTS, 2)
+    for output, record in zip(found, wanted, strict=True):
+      results = output['results']
+      assert [x['item_id'] for x in results] == record['order']
+      assert [x['relevance_score'] for x in results] == pytest.approx(
+        record['scores'], rel=1e-5, abs=1e-6
+      )
+      assert output['explanation'] == record['explanation_titles']
+      assert output['valid']
+  text = client.get('/metrics').text
+  assert 'gr2_compilations_after_warm_up_total 0.0' in text
+
+
+def test_usage_counts_tokens(client, engine):
+  found = client.post('/v1/rerank', json={**LISTS[0], 'explain': True}).json()
+  items = [np.array([engine.direct.store.dataset.index[i] for i in ids])
+           for ids in LISTS[0].values()]  # fmt: skip
+  (wanted,) = engine.explained.rank([items[0]], [items[1]])
+  assert found['usage'] == {
+    'history': 3,
+    'candidates': 4,
+    'prompt_tokens': wanted.prompt_tokens,
+    'completion_tokens': wanted.tokens,
+  }
+  assert wanted.tokens > 0
+
+
+def test_the_error_of_a_record_is_a_message(client):
+  for record, message in (
+    ({**LISTS[0], 'candidates': ['i1']}, 'The request: 1 candidates'),
+    ({**LISTS[0], 'scores': [1]}, 'scores has 1 numbers for 4 candidates'),
+    ({**LISTS[0], 'history': 5}, "'history' must be a list"),
+  ):
+    refused = client.post('/v1/rerank', json=record)
+    assert refused.status_code == 400
+    assert message in refused.json()['error']['message']
+
+
+def test_texts_become_items(engine, monkeypatch):
+  monkeypatch.setitem(engine.direct.__dict__, 'tokenizer', Tokenizer())
+  record = {
+    'history': ['i1'],
+    'candidates': ['i2', 'document 1'],
+    'items': [{'item_id': 'document 1', 'title': 'New', 'categories': []}],
+  }
+  (found,) = engine.answer('direct', [record], ['it'])
+  assert sorted(found.record['order']) == ['document 1', 'i2']
+  assert 'unknown' not in found.record and not found.failed
+
+
+def test_a_catalogue_grows_and_is_kept(engine, monkeypatch, tmp_path):
+  monkeypatch.setitem(engine.direct.__dict__, 'tokenizer', Tokenizer())
+  item = dataclasses.replace(small.ITEMS[0], item_id='n1', title='New')
+  grown, sids = engine.grow([item])
+  assert grown.knows('n1') and not engine.knows('n1')
+  assert grown.title('n1') == 'New' and list(grown.added) == [item]
+  record = {'history': ['n1'], 'candidates': ['i2', 'n1']}
+  for kind in ('direct', 'explained'):
+    (found,) = grown.answer(kind, [record], ['it'])
+    assert 'unknown' not in found.record and found.record['valid']
+  grown.save(tmp_path / 'catalogue.jsonl')
+  read = catalogues.read_for(tmp_path / 'catalogue.jsonl', engine.direct.store)
+  assert read.items == [item] and np.array_equal(read.sids, sids)
