@@ -104,12 +104,12 @@ def main(argv) -> None:
 
     from gr2_jax.serve import app as app_lib
     from gr2_jax.serve import engine as engine_lib
-    from gr2_jax.serve import requests
     from gr2_jax.serve import service as service_lib
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'To serve takes the package {error.name}: run '
-      '`.venv/bin/pip install -r launch/serve_requirements.txt`.'
+      '`.venv/bin/pip install -r launch/serve_requirements.txt` (of the package: '
+      '`pip install "gr2_jax[serve]"`).'
     ) from error
   listener = _listen(_HOST.value, _PORT.value)
   load = functools.partial(
@@ -134,7 +134,6 @@ def main(argv) -> None:
     admin_token=os.environ.get('GR2_ADMIN_TOKEN', ''),
     remote_admin=_REMOTE.value,
     catalogue=catalogue,
-    limits=requests.Limits(candidates=engine.most_candidates),
   )
   service = service_lib.Service(engine, settings, load)
   engine_lib.watch_compilations(service.count_compilation)

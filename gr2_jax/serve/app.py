@@ -114,10 +114,10 @@ def _json(
 async def _rerank(
   service: service_lib.Service, request: http.Request
 ) -> responses.Response:
-  settings = service.settings
-  access.check_token(request, settings.token)
-  body = await access.read_body(request, settings.limits)
-  asked = parse.read(body, service.engine.knows, settings.limits)
+  access.check_token(request, service.settings.token)
+  limits = service.limits
+  body = await access.read_body(request, limits)
+  asked = parse.read(body, service.engine.knows, limits)
   service.check(asked)
   if not asked.stream:
     kind = service_lib.EXPLAINED if asked.explain else service_lib.DIRECT

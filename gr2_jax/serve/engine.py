@@ -6,11 +6,14 @@ engine.answer('direct', [{'history': [...], 'candidates': [...]}], ['a list'])
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
@@ -75,11 +78,22 @@ class Engine:
     place = self.direct.store.dataset.index.get(item_id)
     return '' if place is None else self.items[place].title
 
+  @functools.cached_property
+  def no_news(self) -> str:
+    """Why it cannot give new items semantic IDs; empty if it can."""
+    try:
+      self.direct.tokenizer.codes([dataset_lib.Item('', 'A title')])
+    except (ValueError, OSError, RuntimeError) as error:
+      logging.warning('New items will be refused: %s', error)
+      return f'this server takes no new items ({error})'
+    return ''
+
   def warm_up(self) -> None:
-    """Compiles all shapes."""
+    """Compiles all shapes, and reads what new items take."""
     self.direct.warm_up(self.batch_size, self.longest)
     if self.explained is not None:
       self.explained.warm_up(self.batch_size)
+    _ = self.no_news
 
   def answer(
     self, kind: str, lists: Sequence[dict], where: Sequence[str]
@@ -92,10 +106,16 @@ class Engine:
       where: what to call each in its error.
     """
     asked = self.direct if kind == ranking.DIRECT else self.explained
-    if any(record.get('items') for record in lists):
-      # Read once for both.
-      asked.__dict__['tokenizer'] = self.direct.tokenizer
-    return rerank.rank_each(asked, lists, where, self.batch_size)
+    given: list[Any] = list(lists)
+    for i, record in enumerate(lists):
+      if record.get('items') and self.no_news:
+        given[i] = rerank.Answer(
+          {'error': f'{where[i]}: {self.no_news}.'}, True
+        )
+      elif record.get('items'):
+        # Read once for both.
+        asked.__dict__['tokenizer'] = self.direct.tokenizer
+    return rerank.rank_each(asked, given, where, self.batch_size)
 
   def grow(
     self, items: Sequence[dataset_lib.Item]
@@ -109,12 +129,15 @@ class Engine:
       The engine that knows them, and their semantic IDs int32 [N, L].
 
     Raises:
-      ValueError: a run whose semantic IDs come from vectors of its own.
+      ValueError: it cannot, as where a run's IDs come from vectors of its own.
     """
+    if self.no_news:
+      raise ValueError(f'No items were added: {self.no_news}.')
     tokenizer, taken = self.direct.tokenizer, self.direct.store.sids
     _, sids = tokenizer.distinct(items, tokenizer.codes(items), taken)
     made = self._with(grown.grow(self.direct, items, sids))
     made.direct.__dict__['tokenizer'] = tokenizer
+    made.__dict__['no_news'] = ''
     return made, sids
 
   def save(self, path: pathlib.Path) -> None:

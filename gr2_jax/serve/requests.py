@@ -30,7 +30,7 @@ class Limits:
     body: bytes.
     depth: of objects and lists inside each other.
     inputs: lists of one request.
-    candidates: of one list.
+    candidates: of one list; the model says how many.
     history: items of one history.
     text: characters of an id or a text.
     items: new items of one request.

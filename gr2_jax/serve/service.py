@@ -84,6 +84,12 @@ class Service:
     )
     self.metrics.waiting.set_function(lambda: len(self._batcher))
 
+  @property
+  def limits(self) -> requests.Limits:
+    """How large a request may be, with the candidates of the engine."""
+    most = self.engine.most_candidates
+    return dataclasses.replace(self.settings.limits, candidates=most)
+
   def count_compilation(self) -> None:
     """Counts a program that a request had to wait for."""
     own = threading.current_thread() is self._batcher.thread

@@ -1,5 +1,6 @@
 """The server with a real, untrained model: what Python says, over HTTP."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -14,7 +15,7 @@ from gr2_jax.rank import evidence
 from gr2_jax.serve import app, service
 from gr2_jax.serve import engine as engine_lib
 from gr2_jax.sid import growth
-from gr2_jax.stages import catalogues, ranking
+from gr2_jax.stages import catalogues, ranker, ranking
 
 LISTS = [
   {'history': ['i1', 'i2', 'i3'], 'candidates': ['i4', 'i5', 'i6', 'i7']},
@@ -46,8 +47,9 @@ def engine(tmp_path_factory, mesh1):
   )
 
 
-@pytest.fixture(scope='module')
-def client(engine):
+@contextlib.contextmanager
+def _serve(engine):
+  """Yields a client of a server that is ready."""
   settings = service.Settings(
     batch_size=2, deadline=300.0, explained_deadline=300.0
   )
@@ -60,7 +62,16 @@ def client(engine):
     yield found
 
 
-def test_answers_are_those_of_python_and_compile_nothing(client, engine):
+@pytest.fixture(scope='module')
+def client(engine):
+  """Of a server that compiles what it needs when it needs it."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(ranker.Ranker, 'warm_up', lambda *given: None)
+    with _serve(engine) as found:
+      yield found
+
+
+def _check_answers(client, engine):
   for explain in (False, True):
     found = client.post(
       '/v1/rerank', json={'inputs': LISTS, 'explain': explain}
@@ -75,8 +86,23 @@ def test_answers_are_those_of_python_and_compile_nothing(client, engine):
       )
       assert output['explanation'] == record['explanation_titles']
       assert output['valid']
-  text = client.get('/metrics').text
-  assert 'gr2_compilations_after_warm_up_total 0.0' in text
+  return client.get('/metrics').text
+
+
+COUNT = 'gr2_compilations_after_warm_up_total'
+
+
+def test_answers_are_those_of_python(client, engine):
+  text = _check_answers(client, engine)
+  # Nothing was compiled before, so that the count tells something.
+  assert float(text.split(f'\n{COUNT} ')[1].split()[0]) > 0
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_the_warm_up(engine):
+  """Compiles every shape: minutes."""
+  with _serve(engine) as client:
+    assert f'\n{COUNT} 0.0\n' in _check_answers(client, engine)
 
 
 def test_usage_counts_tokens(client, engine):
@@ -104,8 +130,24 @@ def test_the_error_of_a_record_is_a_message(client):
     assert message in refused.json()['error']['message']
 
 
-def test_texts_become_items(engine, monkeypatch):
+def test_a_server_without_a_text_encoder_says_so(client):
+  items = [{'item_id': 'n', 'title': 'New', 'categories': []}]
+  both = [LISTS[0], {**LISTS[0], 'items': items}]
+  first, second = client.post('/v1/rerank', json={'inputs': both}).json()[
+    'outputs'
+  ]
+  assert first['valid']
+  message = second['error']['message']
+  assert message.startswith('inputs[1]: this server takes no new items (')
+
+
+@pytest.fixture
+def with_tokenizer(engine, monkeypatch):
   monkeypatch.setitem(engine.direct.__dict__, 'tokenizer', Tokenizer())
+  monkeypatch.setitem(engine.__dict__, 'no_news', '')
+
+
+def test_texts_become_items(engine, with_tokenizer):
   record = {
     'history': ['i1'],
     'candidates': ['i2', 'document 1'],
@@ -116,8 +158,7 @@ def test_texts_become_items(engine, monkeypatch):
   assert 'unknown' not in found.record and not found.failed
 
 
-def test_a_catalogue_grows_and_is_kept(engine, monkeypatch, tmp_path):
-  monkeypatch.setitem(engine.direct.__dict__, 'tokenizer', Tokenizer())
+def test_a_catalogue_grows_and_is_kept(engine, with_tokenizer, tmp_path):
   item = dataclasses.replace(small.ITEMS[0], item_id='n1', title='New')
   grown, sids = engine.grow([item])
   assert grown.knows('n1') and not engine.knows('n1')

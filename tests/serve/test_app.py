@@ -267,3 +267,13 @@ def test_compilations_count_on_the_device_thread_after_the_warm_up():
     assert f'{name} 0.0' in client.get('/metrics').text
     client.post('/v1/rerank', json=LIST)
     assert f'{name} 1.0' in client.get('/metrics').text
+
+
+def test_the_model_says_how_many_candidates_a_list_may_have():
+  engine = fakes.Sorts()
+  engine.most_candidates = 3
+  with _serve(engine) as client:
+    assert client.post('/v1/rerank', json=LIST).status_code == 200
+    refused = client.post('/v1/rerank', json={**LIST, 'candidates': ['a'] * 4})
+    assert refused.status_code == 400
+    assert "'candidates' has 4 items, more than 3" in refused.text
