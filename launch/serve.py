@@ -108,8 +108,8 @@ def main(argv) -> None:
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'To serve takes the package {error.name}: run '
-      '`.venv/bin/pip install -r launch/serve_requirements.txt` (of the package: '
-      '`pip install "gr2_jax[serve]"`).'
+      '`.venv/bin/pip install -r launch/serve_requirements.txt`, or '
+      '`pip install "gr2_jax[serve]"`.'
     ) from error
   listener = _listen(_HOST.value, _PORT.value)
   load = functools.partial(
