@@ -5,9 +5,8 @@ ranked = rerank.rank_records(
   reranker, [{'history': ['50', '172'], 'candidates': ['181', '174', '1']}]
 )
 
-A record may have `scores`, the retriever's, one number a candidate, `items`,
-records of items that the catalogue does not have (as in `items.jsonl`), and it
-has `features` where the run's lists bring columns (`data.columns`).
+A record may have `scores`, the retriever's, and `items`, new ones as in
+`items.jsonl`; it has `features` where the lists of the run (`data.columns`) do.
 """
 
 import dataclasses
@@ -47,10 +46,12 @@ class Answer(NamedTuple):
   Attributes:
     record: the line's record with the answer, or with `error`, a message.
     failed: whether it is an error.
+    found: what the model gave; None of an error, or if no candidate is known.
   """
 
   record: dict
   failed: bool
+  found: ranking.Ranking | None = None
 
 
 def load(
@@ -116,7 +117,7 @@ def rank_records(
       is too short or too long, or numbers or items that do not fit.
   """
   where = [f'List {number}' for number in range(len(lists))]
-  found = _rank(reranker, lists, where, batch_size, strict=True)
+  found = rank_each(reranker, lists, where, batch_size, strict=True)
   return [answer.record for answer in found]
 
 
@@ -145,17 +146,28 @@ def rank_lines(
     if line.strip():
       where.append(f'{source}:{number}')
       found.append(_attempt(raw_files.parse, None, line, where[-1]))
-  return _rank(reranker, found, where, batch_size)
+  return rank_each(reranker, found, where, batch_size)
 
 
-def _rank(
+def rank_each(
   reranker: ranker.Ranker,
   given: Sequence[Any],
   where: Sequence[str],
-  batch_size: int,
+  batch_size: int = 64,
   strict: bool = False,
 ) -> list[Answer]:
-  """Answers records; errors stay as they are, or the first one is raised."""
+  """Re-ranks lists; an error belongs to its list.
+
+  Args:
+    reranker: from `load`.
+    given: records as in `rank_records`, or answers, which stay as they are.
+    where: what to call each in its error.
+    batch_size: lists decoded at a time.
+    strict: raises the first error, a ValueError.
+
+  Returns:
+    One answer a record, in their order.
+  """
   read = [
     record
     if isinstance(record, Answer)
@@ -168,8 +180,8 @@ def _rank(
     raise ValueError(failed[0].record['error'])
   rows = [i for i, each in enumerate(read) if isinstance(each, records.Record)]
   ranked = _ranked(reranker, [read[i] for i in rows], batch_size)
-  for row, record in zip(rows, ranked, strict=True):
-    read[row] = Answer(record, False)
+  for row, answer in zip(rows, ranked, strict=True):
+    read[row] = answer
   return read
 
 
@@ -229,8 +241,8 @@ def _give_sids(
 
 def _ranked(
   reranker: ranker.Ranker, lists: Sequence[records.Record], batch_size: int
-) -> list[dict]:
-  """Ranks lists; returns their records with the answers."""
+) -> list[Answer]:
+  """Ranks lists; returns their answers."""
   catalogue, numbers = reranker.store.dataset.num_items, []
   brought = 0
   for each in lists:
@@ -261,7 +273,7 @@ def _answer(
   given: records.Record,
   found: ranking.Ranking | None,
   items: Sequence[dataset_lib.Item],
-) -> dict:
+) -> Answer:
   """Puts an answer together; `found` is None where no candidate is known."""
   order = [] if found is None else [items[i].item_id for i in found.order]
   scores: list[float | None] | None = []
@@ -280,4 +292,4 @@ def _answer(
     answer['unknown'] = given.unknown
   if given.left_out:
     answer['unknown_history'] = given.left_out
-  return answer
+  return Answer(answer, False, found)

@@ -20,8 +20,10 @@ def find_commit() -> str:
       return None
     return done.stdout.strip() if done.returncode == 0 else None
 
+  # An installed package may lie inside of a repository that is another.
+  top = git('rev-parse', '--show-toplevel')
   commit = git('rev-parse', 'HEAD')
-  if commit is None:
+  if commit is None or pathlib.Path(top or '') != root.parent:
     return 'unknown (no git repository)'
   changed = git('status', '--porcelain', '--untracked-files=no')
   return f'{commit}-changed' if changed else commit

@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from absl import app, flags, logging
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
 _HELP = re.compile(r'--?(help|helpshort|helpfull|helpxml|\?)')
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
 
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
 
@@ -68,6 +71,7 @@ def _end_at_once(error: SystemExit) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
   _help(argv)
+  argv = find_config(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
@@ -85,6 +89,28 @@ def _help(argv: Sequence[str]) -> None:
       flags.FLAGS([argv[0], asked[0]])
     except SystemExit:
       sys.exit(0)  # After its help absl ends with 1.
+
+
+def find_config(argv: Sequence[str]) -> list[str]:
+  """Lets a packaged config stand in for a file that is not there.
+
+  Args:
+    argv: the command line.
+
+  Returns:
+    It, where `configs/NAME.py` is the packaged one if it is no file here.
+  """
+  given = _path(argv)
+  name = pathlib.PurePath(given.partition(':')[0])
+  packaged = name.parts[:1] == ('configs',) and (_ROOT / name).is_file()
+  if not packaged or pathlib.Path(name).is_file():
+    return list(argv)
+  there = str(_ROOT / given)
+  whole = {f'{dashes}config={given}' for dashes in ('-', '--')}
+  return [
+    f'--config={there}' if x in whole else there if x == given else x
+    for x in argv
+  ]
 
 
 def find_unknown(argv: Sequence[str]) -> str:
@@ -116,5 +142,5 @@ def _path(argv: Sequence[str]) -> str:
   for index, argument in enumerate(argv):
     found = _FILE.fullmatch(argument)
     if found:
-      return found[1] or argv[index + 1]
+      return found[1] or ''.join(argv[index + 1 : index + 2])
   return ''

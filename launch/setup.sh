@@ -24,7 +24,8 @@ find_python() {
 
 files=(requirements.txt)
 if [ "${1:-}" = test ]; then
-  files+=(launch/teacher_requirements.txt tests/requirements.txt)
+  files+=(launch/teacher_requirements.txt launch/serve_requirements.txt
+    tests/requirements.txt)
 fi
 
 if [ ! -x .venv/bin/python ]; then

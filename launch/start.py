@@ -16,6 +16,8 @@ os.environ.setdefault(
 )
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Of an installed wheel the root is site-packages, where all others lie.
+_OURS = [_ROOT / name for name in ('gr2_jax', 'launch', 'configs')]
 # Whose warnings nobody can act on: of data sets that the project itself makes.
 _QUIET = 'tensorflow_datasets'
 
@@ -27,8 +29,7 @@ def is_shown(record: python_logging.LogRecord) -> bool:
     record: the message.
   """
   path = pathlib.Path(record.pathname)
-  installed = '.venv' in record.pathname
-  if path.is_relative_to(_ROOT) and not installed:
+  if any(map(path.is_relative_to, _OURS)):
     return True
   quiet = _QUIET in path.parts
   least = python_logging.ERROR if quiet else python_logging.WARNING

@@ -28,6 +28,7 @@ TIERS = [
   {'decode'},
   {'teacher', 'rl', 'report'},
   {'stages', 'rerank', 'experiment', 'describe'},
+  {'serve'},
 ]
 SOURCES = sorted((ROOT / 'gr2_jax').rglob('*.py'))
 ALL = SOURCES + sorted(

@@ -14,7 +14,7 @@ import jax
 PARTS = ('data', 'compute', 'checkpoint', 'evaluation')
 
 # JAX tells it of each program it hands to the backend, a cached one, too.
-_EVENT = '/jax/core/compile/backend_compile_duration'
+COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class Compilations:
@@ -31,7 +31,7 @@ class Compilations:
     jax.monitoring.register_event_duration_secs_listener(self._hear)
 
   def _hear(self, event: str, seconds: float, **_) -> None:
-    self.count += event == _EVENT
+    self.count += event == COMPILED
 
 
 @functools.cache

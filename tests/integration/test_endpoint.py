@@ -71,7 +71,7 @@ def model(tmp_path_factory, mesh1):
 
 
 class Served:
-  """`bash launch/serve.sh` on a port of this machine."""
+  """`bash launch/teacher_server.sh` on a port of this machine."""
 
   def __init__(self, model, log):
     with socket.socket() as free:
@@ -82,7 +82,7 @@ class Served:
     self._process = None
 
   def start(self):
-    command = ['bash', 'launch/serve.sh', str(self._model)]
+    command = ['bash', 'launch/teacher_server.sh', str(self._model)]
     command += ['--host=127.0.0.1', f'--port={self.port}', '--device=cpu']
     with self._log.open('a') as log:
       self._process = subprocess.Popen(
