@@ -9,7 +9,7 @@ the validation target, and SASRec trains on everything before; all test users
 are ranked over the whole catalogue without the items of their history. (The
 pipeline's own SASRec also leaves out the re-rank training target, so its
 numbers are lower.) An interrupted run resumes. The main settings, beside the
-data's, are those of `--config.candidates.sasrec`:
+data's, are those of `candidates.sasrec`:
 
     --config.candidates.sasrec.max_epochs=60
     --config.candidates.sasrec.width=64

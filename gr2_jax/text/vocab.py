@@ -82,9 +82,9 @@ class Vocab:
       ValueError: more levels than letters, or no level or code at all.
     """
     if not 0 < levels <= MAX_LEVELS or codes < 1:
+      given = f'Semantic IDs of {levels} levels and {codes} codes'
       raise ValueError(
-        f'Semantic IDs of {levels} levels and {codes} codes: use 1 to '
-        f'{MAX_LEVELS} levels and at least one code.'
+        f'{given}: use 1 to {MAX_LEVELS} levels, 1 code or more.'
       )
     self._pieces, self._min_rows = pieces, min_rows
     self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos
@@ -139,22 +139,25 @@ class Vocab:
     """Writes the text pieces and, last, `vocab.json` into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     self._pieces.save(directory)
-    meta = {'levels': self.levels, 'codes': self.codes}
-    meta |= {'text': self._pieces.kind, 'min_rows': self._min_rows}
-    meta['delimiters'] = list(DELIMITERS)
-    files.write_json(directory / 'vocab.json', meta)
+    made = {'levels': self.levels, 'codes': self.codes}
+    made |= {'text': self._pieces.kind, 'min_rows': self._min_rows}
+    made |= {'delimiters': list(DELIMITERS)}
+    files.write_json(directory / 'vocab.json', made)
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Vocab':
     """Reads what `save` wrote; ValueError where it is damaged or another's."""
     meta = files.read_object(directory / 'vocab.json')
     answer.check_delimiters(meta.get('delimiters'), directory)
+    kind = meta.get('text')
     try:
-      pieces = _KINDS[meta['text']].load(directory)
+      pieces = _KINDS[kind].load(directory)
       return cls(pieces, meta['levels'], meta['codes'], meta.get('min_rows', 0))
     except (KeyError, TypeError) as error:
-      lost = f'vocabulary of this version ({error!r}): copy the run again.'
-      raise ValueError(f'{directory} holds no {lost}') from error
+      what = f'{kind!r} text pieces, {error!r}: copy the run again.'
+      raise ValueError(
+        f'{directory} is not of this version ({what})'
+      ) from error
 
   def tokenizer(self) -> tokenizers.Tokenizer:
     """Returns the pretrained tokenizer with all added tokens, same ids.
