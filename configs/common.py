@@ -3,6 +3,7 @@
 import ml_collections
 
 from gr2_jax import experiment
+from gr2_jax.data import padding
 from gr2_jax.text import lengths
 
 
@@ -71,5 +72,5 @@ def choose_teacher(config: ml_collections.ConfigDict, teacher: str) -> None:
   before = lengths.budgets(config).answer
   config.rl.explanation_tokens = 128
   answer = lengths.budgets(config).answer
-  config.rl.max_new_tokens = lengths.round_up(answer, 32)
-  config.sft.train.length += lengths.round_up(answer - before, 64)
+  config.rl.max_new_tokens = padding.round_up(answer, 32)
+  config.sft.train.length += padding.round_up(answer - before, 64)

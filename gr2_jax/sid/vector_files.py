@@ -25,7 +25,7 @@ import pyarrow.parquet
 from absl import logging
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import fields, tables
+from gr2_jax.data import fields, raw_files
 from gr2_jax.sid import vectors
 
 _ENDINGS = ('.npz', '.parquet', '.npy')
@@ -111,7 +111,7 @@ def _read(path: pathlib.Path) -> tuple[list[str] | None, np.ndarray]:
     ids, found = _read_parquet(path)
   elif path.suffix == '.npy':
     beside = ids_path(path)
-    ids = list(tables.lines(beside)) if beside.exists() else None
+    ids = list(raw_files.lines(beside)) if beside.exists() else None
     return ids, vectors.read(path)
   else:
     raise ValueError(

@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from gr2_jax import config as config_lib
-from gr2_jax.data import counting, sources
+from gr2_jax.data import counting, padding, sources
 from gr2_jax.stages import costs, size_rules
 from gr2_jax.text import lengths, prompts
 
@@ -131,7 +131,7 @@ def _read(config: ml_collections.ConfigDict) -> counting.Counts:
 def _budget(name: str, config: ml_collections.ConfigDict) -> int:
   """Returns a budget that holds the longest texts there can be."""
   if name == 'sft.train.length':
-    return lengths.round_up(lengths.budgets(config).row, 64)
+    return padding.round_up(lengths.budgets(config).row, 64)
   cfg = dataclasses.replace(
     prompts.PromptConfig(),
     **{k: v for k, v in config.text.prompt.items() if v is not None},
@@ -139,7 +139,7 @@ def _budget(name: str, config: ml_collections.ConfigDict) -> int:
   # A bar between title and path, and about 24 tokens around the items.
   item = config.sid.levels + 2 + cfg.title_tokens + 1 + cfg.category_tokens
   listed = cfg.citable_items * item + cfg.max_candidates * config.sid.levels
-  return lengths.round_up(listed + 24, 32)
+  return padding.round_up(listed + 24, 32)
 
 
 def _set(config: ml_collections.ConfigDict, values: dict[str, Any]) -> None:
