@@ -15,7 +15,7 @@ rl, direct and evaluate. Any setting can be overridden: `--describe` prints them
 all, and the docstring of a config names its switches, which stand behind a
 colon (configs/beauty.py:seed=1). The main settings:
 
-    --config.data.dir=DIR             data of your own (README.md)
+    --config.data.dir=DIR             data of your own (configs/own.py)
     --config.seed=0                   of all that is drawn
     --config.lm.pretrained=MODEL      a model to start from
     --config.midtrain.all.steps=1500  steps of mid-training
