@@ -1,4 +1,4 @@
-"""The whole road in under two minutes: does everything run? It learns little.
+"""All stages in under two minutes: does everything run? It learns little.
 
     python -m launch.pipeline --config=configs/tiny.py --workdir=DIR
 

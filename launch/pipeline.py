@@ -1,4 +1,4 @@
-"""Runs the GR2 road, from raw interactions to the report of a re-ranker.
+"""Runs the GR2 pipeline, from raw interactions to the report of a re-ranker.
 
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
 
@@ -39,7 +39,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run: one folder a stage, and the report.'
 )
 _STAGES = flags.DEFINE_list(
-  'stages', [], 'Only these stages, in the order of the road (default: all).'
+  'stages', [], 'Only these stages, in pipeline order (default: all).'
 )
 _FORCE = flags.DEFINE_bool(
   'force', False, 'Go on from checkpoints made with another config.'
