@@ -3,16 +3,16 @@
     python -m launch.pipeline --config=configs/beauty.py \
         --config.data.dir=DIR --workdir=runs/beauty
 
-DIR holds `items.jsonl` and `interactions.csv` (README.md, "Bring your own
-data"); with `--config.data.kind=amazon2014` the raw `reviews_Beauty_5.json.gz`
-and `meta_Beauty.json.gz`.
+DIR holds `items.jsonl` and `interactions.csv` (gr2_jax/data/README.md); with
+`--config.data.kind=amazon2014` the raw `reviews_Beauty_5.json.gz` and
+`meta_Beauty.json.gz`.
 
 Switches: `seed=0`; `literature` (no re-rank training targets: the retriever
 trains on everything before validation, as published retrieval numbers do; run
-it with `--stages=data,sid,midtrain,candidates`: Recall@10 .073 in 43 minutes on
+it with `--stages=data,sid,midtrain,candidates`: Recall@10 0.073, 43 minutes on
 two cores); `source=lm` or `sasrec`, who makes the candidate lists;
-`teacher=rules`, `endpoint` or `local`, who writes the traces (README.md,
-"Teachers"): see what it would be asked by
+`teacher=rules`, `endpoint` or `local`, who writes the traces
+(gr2_jax/teacher/README.md): see what it would be asked by
 
     python -m launch.traces --config=configs/beauty.py:teacher=endpoint \
         --config.data.dir=DIR --workdir=runs/beauty --dry_run

@@ -3,7 +3,7 @@
     python -m launch.pipeline --config=configs/own.py \
         --config.data.dir=DIR --workdir=runs/own
 
-DIR holds items and interactions (README.md, "Bring your own data"); for raw
+DIR holds items and interactions (gr2_jax/data/README.md); for raw
 Amazon files of 2014 add `--config.data.kind=amazon2014`.
 
 What depends on the data is None here: semantic IDs, model, mid-training, SASRec
@@ -14,7 +14,7 @@ before anything runs. What you set stays: `--config.lm.width=128`. With
 `--describe` and `--config.data.dir` it chooses, prints and ends.
 
 Switches: `seed=0`; `teacher=rules`, `endpoint` or `local`, who writes the
-traces (README.md, "Teachers").
+traces (gr2_jax/teacher/README.md).
 """
 
 from configs import common

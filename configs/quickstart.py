@@ -6,7 +6,7 @@
 Switches: `seed=0`; `alpha=0.02`, weight of the format reward;
 `conditional=true` (false pays the format for copying the input order);
 `mode=rejection` or `targeted` traces; `teacher=rules`, `endpoint` or `local`,
-who writes them (README.md, "Teachers").
+who writes them (gr2_jax/teacher/README.md).
 """
 
 from configs import common

@@ -11,7 +11,7 @@ import ml_collections
 
 from configs import beauty, common, quickstart
 
-# GR2.md gives no weights: these are our choice.
+# The paper gives no weights: these are our choice.
 _ON = {
   'kmeans++': {'sid.init': 'kmeans++'},
   'ema': {'sid.ema': True},

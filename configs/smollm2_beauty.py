@@ -3,9 +3,9 @@
     python -m launch.pipeline --config=configs/smollm2_beauty.py \
         --config.data.dir=DIR --workdir=runs/smollm2_beauty
 
-DIR as for `configs/beauty.py`. The model comes inside a wheel (README.md,
-"Pretrained models"); `--config.lm.pretrained=PATH` takes another one. Made for
-one accelerator: on two cores a step of mid-training takes seconds.
+DIR as for `configs/beauty.py`. The model comes inside a wheel
+(gr2_jax/lm/README.md); `--config.lm.pretrained=PATH` takes another one. Made
+for one accelerator: on two cores a step of mid-training takes seconds.
 
 Switches: `seed=0`; `lora=0`, rank of LoRA, 0 for all parameters;
 `teacher=rules`, `endpoint` or `local`, as in `configs/beauty.py`.

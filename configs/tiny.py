@@ -1,4 +1,4 @@
-"""The whole road in under two minutes: does everything run? It learns little.
+"""All stages in under two minutes: does everything run? It learns little.
 
     python -m launch.pipeline --config=configs/tiny.py --workdir=DIR
 
@@ -6,7 +6,7 @@ Real data (MovieLens-100K) and real text embeddings, a decoder of 0.2 million
 parameters and a few steps of each stage. Switches: `seed=0`;
 `answer=likelihood`, or `answer=list` for lists that are written token by token,
 the paper's way, with a second round of RL; `teacher=rules`, `endpoint` or
-`local`, who writes the traces (README.md, "Teachers").
+`local`, who writes the traces (gr2_jax/teacher/README.md).
 """
 
 from configs import common

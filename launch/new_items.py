@@ -3,8 +3,8 @@ r"""Gives semantic IDs to items that were not there in training.
     python -m launch.new_items --workdir=DIR --items=new.jsonl \
         --output=catalogue.jsonl
 
-`--items` is a CSV, JSONL or Parquet file as `items.*` of a data set (README.md,
-"Bring your own data"). The output is a catalogue, one item a line with its
+`--items` is a CSV, JSONL or Parquet file as `items.*` of a data set
+(gr2_jax/data/README.md). The output is a catalogue, one item a line with its
 semantic ID, which re-ranking reads:
 
     python -m launch.rerank --workdir=DIR --catalogue=catalogue.jsonl \

@@ -1,4 +1,4 @@
-"""Runs the GR2 road, from raw interactions to the report of a re-ranker.
+"""Runs the GR2 pipeline, from raw interactions to the report of a re-ranker.
 
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
 
@@ -15,7 +15,7 @@ rl, direct and evaluate. Any setting can be overridden: `--describe` prints them
 all, and the docstring of a config names its switches, which stand behind a
 colon (configs/beauty.py:seed=1). The main settings:
 
-    --config.data.dir=DIR             data of your own (README.md)
+    --config.data.dir=DIR             data of your own (configs/own.py)
     --config.seed=0                   of all that is drawn
     --config.lm.pretrained=MODEL      a model to start from
     --config.midtrain.all.steps=1500  steps of mid-training
@@ -39,7 +39,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run: one folder a stage, and the report.'
 )
 _STAGES = flags.DEFINE_list(
-  'stages', [], 'Only these stages, in the order of the road (default: all).'
+  'stages', [], 'Only these stages, in pipeline order (default: all).'
 )
 _FORCE = flags.DEFINE_bool(
   'force', False, 'Go on from checkpoints made with another config.'

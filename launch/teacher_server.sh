@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Serves a model directory on this machine by transformers, as a teacher.
 # Usage: bash launch/teacher_server.sh MODEL [--port=8000] [other flags of transformers serve]
-# Makes or reuses .venv-teacher. For many lists take a faster server (README.md).
+# Makes or reuses .venv-teacher. For many lists take a faster server
+# (gr2_jax/teacher/README.md).
 set -euo pipefail
 # shellcheck source=launch/help.sh
 . "$(dirname "${BASH_SOURCE[0]}")/help.sh"

@@ -220,6 +220,8 @@ def test_wrong_names_and_types_are_refused_by_name(section, message):
 def test_flags_that_texts_name_exist():
   known = set(dict(_leaves(experiment.defaults())))
   paths = [ROOT / 'README.md', ROOT / 'WORKSPACE.md']
+  for folder in ('configs', 'launch', 'gr2_jax', 'results', 'tests'):
+    paths += (ROOT / folder).rglob('*.md')
   for folder in ('configs', 'launch', 'gr2_jax'):
     paths += (ROOT / folder).rglob('*.py')
     paths += (ROOT / folder).rglob('*.sh')

@@ -1,9 +1,8 @@
 """Grain pipelines: shuffled, mixed, packed, sharded, and resumable exactly.
 
 By default everything runs in the calling process, without threads: for data
-that fits in memory that was fastest (JAX_NOTES.md, "Speed on CPU"). Worker
-processes read ahead where the step is faster than that, from files
-(`shards.py`) that each of them opens by itself.
+that fits in memory that was fastest. Worker processes read ahead where the step
+is faster than that, from files (`shards.py`) that each opens by itself.
 
 An iterator's state is a small JSON-able dict. It also holds what the iterator
 was made of, so that a checkpoint cannot go on with other data unnoticed.

@@ -2,7 +2,7 @@
 
 Of a user's sequence of length n the last positions are test targets, those
 before them validation targets, those before these re-rank training targets; the
-retriever trains on the rest (DESIGN.md, "Splits and leakage"):
+retriever trains on the rest (gr2_jax/README.md, "Splits"):
 
     0 ........ train_end | train | valid | test | n
     retriever trains       RL, SFT

@@ -9,7 +9,7 @@ import numpy as np
 from gr2_jax.rank import bootstrap, scores
 from gr2_jax.rl import rewards
 
-# Metrics over the list, as the papers give them (GR2.md, "Metrics") [P].
+# Metrics over the list, as the papers give them [P].
 RECALL = (1, 3, 5)
 NDCG = (3, 5)
 # Beside them for graded lists: what RL is rewarded for there [P: GR2-T].

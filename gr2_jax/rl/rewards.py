@@ -1,4 +1,4 @@
-"""Rewards of a re-ranked list: one positive, or graded ones (GR2.md, stage 3).
+"""Rewards of a re-ranked list: one positive, or graded ones (GR2, stage 3).
 
 One positive: `rank_promotion` and `conditional`, element-wise over ranks that
 broadcast, `[Q, 1]` before and `[Q, G]` after; ranks are 1-based, as in the

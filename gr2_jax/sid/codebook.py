@@ -41,7 +41,7 @@ def quantise(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Quantises vectors level by level; each level codes what is left over.
 
-  r_1 = z, z_k = argmin_j |r_k - e_j|, r_(k+1) = r_k - e_(z_k) (GR2.md, stage
+  r_1 = z, z_k = argmin_j |r_k - e_j|, r_(k+1) = r_k - e_(z_k) (GR2, stage
   1a).
 
   Args:

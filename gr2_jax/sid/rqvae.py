@@ -1,6 +1,6 @@
 """The RQ-VAE: an autoencoder whose latent vector is a sum of L codes.
 
-GR2.md, stage 1a; Lee et al., arXiv 2203.01941; Rajput et al., arXiv
+GR2, stage 1a; Lee et al., arXiv 2203.01941; Rajput et al., arXiv
 2305.05065. Letters: B items, W width of the embedding, D width of the latent
 vector, L levels, C codes a level.
 """
@@ -94,7 +94,7 @@ def loss(
   quantised: jax.Array,
   pairs: tuple[jax.Array, jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The RQ-VAE loss (GR2.md, stage 1a).
+  """The RQ-VAE loss (GR2, stage 1a).
 
   (|h - h'|^2 + gamma sum_k |r_k - sg(q_k)|^2 + beta sum_k |sg(r_k) - q_k|^2)
   / W, mean over the batch, plus lambda times the diversity term and the

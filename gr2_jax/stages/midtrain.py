@@ -1,4 +1,4 @@
-"""Mid-training: the LLM learns semantic IDs beside text (GR2.md, stage 1b).
+"""Mid-training: the LLM learns semantic IDs beside text (GR2, stage 1b).
 
 Writes `workdir/midtrain/`: `vocab/`, `model/`, `metrics.jsonl`, `checkpoints/`
 and, of the phase that trains new rows only, `new_rows/`.

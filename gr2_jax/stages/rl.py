@@ -1,4 +1,4 @@
-"""Reinforcement learning by DAPO on the training candidates (GR2.md, stage 3).
+"""Reinforcement learning by DAPO on the training candidates (GR2, stage 3).
 
 Reads the lists that hold their target, the SFT model (or, by `rl.start`, the
 mid-trained one) and the reference model, if any; writes checkpoints,

@@ -5,7 +5,7 @@ others' (`stages/sft_loss.py`): of lists without explanation, of lists with the
 words of a teacher before the choice, and text rows keep what mid-training
 taught. RL's lists are others (`Artifacts.sft_lists`).
 
-With 'list', the paper's way, text rows alone are trained on (GR2.md, stage 2):
+With 'list', the paper's way, text rows alone are trained on (GR2, stage 2):
 
     L = -lambda_r sum log P(reasoning) - lambda_o sum log P(ranking)
 

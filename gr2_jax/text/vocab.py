@@ -7,8 +7,8 @@ task and role tokens, the L * C semantic-ID tokens, and unused rows up to a
 multiple of 64. On a pretrained tokenizer the first added token follows its last
 id, in a row that the checkpoint may already have as padding: readers of
 `tokenizer.json` expect ids without a gap. The tokens of semantic IDs and their
-wrappers are GR2's [P]; delimiters as single tokens are DESIGN.md's, the rest is
-our choice.
+wrappers are GR2's [P]; delimiters as single tokens and
+the rest are our choice.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""A dry run as a user starts it: behind a small road, without a key."""
+"""A dry run as a user starts it: after a small pipeline, without a key."""
 
 import os
 import pathlib

@@ -31,9 +31,9 @@ SWITCHES = {
     lora_rank=2,
   ),
 }
-# Relative to the spread of the logits, as the README promises it. Sums of some
-# tens of products in float32, over two layers, give 3e-6; with all switches on
-# 1e-5 to 3e-5, by the order in which a processor adds up.
+# Relative to the spread of the logits, as gr2_jax/lm/README.md says. Sums of
+# some tens of products in float32, over two layers, give 3e-6; with all
+# switches on 1e-5 to 3e-5, by the order in which a processor adds up.
 TOLERANCE = 1e-4
 
 

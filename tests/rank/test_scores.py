@@ -21,7 +21,7 @@ def test_hand_computed():
 def test_random_order_of_ten_gives_the_known_constants():
   positions = np.arange(10)  # a uniform target
   found = scores.mean(scores.by_list(positions, (1, 3, 5), (3, 5)))
-  # GR2.md, "Random order of ten", three decimals.
+  # A random order of ten, three decimals.
   expected = [0.100, 0.300, 0.500, 0.213, 0.295]
   assert [round(value, 3) for value in found.values()] == expected
 

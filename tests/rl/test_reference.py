@@ -100,7 +100,7 @@ def _ndcg(grades, order):
 
 
 def _expect(config, tokens, items, grades, target):
-  """(rank reward, shaped reward) of one answer, GR2.md word by word."""
+  """(rank reward, shaped reward) of one answer, GR2 word by word."""
   order, count = _read(tokens, items), len(items)
   late = len(tokens) - (T - config.overlong_buffer)
   penalty = 0.0

@@ -10,7 +10,7 @@ from gr2_jax.rl import rewards
 
 
 def _slow(before, after, valid, k, alpha, invalid, conditional):
-  """GR2.md, stage 3, word by word."""
+  """GR2, stage 3, word by word."""
   if not valid:
     return invalid
   promotion = (before - after) / k
