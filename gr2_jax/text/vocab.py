@@ -7,8 +7,7 @@ task and role tokens, the L * C semantic-ID tokens, and unused rows up to a
 multiple of 64. On a pretrained tokenizer the first added token follows its last
 id, in a row that the checkpoint may already have as padding: readers of
 `tokenizer.json` expect ids without a gap. The tokens of semantic IDs and their
-wrappers are GR2's [P]; delimiters as single tokens and
-the rest are our choice.
+wrappers are GR2's [P], the rest is our choice.
 """
 
 import functools
@@ -82,10 +81,8 @@ class Vocab:
       ValueError: more levels than letters, or no level or code at all.
     """
     if not 0 < levels <= MAX_LEVELS or codes < 1:
-      given = f'Semantic IDs of {levels} levels and {codes} codes'
-      raise ValueError(
-        f'{given}: use 1 to {MAX_LEVELS} levels, 1 code or more.'
-      )
+      used = f'use 1 to {MAX_LEVELS} levels, 1 code or more.'
+      raise ValueError(f'{levels} levels, {codes} codes a semantic ID: {used}')
     self._pieces, self._min_rows = pieces, min_rows
     self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos
     self.levels, self.codes = levels, codes
@@ -203,8 +200,7 @@ class Vocab:
     """
     if added == 'none':
       return self._pieces.encode(text)
-    ids = []
-    plain = []
+    ids, plain = [], []
     for part in _ADDED.split(text):
       found = self._added.get(part)
       if found is None or (added == 'sids' and not self._is_sid(found)):
