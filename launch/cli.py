@@ -72,13 +72,30 @@ def _end_at_once(error: SystemExit) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
   _help(argv)
   argv = find_config(argv)
+  file = pathlib.Path(_path(argv).partition(':')[0])
+  if 'config' in flags.FLAGS and file.name and not file.is_file():
+    sys.exit(f'{file}: no such config file; give --config one that is there.')
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    if '--debug' in argv:
+      raise
+    message = f'{_reason(error)} (--help shows the flags.)'
   except (AttributeError, KeyError):
     message = find_unknown(argv) if 'config' in flags.FLAGS else ''
     if not message:
       raise
   sys.exit(message)
+
+
+def _reason(error: flags.Error) -> Exception:
+  """Returns what a config file itself said, or else the error.
+
+  Around it ml_collections puts the traceback, and absl puts the flag.
+  """
+  reason = getattr(error.__context__, '__context__', None)
+  at_config = 'Error whilst parsing config file' in str(error)
+  return reason if at_config and reason is not None else error
 
 
 def _help(argv: Sequence[str]) -> None:

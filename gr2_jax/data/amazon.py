@@ -27,6 +27,7 @@ Of them only the lines of reviewed items are read: the 5-core of Beauty has
 """
 
 import html
+import math
 import pathlib
 import re
 from collections.abc import Iterator
@@ -244,7 +245,8 @@ def _price(value: Any, where: str) -> float | None:
   if not isinstance(value, str):
     return fields.price(value, where)
   match = _PRICE.fullmatch(value.strip())
-  return float(match[1].replace(',', '')) if match else None
+  number = float(match[1].replace(',', '')) if match else math.inf
+  return number if number < math.inf else None
 
 
 def _unescape(text: str) -> str:

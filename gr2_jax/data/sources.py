@@ -143,7 +143,15 @@ def read(cfg: SourceConfig) -> dataset_lib.Dataset:
   if cfg.kind == SYNTHETIC:
     return clean.clean(cfg.name, synthetic.read(cfg.world), core=0)
   folder = cfg.folder if cfg.dir else assets.fetch(cfg.kind)
-  return clean.clean(cfg.name, READERS[cfg.kind].read(folder), cfg.core)
+  reader = READERS[cfg.kind]
+  found = reader.read(folder)
+  if not found.interactions:
+    names = [path.name for path in reader.paths(folder).values()]
+    raise ValueError(
+      f'{folder}: no interactions in {names}; fetch the files again where '
+      'their rows are missing.'
+    )
+  return clean.clean(cfg.name, found, cfg.core)
 
 
 def fingerprint(cfg: SourceConfig) -> str:

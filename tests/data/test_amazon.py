@@ -147,6 +147,7 @@ def test_2018(tmp_path):
     {'category': ['Beauty', 'Bath']},
     {'categories': [['Beauty', 'Bath']], 'price': None},
     {'categories': ['Beauty', 'Bath']},
+    {'categories': ['Beauty', 'Bath'], 'price': f'${"9" * 400}'},
   ],
 )
 def test_metadata_of_other_years_and_in_strict_json(tmp_path, record):

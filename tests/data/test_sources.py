@@ -21,6 +21,24 @@ def test_bad_configs_are_named(fields, message):
     sources.SourceConfig(**{'name': 'test', **fields})
 
 
+@pytest.mark.parametrize(
+  ('kind', 'files'),
+  [
+    ('ml-1m', {'movies.dat': '1::Toy Story::Comedy\n', 'ratings.dat': '\n'}),
+    (
+      'tiger',
+      {'X.inter.json': '{"0": []}', 'X.item.json': '{"0": {"title": "Rose"}}'},
+    ),
+  ],
+)
+def test_files_without_interactions_are_named(tmp_path, kind, files):
+  for name, content in files.items():
+    (tmp_path / name).write_text(content)
+  message = f'^{tmp_path}: no interactions in .*{list(files)[0]}'
+  with pytest.raises(ValueError, match=message):
+    sources.read(sources.SourceConfig('test', kind, str(tmp_path), core=0))
+
+
 def test_the_fingerprint_is_of_the_raw_files(tmp_path):
   cfg = sources.SourceConfig('test', 'generic', str(tmp_path))
   (tmp_path / 'items.jsonl').write_text('{}\n')

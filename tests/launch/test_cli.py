@@ -56,6 +56,34 @@ def test_an_unknown_setting_is_one_message(command, arguments, message):
   assert 'Traceback' not in found.stderr
 
 
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (
+      ('--config=configs/tinny.py', '--config.rl.steps=3'),
+      'configs/tinny.py: no such config file;',
+    ),
+    (
+      ('--config=configs/tiny.py:sed=1', '--workdir=/nowhere'),
+      "Unknown switch 'sed' after the colon; known:",
+    ),
+    (
+      (CONFIG, '--workdir=/nowhere', '--config.rl.steps=many'),
+      'flag --config.rl.steps=many:',
+    ),
+    (
+      (CONFIG, '--workdir=/nowhere', '--stage=sid'),
+      'Unknown command line flag',
+    ),
+  ],
+)
+def test_a_wrong_flag_is_one_line(arguments, message):
+  found = _run('pipeline', *arguments)
+  assert found.returncode == 1 and found.stdout == ''
+  (line,) = found.stderr.splitlines()
+  assert line.startswith(message)
+
+
 def test_all_settings_are_printed_without_a_workdir():
   found = _run('pipeline', CONFIG, '--describe', '--config.rl.alpha=0.5')
   assert found.returncode == 0, found.stderr
