@@ -223,6 +223,6 @@ def test_traces_of_other_lists_are_refused(listed):
   workdir = listed('other')
   config = small.config()
   # Another share of the lists is SFT's.
-  config.traces.sft_share = 0.1
+  config.traces = {'sft_share': 0.1}
   with pytest.raises(ValueError, match='run the traces stage again'):
     sft.run(config, workdir)
