@@ -68,11 +68,12 @@ class RLConfig:
       equally likely neighbours earns alpha times the chance that one of them is
       true, so a weak ranker is paid 0.2 for shuffling.
     invalid: reward of an answer that is no permutation, -1 [N] or 0 [our
-      choice]; of no concern with `constrain`. With -1 a copy that is surely
-      valid beats a better order that often is not, whatever `conditional` says
-      (`rewards.conditional` has the bound). With 0 groups that differ in
-      validity alone are filtered out, so a policy that only copies or fails
-      learns nothing.
+      choice]; of no concern with `constrain`. With -1 a list that is surely
+      valid beats a better one that often is not, whatever `conditional` says
+      (`rewards.conditional` has the bound), and the order ends below the one it
+      was given (`results/reward_world.md`). With 0 groups that differ in
+      validity alone are filtered out, so nothing teaches a policy that mostly
+      fails to write lists.
     advantage_norm: 'std' [P] or 'none'.
     credit: which tokens learn: 'answer', all of them [P], or 'causal', those up
       to the true item. Where the constraint makes every answer valid, no later
@@ -136,7 +137,7 @@ class RLConfig:
   reward: Literal['promotion', 'auc', 'ndcg'] = 'promotion'
   conditional: bool = True
   alpha: float = 0.02
-  invalid: float = -1.0
+  invalid: float = 0.0
   advantage_norm: Literal['std', 'none'] = 'std'
   credit: Literal['answer', 'causal'] = 'causal'
   loss_level: Literal['token', 'sequence'] = 'token'
