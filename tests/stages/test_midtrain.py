@@ -29,6 +29,8 @@ def _config(**weights):
           'max_candidates': 4,
           'max_tokens': 128,
           'retrieval_items': 5,
+          'title_tokens': 12,
+          'category_tokens': 8,
         },
       },
       'lm': {
