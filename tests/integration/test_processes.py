@@ -31,6 +31,7 @@ _SETTINGS = {
   'candidates.chunk': 64,
   'rl.steps': 2,
   'rl.prompts_per_step': 8,
+  'rl.explained_per_step': 16,
 }
 
 
