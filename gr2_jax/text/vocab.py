@@ -150,7 +150,7 @@ class Vocab:
     try:
       pieces = _KINDS[kind].load(directory)
       return cls(pieces, meta['levels'], meta['codes'], meta.get('min_rows', 0))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
       what = f'{kind!r} text pieces, {error!r}: copy the run again.'
       raise ValueError(
         f'{directory} is not of this version ({what})'
