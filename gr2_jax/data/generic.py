@@ -198,12 +198,8 @@ def each_interaction(
     file: what holds the items, for messages.
   """
   for where, row in tables.rows(path, ('user_id', 'item_id', 'timestamp')):
-    item_id = fields.identifier(row['item_id'], 'item_id', where)
-    yield raw.Interaction(
-      fields.identifier(row['user_id'], 'user_id', where),
-      raw.known_item(item_id, items, where, file),
-      fields.timestamp(row['timestamp'], where),
-    )
+    cells = row['user_id'], row['item_id'], row['timestamp']
+    yield raw.interaction(cells, items, where, file)
 
 
 def slate_columns(path: pathlib.Path) -> tuple[str, ...]:

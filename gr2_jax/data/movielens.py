@@ -44,14 +44,8 @@ def read(folder: pathlib.Path) -> raw.Raw:
     ('user_id:token', 'item_id:token', 'timestamp:float'),
     **delimited.TABS,
   ):
-    item_id = fields.identifier(row['item_id:token'], 'item_id', where)
-    interactions.append(
-      raw.Interaction(
-        fields.identifier(row['user_id:token'], 'user_id', where),
-        raw.known_item(item_id, items, where, items_file.name),
-        fields.timestamp(row['timestamp:float'], where),
-      )
-    )
+    cells = row['user_id:token'], row['item_id:token'], row['timestamp:float']
+    interactions.append(raw.interaction(cells, items, where, items_file.name))
   return raw.Raw(tuple(items.values()), interactions)
 
 

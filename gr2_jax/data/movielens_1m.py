@@ -64,16 +64,11 @@ def read(folder: pathlib.Path) -> raw.Raw:
   """
   files = paths(folder)
   items = raw.unique_items(_items(files['items']))
-  interactions = []
-  for where, (user, movie, _, time) in _rows(files['interactions'], _RATING):
-    movie = fields.identifier(movie, 'MovieID', where)
-    interactions.append(
-      raw.Interaction(
-        fields.identifier(user, 'UserID', where),
-        raw.known_item(movie, items, where, files['items'].name),
-        fields.timestamp(time, where),
-      )
-    )
+  file, names = files['items'].name, ('UserID', 'MovieID')
+  interactions = [
+    raw.interaction((user, movie, time), items, where, file, names)
+    for where, (user, movie, _, time) in _rows(files['interactions'], _RATING)
+  ]
   return raw.Raw(tuple(items.values()), interactions)
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Container, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import fields
 
 
 class Interaction(NamedTuple):
@@ -92,3 +93,34 @@ def known_item(
       'or remove the row.'
     )
   return item_id
+
+
+def interaction(
+  cells: tuple[Any, Any, Any],
+  items: Container[str],
+  where: str,
+  file: str,
+  names: tuple[str, str] = ('user_id', 'item_id'),
+) -> Interaction:
+  """Reads a row of interactions.
+
+  Args:
+    cells: user, item and time, as they stand in the row.
+    items: the items there are.
+    where: file and line of the row.
+    file: name of the file with the items.
+    names: of the columns of user and item, for messages.
+
+  Returns:
+    The interaction.
+
+  Raises:
+    ValueError: no id, an item that no record describes, or no time.
+  """
+  user, item, time = cells
+  item = fields.identifier(item, names[1], where)
+  return Interaction(
+    fields.identifier(user, names[0], where),
+    known_item(item, items, where, file),
+    fields.timestamp(time, where),
+  )

@@ -83,18 +83,11 @@ def read(folder: pathlib.Path) -> raw.Raw:
   """
   files = paths(folder)
   items = raw.unique_items(_items(files['items']))
-  interactions = []
-  for where, row, _ in _rows(
-    files['interactions'], ('user_id', 'item_id', 'timestamp')
-  ):
-    item_id = fields.identifier(row['item_id'], 'item_id', where)
-    interactions.append(
-      raw.Interaction(
-        fields.identifier(row['user_id'], 'user_id', where),
-        raw.known_item(item_id, items, where, files['items'].name),
-        fields.timestamp(row['timestamp'], where),
-      )
-    )
+  names, file = ('user_id', 'item_id', 'timestamp'), files['items'].name
+  interactions = [
+    raw.interaction(tuple(row[name] for name in names), items, where, file)
+    for where, row, _ in _rows(files['interactions'], names)
+  ]
   return raw.Raw(tuple(items.values()), interactions)
 
 
