@@ -148,6 +148,8 @@ def main(argv) -> None:
   # It listens to signals itself, and sends them again when it has drained.
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: None)
+  # From here on connections wait, and none is refused until uvicorn answers.
+  listener.listen(_CONNECTIONS.value)
   host, port = listener.getsockname()[:2]
   logging.info('Serving %s on http://%s:%d', engine.name, host, port)
   server.run(sockets=[listener])
