@@ -82,6 +82,7 @@ def _for_pods(config: ml_collections.ConfigDict, parts: int) -> None:
   everything.microbatches = 1
   config.sft.train.batch_size, config.sft.train.steps = 64, 120
   config.sft.lists, config.sft.explained = 128, 64
+  config.sft.distilled = 128
   config.rl.updates_per_rollout = 4
   size = max(128, config.rl.updates_per_rollout * parts)
   for name in ('prompts_per_step', 'lists_per_step', 'explained_per_step'):

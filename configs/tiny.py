@@ -39,7 +39,7 @@ def get_config(arg: str = ''):
   config.sft.train.steps = 20
   config.sft.train.ckpt_every = 10
   config.sft.lists = 8
-  config.sft.explained = 4
+  config.sft.explained = config.sft.distilled = 4
   config.candidates.sasrec.update(max_epochs=2, width=32, layers=1)
   config.rl.steps = 4
   config.rl.lr = 1e-3

@@ -206,9 +206,26 @@ def listwise_nll(
   Returns:
     float32 [...], nats; 0 where no candidate is worth anything.
   """
-  logps = jax.nn.log_softmax(jnp.where(mask, values, plackett_luce.OUT), -1)
   share = jnp.where(mask, grades, 0).astype(jnp.float32)
   share /= jnp.maximum(share.sum(-1, keepdims=True), 1.0)
+  return choice_nll(values, mask, share)
+
+
+def choice_nll(
+  values: jax.Array, mask: jax.Array, share: jax.Array
+) -> jax.Array:
+  """Returns the cross-entropy of who is chosen first.
+
+  Args:
+    values: float [..., K], utilities.
+    mask: bool [..., K], False for the padding of short lists.
+    share: float32 [..., K], how likely each candidate is to be chosen; 0 in
+      padding.
+
+  Returns:
+    float32 [...], nats.
+  """
+  logps = jax.nn.log_softmax(jnp.where(mask, values, plackett_luce.OUT), -1)
   return -jnp.sum(share * logps, axis=-1)
 
 

@@ -214,5 +214,5 @@ def _batches(run: Any) -> Iterator[tuple[str, str, int, int]]:
   if by_list or (run.sft.replay and any(run.sft.weights.values())):
     yield 'sft', 'sft.train.batch_size', phase.batch_size, phase.microbatches
   if not by_list:
-    for name in ('lists', 'explained'):
+    for name in ('lists', 'explained', 'distilled'):
       yield 'sft', f'sft.{name}', getattr(run.sft, name), phase.microbatches

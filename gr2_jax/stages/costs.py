@@ -146,7 +146,8 @@ def _sft(
   row: int,
 ) -> float:
   sft = config.sft
-  step = _train(model, sft.lists, direct) + _train(model, sft.explained, row)
+  step = _train(model, sft.lists + sft.distilled, direct)
+  step += _train(model, sft.explained, row)
   return sft.train.steps * step + _rows(model, sft.train)
 
 

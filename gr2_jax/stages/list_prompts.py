@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gr2_jax.data import padding
+from gr2_jax.rank import linear
 from gr2_jax.rl import prompt_set
 from gr2_jax.stages import artifacts, sft_loss
 from gr2_jax.text import answer
@@ -96,6 +97,51 @@ class ExplainedRows:
       [self.words[i] for i in rows], self.length, self.prompts.pad
     )
     return sft_loss.Explained(self.prompts.batch(rows), words, written)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilledRows:
+  """Lists without their target, with what the linear model would choose.
+
+  Attributes:
+    prompts: direct ones of N lists; their target is its first choice.
+    share: float32 [N, K], how likely it chooses each candidate.
+  """
+
+  prompts: prompt_set.PromptSet
+  share: np.ndarray
+
+  def __len__(self) -> int:
+    """Returns the number of lists N."""
+    return len(self.share)
+
+  def batch(self, rows: np.ndarray) -> sft_loss.Distilled:
+    """Gathers lists and choices, as NumPy arrays."""
+    return sft_loss.Distilled(self.prompts.batch(rows), self.share[rows])
+
+
+def distilled_rows(
+  store: artifacts.Artifacts, weights: np.ndarray
+) -> DistilledRows | None:
+  """Labels the training lists that miss their target by the linear model.
+
+  Args:
+    store: the run's artifacts.
+    weights: float [F], of the evidence columns (`rank/linear.py`).
+
+  Returns:
+    The rows; None where every list holds its target.
+  """
+  lists = store.lists('train')
+  lists = lists.take(lists.target < 0)
+  if not len(lists):
+    return None
+  mask = lists.candidates >= 0
+  values = linear.utilities(weights, lists.features, mask)
+  odds = np.exp(values - values.max(axis=1, keepdims=True))
+  share = odds / odds.sum(axis=1, keepdims=True)
+  chosen = dataclasses.replace(lists, target=share.argmax(axis=1))
+  return DistilledRows(direct_prompts(store, chosen), share.astype(np.float32))
 
 
 def explained_prompts(

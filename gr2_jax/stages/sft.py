@@ -19,11 +19,13 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from absl import logging
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.data import mixed, pipeline
 from gr2_jax.lm import io
+from gr2_jax.rank import heads
 from gr2_jax.stages import (
   artifacts,
   list_prompts,
@@ -58,6 +60,8 @@ class SFTConfig:
       answer.ranking='likelihood' alone.
     lists: lists without explanation a step.
     explained: lists with the words of an explanation a step; 0 for none.
+    distilled: lists without their target a step, from which the likelihood
+      learns what the evidence would choose; 0 for none.
     shuffled: share of the explained prompts that show the candidates in random
       order, so that places are learned from the column that names them.
     lambda_r: weight of a reasoning token [P: below lambda_o].
@@ -74,6 +78,7 @@ class SFTConfig:
   replay: float = 0.02
   lists: int = 16
   explained: int = 12
+  distilled: int = 16
   shuffled: float = 0.5
   lambda_r: float = 0.1
   lambda_o: float = 1.0
@@ -90,7 +95,7 @@ class SFTConfig:
       raise ValueError(
         f'sft.weights names {unknown}; the tasks are {[ANSWER, NEXT_ITEM]}.'
       )
-    for name, least in (('lists', 1), ('explained', 0)):
+    for name, least in (('lists', 1), ('explained', 0), ('distilled', 0)):
       if getattr(self, name) < least:
         raise ValueError(
           f'sft.{name} is {getattr(self, name)}; give {least} or more.'
@@ -196,7 +201,7 @@ class _Job:
     trained = loop.fit(
       state.create(params, tx, mesh),
       step.make_train_step(loss, tx, self.phase.microbatches),
-      self._batches(lists, sources, weights),
+      self._batches(lists, sources, weights, params['head']),
       self.phase.steps,
       context.directory,
       mesh,
@@ -227,6 +232,7 @@ class _Job:
     lists: artifacts.Lists,
     sources: Mapping[str, tasks.Examples],
     weights: Mapping[str, float],
+    head: Any,
   ) -> mixed.Mixed:
     cfg, seed = self.cfg, self.context.seed
     parts = {
@@ -247,6 +253,16 @@ class _Job:
         explained.batch,
         pipeline.index_iterator(len(explained), cfg.explained, seed + 1),
       )
+    if cfg.distilled:
+      fitted = sharding.fetch(self.context.mesh, head[heads.FULL]['weights'])
+      distilled = list_prompts.distilled_rows(self.store, fitted)
+      if distilled is None:
+        logging.info('Every training list holds its target: none is distilled.')
+      else:
+        parts[sft_loss.DISTILLED] = list_prompts.Batches(
+          distilled.batch,
+          pipeline.index_iterator(len(distilled), cfg.distilled, seed + 2),
+        )
     if cfg.replay and sources:
       parts[sft_loss.TEXT] = phase_lib.batches(
         sources, weights, self.phase, seed, self.context.directory

@@ -1,10 +1,15 @@
-"""The loss of listwise SFT, one update for three kinds of rows.
+"""The loss of listwise SFT, one update for four kinds of rows.
 
     L = - sum over lists   log softmax(u)[true item], for each head
         - sum over explanations  lambda_r log P(words) + log P(true | words)
+        - sum over lists without their target
+                           sum_i q_i log softmax(u_alone)[i]
         - replay sum over text rows       log P(tokens)
 
-divided by the number of lists. Behind words the choice is that of the
+divided by the number of lists of the first two kinds. Most lists miss their
+target, so that no item is their label. Of these the likelihood learns what the
+evidence would choose, q (knowledge distillation, Hinton et al., 2015), by the
+head that has no evidence of its own. Behind words the choice is that of the
 likelihood alone, among the candidates: words of a teacher give the true item
 away, and the head would learn too much trust in them. Listwise likelihood in
 place of the list's tokens is our choice; replay keeps what mid-training taught.
@@ -26,6 +31,7 @@ from gr2_jax.stages import training
 from gr2_jax.text.answer import AnswerFormat
 
 DIRECT, EXPLAINED, TEXT = 'direct', 'explained', 'text'
+DISTILLED = 'distilled'
 
 
 @flax.struct.dataclass
@@ -41,6 +47,19 @@ class Explained:
   lists: Lists
   words: jax.Array
   written: jax.Array
+
+
+@flax.struct.dataclass
+class Distilled:
+  """Lists without their target.
+
+  Attributes:
+    lists: with direct prompts; their grades are not read.
+    share: float32 [Q, K], how likely the teacher chooses each candidate.
+  """
+
+  lists: Lists
+  share: jax.Array
 
 
 def make(
@@ -60,9 +79,9 @@ def make(
     replay: weight of a text token.
 
   Returns:
-    `({'lm', 'head'}, {DIRECT: Lists, EXPLAINED: Explained, TEXT: packed rows})
-    -> (loss sum, number of lists, metrics)`; a batch may lack any of the three
-    but not both kinds of lists.
+    `({'lm', 'head'}, {DIRECT: Lists, EXPLAINED: Explained, DISTILLED:
+    Distilled, TEXT: packed rows}) -> (loss sum, number of lists, metrics)`; a
+    batch may lack any of the four but not both of the first two.
   """
   text_loss = training.named_loss(model, list(names))
 
@@ -71,15 +90,7 @@ def make(
     dropout = _keys(batch)
     if DIRECT in batch:
       lists = batch[DIRECT]
-      logps = utilities.sid_logps(
-        model,
-        fmt,
-        params['lm'],
-        lists.prompt,
-        lists.prompt_valid,
-        lists.candidate_sids,
-        dropout[0],
-      )
+      logps = _direct_logps(model, fmt, params['lm'], lists, dropout[0])
       total, count, metrics = _choice(params['head'], logps, lists)
     if EXPLAINED in batch:
       logps, nll, pairs = _words(
@@ -93,6 +104,12 @@ def make(
       total += chosen + lambda_r * nll
       count += number
       metrics |= pairs | {'nll_explained': (chosen, number)}
+    if DISTILLED in batch:
+      lists = batch[DISTILLED].lists
+      logps = _direct_logps(model, fmt, params['lm'], lists, dropout[2])
+      nll = _imitated(params['head'], logps, batch[DISTILLED])
+      total += nll
+      metrics |= {'nll_distilled': (nll, jnp.float32(len(logps)))}
     if TEXT in batch:
       nll, _, pairs = text_loss(params['lm'], batch[TEXT])
       total += replay * nll
@@ -103,14 +120,33 @@ def make(
 
 
 def _keys(batch: Any) -> tuple:
-  """Returns keys of what is dropped in the two kinds of lists, or None.
+  """Returns keys of what is dropped in the three kinds of lists, or None.
 
   They come from the text rows' seeds (`data.seeded`), which are there where
   training drops activations.
   """
   if 'seed' not in batch.get(TEXT, {}):
-    return None, None
-  return tuple(jax.random.split(jax.random.key(batch[TEXT]['seed'][0])))
+    return None, None, None
+  return tuple(jax.random.split(jax.random.key(batch[TEXT]['seed'][0]), 3))
+
+
+def _direct_logps(
+  model: LMConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  lists: Lists,
+  dropout: jax.Array | None,
+) -> jax.Array:
+  """Returns log P of the candidates behind the direct prompt, [Q, K]."""
+  return utilities.sid_logps(
+    model,
+    fmt,
+    params,
+    lists.prompt,
+    lists.prompt_valid,
+    lists.candidate_sids,
+    dropout,
+  )
 
 
 def _choice(
@@ -127,6 +163,15 @@ def _choice(
     metrics[f'nll_direct_{name}'] = (nll, count)
     total += nll
   return total, count, metrics
+
+
+def _imitated(head: Any, logps: jax.Array, distilled: Distilled) -> jax.Array:
+  """Returns the cross-entropy of the teacher's choices."""
+  lists = distilled.lists
+  values = heads.utilities(head, heads.ALONE, logps, lists.features)
+  return utilities.choice_nll(
+    values, lists.candidate_mask, distilled.share
+  ).sum()
 
 
 def _words(

@@ -21,7 +21,7 @@ def get_config(arg: str = ''):
   config.candidates.sasrec.max_epochs = 1
   config.candidates.width = 10
   config.sft.train.update(phase)
-  config.sft.lists, config.sft.explained = 2, 2
+  config.sft.lists = config.sft.explained = config.sft.distilled = 2
   config.rl.steps, config.rl.group_size, config.rl.rankings = 1, 4, 4
   config.rl.updates_per_rollout = 2
   for name in ('prompts_per_step', 'lists_per_step', 'explained_per_step'):

@@ -35,8 +35,8 @@ def test_a_ranker_starts_as_good_as_its_evidence(made):
   assert head['full']['weights'].shape == (F,)
   assert head['alone']['weights'].shape == (1,)
   for own in head.values():
-    # What words add begins as a small part of the likelihood.
-    assert own['tau'] == np.float32(0.3) and own['words'] == np.float32(0.05)
+    # What words add is left to RL.
+    assert own['tau'] == np.float32(0.3) and own['words'] == 0
   leaves = jax.tree.leaves(head)
   assert all(x.dtype == np.float32 for x in leaves) and len(leaves) == 6
 
@@ -85,7 +85,7 @@ def test_reports_name_each_weight(made):
   assert list(found) == ['full', 'alone']
   assert list(found['full']) == ['tau', 'words', *NAMES]
   assert list(found['alone']) == ['tau', 'words', 'log_rank']
-  assert found['full']['tau'] == 0.3 and found['alone']['words'] == 0.05
+  assert found['full']['tau'] == 0.3 and found['alone']['words'] == 0
   weights = made[3]['full']['weights']
   assert found['full']['price'] == round(float(weights[-1]), 4)
 

@@ -41,7 +41,13 @@ def test_one_device_takes_all():
       ('midtrain',),
       ['midtrain.new_rows.batch_size', 'midtrain.all.batch_size'],
     ),
-    (('sft',), ['sft.train.batch_size', 'sft.lists', 'sft.explained']),
+    (
+      ('sft',),
+      [
+        *('sft.train.batch_size', 'sft.lists'),
+        *('sft.explained', 'sft.distilled'),
+      ],
+    ),
     (('rl',), ['rl.lists_per_step', 'rl.explained_per_step']),
   ],
 )
@@ -54,7 +60,7 @@ def test_what_does_not_train_is_not_refused():
   given = {'midtrain.new_rows.steps': 0, 'sft.replay': 0.0}
   given |= {'sft.train.dropout': 0.0, 'sid.quantiser': 'kmeans'}
   assert _refusals(3, ('sid', 'midtrain', 'sft'), **given) == [
-    'midtrain.all.batch_size', 'sft.lists', 'sft.explained'
+    'midtrain.all.batch_size', 'sft.lists', 'sft.explained', 'sft.distilled'
   ]  # fmt: skip
 
 

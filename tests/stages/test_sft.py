@@ -172,11 +172,12 @@ def test_a_killed_run_with_utilities_ends_in_the_same_bits(
 
 def test_lists_alone_need_neither_words_nor_text(listed):
   config = small.config()
-  config.sft.explained, config.sft.replay = 0, 0.0
+  config.sft.explained, config.sft.replay, config.sft.distilled = 0, 0.0, 0
   workdir = listed('plain')
   sft.run(config, workdir)
   record = next(files.read_jsonl(workdir / 'sft' / 'metrics.jsonl'))
-  assert 'nll_direct_full' in record and 'nll_words' not in record
+  assert 'nll_direct_full' in record
+  assert not {'nll_words', 'nll_distilled'} & set(record)
   assert not any(name.startswith('nll/') for name in record)
 
 
@@ -210,6 +211,7 @@ def test_the_papers_lists_are_trained_token_by_token(listed):
     ('weights', {'rank': 1.0}, r"names \['rank'\]"),
     ('lists', 0, 'sft.lists is 0'),
     ('explained', -1, 'sft.explained is -1'),
+    ('distilled', -1, 'sft.distilled is -1'),
     ('replay', -0.1, 'sft.replay = -0.1'),
     ('shuffled', 1.5, 'sft.shuffled = 1.5'),
   ],

@@ -47,6 +47,11 @@ def batch():
       words,
       np.arange(S) < rng.integers(1, S + 1, (tiny.Q, 1)),
     ),
+    'distilled': sft_loss.Distilled(
+      prompts.batch(np.arange(tiny.Q) + 4),
+      rng.dirichlet(np.ones(tiny.K), tiny.Q).astype(np.float32)
+      * prompts.batch(np.arange(tiny.Q) + 4).candidate_mask,
+    ),
     'text': {
       'tokens': rng.integers(17, 32, (tiny.Q, T)).astype(np.int32),
       'segments': segments,
@@ -112,6 +117,21 @@ def _by_head(params, lists, scores):
   return sums
 
 
+def _distilled(params, batch):
+  """Cross-entropy of the teacher's choice and that of the likelihood, summed.
+
+  The head is the one without other evidence.
+  """
+  lists, head = batch.lists, jax.device_get(params['head'][heads.ALONE])
+  values = head['tau'] * _scores(params, lists, _prompts(lists))
+  values += lists.features[..., 1:] @ head['weights']
+  total = 0.0
+  for q, mask in enumerate(lists.candidate_mask):
+    odds = np.exp(values[q][mask])
+    total -= (batch.share[q][mask] * np.log(odds / odds.sum())).sum()
+  return total
+
+
 def _prompts(lists):
   return [
     row[valid].tolist()
@@ -173,6 +193,7 @@ def want(mesh1, batch):
       explained.lists, _scores(params, explained.lists, before)
     ),
     'words': _written(params, explained),
+    'distilled': _distilled(params, batch['distilled']),
     'text': _replayed(params, batch['text']),
   }
 
@@ -188,15 +209,15 @@ def whole(mesh1, batch):
   return _run(mesh1, batch)
 
 
-def test_all_three_kinds_of_rows(whole, want):
+def test_all_kinds_of_rows(whole, want):
   _, total, count, pairs = whole
   words, number = want['words']
   expected = sum(want['direct'].values()) + want['explained']
-  expected += LAMBDA * words + REPLAY * want['text']
+  expected += LAMBDA * words + REPLAY * want['text'] + want['distilled']
   # float32 sums of a few hundred terms.
   close = dict(rtol=1e-4)
   np.testing.assert_allclose(total, expected, **close)
-  # Lists are what is counted: twice eight.
+  # What is counted are lists with a label: twice eight.
   assert count == 2 * tiny.Q
   for name in heads.HEADS:
     found, lists = pairs[f'nll_direct_{name}']
@@ -204,6 +225,9 @@ def test_all_three_kinds_of_rows(whole, want):
     assert lists == tiny.Q
   found, lists = pairs['nll_explained']
   np.testing.assert_allclose(found, want['explained'], **close)
+  assert lists == tiny.Q
+  found, lists = pairs['nll_distilled']
+  np.testing.assert_allclose(found, want['distilled'], **close)
   assert lists == tiny.Q
   np.testing.assert_allclose(pairs['nll_words'][0], words, **close)
   assert pairs['nll_words'][1] == number > 8
@@ -296,9 +320,19 @@ def test_lists_lose_activations_where_text_rows_bring_a_seed(
   assert min(abs(one - found), abs(one - two)) > 0.01
 
 
-def test_the_two_kinds_of_lists_lose_other_activations(batch):
+def test_the_kinds_of_lists_lose_other_activations(batch):
   seeded = {'text': {'seed': np.full(tiny.Q, 3, np.uint32)}}
-  direct, explained = map(jax.random.key_data, sft_loss._keys(seeded))
-  assert (direct != explained).any()
-  assert sft_loss._keys({'direct': batch['direct']}) == (None, None)
-  assert sft_loss._keys({'text': batch['text']}) == (None, None)
+  keys = sft_loss._keys(seeded)
+  keys = [tuple(jax.random.key_data(key).tolist()) for key in keys]
+  assert len(set(keys)) == 3
+  assert sft_loss._keys({'direct': batch['direct']}) == (None,) * 3
+  assert sft_loss._keys({'text': batch['text']}) == (None,) * 3
+
+
+def test_distillation_moves_the_head_without_evidence(mesh1, batch):
+  grads = _run(
+    mesh1, {'explained': batch['explained'], 'distilled': batch['distilled']}
+  )[0]
+  assert not any(x.any() for x in jax.tree.leaves(grads['head'][heads.FULL]))
+  alone = grads['head'][heads.ALONE]
+  assert alone['tau'].any() and alone['weights'].any()
