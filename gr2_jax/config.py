@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import pathlib
 import typing
 from collections.abc import Mapping
@@ -119,6 +120,8 @@ def _read(kind: Any, value: Any, name: str, default: Any) -> Any:
     }
   if kind is float and type(value) is int:
     return float(value)
+  if kind is float and type(value) is float and not math.isfinite(value):
+    raise ValueError(f'{name} = {value} is not finite: give a number.')
   kind = origin or kind
   if value is None:
     raise ValueError(f'{name} is not set: give {_WORDS.get(kind, "a value")}.')

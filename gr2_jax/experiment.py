@@ -8,10 +8,13 @@ and whose every field is a flag; `read` makes the tree of it again.
 """
 
 import dataclasses
+import os
+import pathlib
 from typing import Literal
 
 import ml_collections
 
+from gr2_jax import assets
 from gr2_jax import config as config_lib
 from gr2_jax.data import sources
 from gr2_jax.lm.config import ModelConfig
@@ -27,6 +30,9 @@ from gr2_jax.stages.sft import SFTConfig
 from gr2_jax.teacher.address import EndpointConfig
 from gr2_jax.text.prompts import PromptConfig
 from gr2_jax.train.writers import Tracking
+
+# Settings that name files or folders; `lm.pretrained` may be an asset, too.
+_PATHS = ('data.dir', 'sid.embeddings', 'lm.pretrained')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,3 +163,25 @@ def read(config: ml_collections.ConfigDict) -> Experiment:
   found = config_lib.build(Experiment, config, '')
   found.check()
   return found
+
+
+def spell_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Gives each path from outside the run its one spelling.
+
+  A stage's key holds them as settings: without this, `DIR/`, `~/DIR` and a
+  relative DIR would be other settings than the whole path of the same folder.
+
+  Args:
+    config: of a run.
+
+  Returns:
+    A copy in which those that exist are absolute, without `~`.
+  """
+  config = config.copy_and_resolve_references()
+  for name in _PATHS:
+    section, key = name.split('.')
+    value = config.get(section, {}).get(key, '')
+    path = pathlib.Path(value).expanduser()
+    if value and value not in assets.ASSETS and path.exists():
+      config[section][key] = os.path.abspath(path)
+  return config

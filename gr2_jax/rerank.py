@@ -5,8 +5,9 @@ ranked = rerank.rank_records(
   reranker, [{'history': ['50', '172'], 'candidates': ['181', '174', '1']}]
 )
 
-A record may have `scores`, the retriever's, and `items`, new ones as in
-`items.jsonl`; it has `features` where the lists of the run (`data.columns`) do.
+Ids may be whole numbers, as in data files. A record may have `scores`, the
+retriever's, and `items`, new ones as in `items.jsonl`; it has `features` where
+the lists of the run (`data.columns`) do.
 """
 
 import dataclasses
@@ -275,14 +276,14 @@ def _answer(
   items: Sequence[dataset_lib.Item],
 ) -> Answer:
   """Puts an answer together; `found` is None where no candidate is known."""
-  order = [] if found is None else [items[i].item_id for i in found.order]
+  known = [] if found is None else [items[i].item_id for i in found.order]
   scores: list[float | None] | None = []
   if found is not None:
     scores = None if found.scores is None else found.scores.tolist()
   nothing = [None] * len(given.unknown)
   answer = {
     **_carried(given.given),
-    'order': [*order, *given.unknown],
+    'order': [*(given.spelled[x] for x in known), *given.unknown],
     'scores': None if scores is None else [*scores, *nothing],
     'explanation': found.explanation if found else '',
     'explanation_titles': found.explanation_titles if found else '',

@@ -66,7 +66,9 @@ def main(argv) -> None:
   report = ahead.report(config, devices, mesh, _PROGRAMS.value)
   print(ahead.table(report))
   if _OUTPUT.value:
-    files.write_json(pathlib.Path(_OUTPUT.value).expanduser(), report)
+    output = pathlib.Path(_OUTPUT.value).expanduser()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(output, report)
   problems = ahead.misfits(report)
   if problems:
     sys.exit('\n'.join(problems))

@@ -5,14 +5,21 @@ import multiprocessing
 import os
 import pathlib
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([\w.]+)')
 _FILE = re.compile(r'--?config(?:=(.*))?')
 _HELP = re.compile(r'--?(help|helpshort|helpfull|helpxml|\?)')
+# What shells give to a command that writes where nobody reads (SIGPIPE).
+_LEFT = 141
+# As in `preemption`, which takes seconds to import.
+_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -25,16 +32,29 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
   Args:
     main: takes what is left of the command line; returns the exit code.
   """
+  for number in _CODES:
+    signal.signal(number, _leave)
   # Of a command's own module, for its help.
   flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
   app.run(functools.partial(_report, main), flags_parser=_parse)
 
 
+def _leave(number: int, frame: Any) -> None:
+  """Ends a command that has not begun: `preemption.listen` comes later."""
+  os._exit(_CODES[number])
+
+
 def _report(main: Callable, argv: Sequence[str]) -> int | None:
   """Ends with the message of an error that names its remedy (exit code 1)."""
   try:
-    return main(argv)
+    code = main(argv)
+    sys.stdout.flush()
+    return code
   except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:
+    if isinstance(error, BrokenPipeError) and _is_left(sys.stdout):
+      # What Python would still flush at its exit has nowhere to go.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit(_LEFT)
     # Of the runtime errors those of JAX are others than a user's.
     kind = type(error)
     ours = kind is RuntimeError or kind.__module__.startswith('gr2_jax.')
@@ -45,6 +65,13 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
   except SystemExit as error:
     _end_at_once(error)
     raise
+
+
+def _is_left(stream: TextIO) -> bool:
+  """Says whether a pipe's reader has left it, as `head` does."""
+  asked = select.poll()
+  asked.register(stream.fileno(), 0)
+  return any(event & select.POLLERR for _, event in asked.poll(0))
 
 
 def _end_at_once(error: SystemExit) -> None:

@@ -7,8 +7,9 @@ checked before the first stage runs, and a start that is refused changes
 nothing. Refused are: finished stages that do not fit the config or what they
 read, which the message lists with what changed, unless `--redo` makes them
 again; an interrupted stage with checkpoints of another config, unless `--force`
-goes on from them; and a workdir in which another run is going on. SIGTERM and
-Ctrl-C save, end the run with exit code 75 or 130, and the same command goes on.
+goes on from them, or `--redo` starts it again; and a workdir in which another
+run is going on. SIGTERM and Ctrl-C save, end the run with exit code 75 or 130,
+and the same command goes on.
 
 The stages, for `--stages`, are data, sid, midtrain, candidates, traces, sft,
 rl, direct and evaluate. Any setting can be overridden: `--describe` prints them
@@ -47,8 +48,8 @@ _FORCE = flags.DEFINE_bool(
 _REDO = flags.DEFINE_bool(
   'redo',
   False,
-  'Make finished stages again that do not fit the config or what they read; '
-  'what they wrote is deleted.',
+  'Make stages again that do not fit the config or what they read; what they '
+  'wrote is deleted.',
 )
 _INSIST = flags.DEFINE_bool(
   'insist',

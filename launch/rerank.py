@@ -94,8 +94,21 @@ def _open(stack: contextlib.ExitStack) -> tuple[BinaryIO, BinaryIO]:
           f'--input and --output are one file, {made}: it would be '
           'emptied. Write to another.'
         )
-    output = stack.enter_context(open(made, 'wb'))
+    output = stack.enter_context(_output(made))
   return source, output
+
+
+@contextlib.contextmanager
+def _output(path: str) -> Iterator[BinaryIO]:
+  """Opens the output, with what it holds: no error may cost an old file."""
+  new = not os.path.exists(path)
+  with open(path, 'ab') as stream:
+    try:
+      yield stream
+    except BaseException:
+      if new and not os.path.getsize(path):
+        os.unlink(path)
+      raise
 
 
 def _answer(source: BinaryIO, output: BinaryIO) -> int:
@@ -109,6 +122,8 @@ def _answer(source: BinaryIO, output: BinaryIO) -> int:
     catalogue=_CATALOGUE.value,
     progress=False,
   )
+  if output is not sys.stdout.buffer and os.path.isfile(output.name):
+    output.truncate(0)
   name = '<stdin>' if _INPUT.value == '-' else _INPUT.value
   done = failed = 0
   with progress.bar(desc='rerank', unit='list') as bar:

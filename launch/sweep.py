@@ -65,6 +65,7 @@ def main(argv) -> None:
     return
   if _OUTPUT.value:
     output = pathlib.Path(_OUTPUT.value).expanduser()
+    output.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(output, document)
     if document['runs'][0].get('curves'):
       shown = config.curves[:2]

@@ -154,6 +154,20 @@ CASES = [
   ({'candidates.fold_use': 'sft'}, "candidates.fold_use = 'sft' needs lists"),
   ({'traces.teacher': 'parrot'}, "traces.teacher is 'parrot'"),
   ({'midtrain.all.max_skipped': 0}, 'midtrain.all: max_skipped = 0'),
+  ({'midtrain.all.batch_size': 0}, 'all: batch_size = 0: give 1 or more'),
+  ({'midtrain.all.warmup': 1.5}, r'all: warmup = 1.5: give a share in \[0, 1'),
+  ({'midtrain.all.warmup': 1.0}, 'midtrain.all: .*total_steps = 1500 must ex'),
+  ({'midtrain.new_rows.lr': -1.0}, 'new_rows: lr = -1.0: give 0 or more'),
+  ({'sft.train.dropout': 1.0}, 'sft.train: dropout = 1.0: give 0 or more, and'),
+  ({'sft.train.log_every': 0}, 'sft.train: log_every = 0: give 1 or more'),
+  ({'candidates.sasrec.max_epochs': 0}, 'candidates.sasrec: max_epochs = 0'),
+  ({'candidates.sasrec.heads': 3}, 'width = 64 does not divide by heads = 3'),
+  ({'evaluate.batch_size': 0}, 'evaluate: batch_size = 0: give 1 or more'),
+  ({'sid.lr': -1.0}, 'sid: lr = -1.0: give 0 or more'),
+  ({'rl.eps_low': 1.0}, 'rl.eps_low = 1.0 must be at least 0, below 1'),
+  ({'rl.lr': -1.0}, 'rl.lr = -1.0 must be at least 0'),
+  ({'traces.attempts': 0}, 'traces: attempts = 0: give 1 or more'),
+  ({'traces.rules.window': 0}, 'traces.rules: window is 0; give 1 or more'),
   (
     {'lm.pretrained': 'smollm2', 'lm.width': 64},
     "lm.width = 64 beside lm.pretrained = 'smollm2'.*leave it at 160",
@@ -166,6 +180,19 @@ CASES = [
 def test_settings_that_contradict_each_other_are_named(changes, message):
   with pytest.raises(ValueError, match=message):
     experiment.read(_config(changes))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_numbers_are_finite(value):
+  names = [
+    name
+    for name, default in config_lib.flatten(experiment.defaults()).items()
+    if type(default) is float
+  ]
+  assert len(names) > 60
+  for name in names:
+    with pytest.raises(ValueError, match=f'^{name} = {value} is not finite'):
+      experiment.read(_config({name: value}))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ TOP = {
 # Lower tiers first; a module imports its own tier and those before it.
 TIERS = [
   {
+    'bounds',
     'config',
     'assets',
     'devices',

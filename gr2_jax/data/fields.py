@@ -13,6 +13,7 @@ import math
 import numbers
 import tokenize
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 # A longer text is none; its tokens are cut to some dozens anyway.
@@ -55,6 +56,16 @@ def identifiers(value: Any, column: str, where: str) -> tuple[str, ...]:
   """Returns ids: a list, also as text, or a text with `|` between them."""
   found = _parts(value, column, where)
   return tuple(identifier(part, column, where) for part in found)
+
+
+def repeated(ids: Iterable[str]) -> str | None:
+  """Returns the first id that stands a second time; None if none does."""
+  seen = set()
+  for each in ids:
+    if each in seen:
+      return each
+    seen.add(each)
+  return None
 
 
 def text(value: Any, column: str, where: str) -> str:

@@ -229,8 +229,8 @@ def each_slate(
       raw.known_item(item_id, items, where, file)
     if not item_ids or len(set(item_ids)) < len(item_ids):
       raise ValueError(
-        f'{where}: the slate {list(item_ids)} is empty or names an item twice; '
-        'give each served item once.'
+        f'{where}: the slate {fields.shown(list(item_ids))} is empty or names '
+        'an item twice; give each served item once.'
       )
     if len(labels) != len(item_ids):
       raise ValueError(

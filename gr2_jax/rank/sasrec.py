@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gr2_jax import files, sharding
+from gr2_jax import bounds, files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import pipeline, seeded
 from gr2_jax.data import splits as splits_lib
@@ -70,6 +70,18 @@ class SASRecConfig:
   every: int = 2
   patience: int = 3
   valid_users: int = 5000
+
+  def __post_init__(self):
+    sizes = ('width', 'layers', 'heads', 'mlp_dim', 'max_length', 'length')
+    times = ('batch_size', 'max_epochs', 'every', 'patience', 'valid_users')
+    bounds.at_least(self, 1, *sizes, *times)
+    bounds.at_least(self, 0, 'lr', 'warmup_steps', 'weight_decay')
+    bounds.share(self, 'dropout', whole=False)
+    if self.width % self.heads:
+      raise ValueError(
+        f'width = {self.width} does not divide by heads = {self.heads}: make '
+        'it a multiple.'
+      )
 
   def network(self, num_items: int) -> network.NetworkConfig:
     """Returns the network's shape for a catalogue."""

@@ -159,6 +159,11 @@ class RLConfig:
 
   def __post_init__(self):
     """Refuses settings under which training would silently do nothing."""
+    for name in ('lr', 'warmup_steps', 'weight_decay', 'clip_norm', 'alpha'):
+      _require(getattr(self, name) >= 0, self, name, 'at least 0')
+    for name in ('explanation_tokens', 'eps_high'):
+      _require(getattr(self, name) >= 0, self, name, 'at least 0')
+    _require(0 <= self.eps_low < 1, self, 'eps_low', 'at least 0, below 1')
     for name in ('steps', 'prompts_per_step', 'max_rounds', 'microbatches'):
       _require(getattr(self, name) >= 1, self, name, 'at least 1')
     for name in ('log_every', 'checkpoint_every', 'rollouts_every'):

@@ -4,17 +4,19 @@ import gr2_jax
 
 # One handler: ours, and the paths of the clients of Cohere, Jina and vLLM.
 RERANK = ('/v1/rerank', '/rerank', '/v2/rerank')
-_IDS = {'type': 'array', 'items': {'type': 'string'}}
 _TEXT = {'type': 'string'}
+_TEXTS = {'type': 'array', 'items': _TEXT}
+_ID = {'type': ['string', 'integer']}
+_IDS = {'type': 'array', 'items': _ID}
 _FLAG = {'type': 'boolean', 'default': False}
 _COUNT = {'type': 'integer', 'minimum': 1}
 _ITEM = {
   'type': 'object',
   'required': ['item_id', 'title', 'categories'],
   'properties': {
-    'item_id': _TEXT,
+    'item_id': _ID,
     'title': _TEXT,
-    'categories': _IDS,
+    'categories': _TEXTS,
     'brand': _TEXT,
     'price': {'type': 'number'},
     'description': _TEXT,
@@ -77,7 +79,7 @@ def document() -> dict:
     'required': ['query', 'documents'],
     'properties': {
       'query': {'oneOf': [_TEXT, _IDS]},
-      'documents': {'type': 'array', 'items': {'oneOf': [_TEXT, _OBJECT]}},
+      'documents': {'type': 'array', 'items': {'oneOf': [_ID, _OBJECT]}},
       **_OPTIONS,
     },
   }
@@ -137,7 +139,7 @@ def _answer() -> dict:
       'explanation': _TEXT,
       'valid': {'type': 'boolean'},
       'fallback': {'type': 'string', 'enum': ['deadline']},
-      'unknown': _IDS,
+      'unknown': _TEXTS,
       'unknown_history': {'type': 'integer'},
       'outputs': {
         'type': 'array',

@@ -3,7 +3,8 @@
 A request of our own gives `history` and `candidates`, lists of item ids, or
 `inputs`, a list of such objects. One in the spelling of Cohere and Jina gives
 `query` and `documents`: a document is an item id or the text of a new item, and
-the query a list of ids, ids with commas between them, or such a text.
+the query a list of ids, ids with commas between them, or such a text. Ids may
+be whole numbers, which become texts.
 """
 
 import json
@@ -144,11 +145,19 @@ def _input(given: Any, prefix: str, limits: requests.Limits) -> requests.Input:
   if not isinstance(given, dict):
     return requests.Input({}, where, f'{where}: give an object.')
   record = {key: given[key] for key in _LISTS if given.get(key) is not None}
+  for key in {'history', 'candidates'} & record.keys():
+    if isinstance(record[key], list):
+      record[key] = [_id(x) for x in record[key]]
   unknown = sorted(given.keys() - {*_LISTS, *_OPTIONS})
   problem = f'unknown keys {unknown}' if unknown else _oversize(record, limits)
   return requests.Input(
     record, where, f'{where}: {problem}.' if problem else ''
   )
+
+
+def _id(value: Any) -> Any:
+  """Returns a whole number as the item id that it is; others as they are."""
+  return str(value) if type(value) is int else value
 
 
 def _oversize(record: dict, limits: requests.Limits) -> str:
@@ -219,6 +228,7 @@ def _text(value: Any, where: str) -> str:
   """Returns a document as text."""
   if isinstance(value, dict):
     value = value.get('id', value.get('text'))
+  value = _id(value)
   if isinstance(value, str) and value.strip():
     return value
   raise requests.refuse(

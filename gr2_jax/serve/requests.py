@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from gr2_jax.data import fields
+
 
 class Refused(Exception):
   """A request that gets no answer.
@@ -105,6 +107,8 @@ def problem(given: Input) -> str:
   ids = given.record.get('candidates')
   if not isinstance(ids, list) or not all(isinstance(x, str) for x in ids):
     return f"{given.where}: 'candidates' must be a list of item ids (strings)."
-  if len(set(ids)) != len(ids):
-    return f'{given.where}: a candidate stands twice in {ids}.'
-  return ''
+  twice = fields.repeated(ids)
+  if twice is None:
+    return ''
+  shown = fields.shown(twice)
+  return f'{given.where}: the candidate {shown} stands twice; give it once.'

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from gr2_jax import bounds
+
 
 @dataclasses.dataclass(frozen=True)
 class SidConfig:
@@ -88,6 +90,8 @@ class SidConfig:
   check_every: int = 20
 
   def __post_init__(self):
+    bounds.at_least(self, 1, 'epochs', 'max_length', 'embed_tokens')
+    bounds.at_least(self, 0, 'lr', 'weight_decay', 'commitment')
     for name, low, high in (
       ('levels', 1, 16),
       ('codes', 2, 2**20),

@@ -48,13 +48,15 @@ def write(
   """Writes a catalogue of new items, one JSON object a line.
 
   Args:
-    path: the file.
+    path: the file; its folder is made if missing.
     items: N items.
     sids: int32 [N, L].
     tokenizer: the `stamp` of the one that gave them.
   """
+  path = pathlib.Path(path).expanduser()
+  path.parent.mkdir(parents=True, exist_ok=True)
   files.write_jsonl(
-    pathlib.Path(path).expanduser(),
+    path,
     (
       {**dataclasses.asdict(item), 'sid': row, 'tokenizer': tokenizer}
       for item, row in zip(items, np.asarray(sids).tolist(), strict=True)

@@ -9,6 +9,7 @@ import dataclasses
 
 import ml_collections
 
+from gr2_jax import bounds
 from gr2_jax import config as config_lib
 from gr2_jax.rl import config as rl_config
 from gr2_jax.stages import reference, rl, runner
@@ -29,8 +30,8 @@ class DirectConfig:
   max_new_tokens: int = 60
 
   def __post_init__(self):
-    if self.steps < 0:
-      raise ValueError(f'direct.steps is {self.steps}; give 0 or more.')
+    bounds.at_least(self, 0, 'steps', 'lr')
+    bounds.at_least(self, 1, 'max_new_tokens')
 
 
 def _inputs(config: ml_collections.ConfigDict) -> tuple[str, ...]:

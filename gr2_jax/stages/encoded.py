@@ -8,7 +8,8 @@ list of its user.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ class Encoded:
     store: the run's artifacts.
     histories: N arrays of item indices, oldest first.
     read: of the prompts, filled up to fit the mesh.
+    padded: lists of item indices -> int32 [N, K], -1 pads.
     columns: (histories, candidates int32 [N, K], features, scores) -> evidence
       columns float32 [N, K, F].
   """
@@ -42,6 +44,7 @@ class Encoded:
   store: artifacts.Artifacts
   histories: Sequence[np.ndarray]
   read: utilities.Read
+  padded: Callable[[Sequence[np.ndarray]], np.ndarray]
   columns: Callable[..., np.ndarray]
 
   def score(
@@ -68,11 +71,9 @@ class Encoded:
         f'{len(candidates)} lists for {len(self.histories)} histories; give '
         'one list a history.'
       )
-    longest = max(map(len, candidates))
     if not min(map(len, candidates)):
       raise ValueError('A list has no candidate; give one or more.')
-    width = 1 << (longest - 1).bit_length()
-    padded = padding.stack(candidates, width, -1)
+    padded = self.padded(candidates)
     columns = self.columns(self.histories, padded, features, scores)
     sids = self.store.sids[np.maximum(padded, 0)]
     batch = padding.fill((sids, columns), len(self.read.valid))
@@ -98,16 +99,49 @@ def encode(
   mesh: jax.sharding.Mesh,
   store: artifacts.Artifacts,
   histories: Sequence[np.ndarray],
+  padded: Callable[[Sequence[np.ndarray]], np.ndarray],
   columns: Callable[..., np.ndarray],
 ) -> Encoded:
   """Reads the direct prompts of histories; see `Encoded` for the arguments."""
   written = [store.prompter.retrieval(history) for history in histories]
-  most = np.zeros(store.prompter.cfg.retrieval_items, np.int32)
-  longest = len(store.prompter.retrieval(most))
-  width = padding.width(max(map(len, written)), longest)
-  batch = padding.batch(written, width, store.vocab.pad)
+  batch = padding.batch(written, _width(store, written), store.vocab.pad)
   size = padding.batch_size(mesh, len(written), 2 * len(written))
   batch = sharding.shard_batch(mesh, padding.fill(batch, size))
   with sharding.use(mesh, sharding.DECODE_RULES):
     read = utilities.read(config, params['lm'], *batch)
-  return Encoded(config, params, mesh, store, histories, read, columns)
+  return Encoded(config, params, mesh, store, histories, read, padded, columns)
+
+
+def _width(store: artifacts.Artifacts, written: Sequence[list[int]]) -> int:
+  """Returns the length to which a batch of prompts is padded."""
+  most = np.zeros(store.prompter.cfg.retrieval_items, np.int32)
+  longest = len(store.prompter.retrieval(most))
+  return padding.width(max(map(len, written)), longest)
+
+
+def warm_up(
+  encode: Callable[[Sequence[np.ndarray]], Encoded],
+  store: artifacts.Artifacts,
+  users: Iterable[int],
+  counts: Iterable[int],
+) -> None:
+  """Compiles what reading and scoring take.
+
+  Args:
+    encode: reads histories.
+    store: the run's artifacts.
+    users: numbers of histories, one for each shape.
+    counts: numbers of candidates, likewise.
+  """
+  # A prompt is as long as its history, whatever the items are.
+  by_width = {}
+  for length in range(store.prompter.cfg.retrieval_items + 1):
+    history = np.zeros(length, np.int32)
+    width = _width(store, [store.prompter.retrieval(history)])
+    by_width[width] = history
+  for number, history in itertools.product(users, by_width.values()):
+    read = encode([history] * number)
+    for count in counts:
+      own = np.zeros((count, len(store.user_columns)), np.float32)
+      candidates = np.zeros(count, np.int32)
+      read.score([candidates] * number, [own] * number)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
+from gr2_jax import bounds, files, processes
 from gr2_jax import config as config_lib
-from gr2_jax import files, processes
 from gr2_jax.rank import linear, popularity, sasrec
 from gr2_jax.report import curves, page, pooled, results
 from gr2_jax.stages import (
@@ -50,6 +50,10 @@ class EvaluateConfig:
   chunk: int = 512
   examples: int = 10
   shuffled_lists: int = 500
+
+  def __post_init__(self):
+    bounds.at_least(self, 1, 'batch_size', 'chunk')
+    bounds.at_least(self, 0, 'max_lists', 'examples', 'shuffled_lists')
 
 
 def _read_test(

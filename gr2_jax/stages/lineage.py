@@ -6,6 +6,7 @@ and `config`, the sections that it read. `DONE` holds the key's fingerprint.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -14,15 +15,38 @@ from gr2_jax import files
 
 
 def read_key(workdir: pathlib.Path, stage: str) -> dict | None:
-  """Returns the key that a stage was started with; None where it never was."""
-  path = workdir / stage / 'config.json'
-  return files.read_json(path) if path.exists() else None
+  """Returns the key that a stage was started with; None where it never was.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  return _read(
+    workdir / stage / 'config.json', ('seed', 'inputs', 'external', 'config')
+  )
 
 
 def read_done(workdir: pathlib.Path, stage: str) -> str | None:
-  """Returns the fingerprint of a finished stage; None of any other."""
-  path = workdir / stage / 'DONE'
-  return files.read_json(path)['fingerprint'] if path.exists() else None
+  """Returns the fingerprint of a finished stage; None of any other.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  found = _read(workdir / stage / 'DONE', ('fingerprint',))
+  return None if found is None else found['fingerprint']
+
+
+def _read(path: pathlib.Path, names: Sequence[str]) -> dict | None:
+  """Returns what a stage's record holds; None where there is no such file."""
+  if not path.exists():
+    return None
+  found = files.read_object(path)
+  missing = [name for name in names if name not in found]
+  if missing:
+    raise ValueError(
+      f'{path} is damaged: it lacks {missing}. Remove it, and run '
+      f'`{_command(path.parent.parent)} --redo` with the config of this run.'
+    )
+  return found
 
 
 def describe(changed: list[tuple[str, object, object]], limit: int = 4) -> str:

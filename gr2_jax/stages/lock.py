@@ -50,12 +50,14 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
   still for so long, and finds that another one has its lock, ends at once.
 
   Args:
-    workdir: the directory, made if missing.
+    workdir: the directory, made if missing, and removed again where nothing was
+      written to it.
 
   Raises:
     RuntimeError: another run holds it, with host, process id and remedy.
   """
   path = workdir / NAME
+  made = [x for x in (workdir, *workdir.parents) if not x.exists()]
   processes.on_first(_take, path)
   if not processes.is_first():
     yield
@@ -65,6 +67,9 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
       yield
   finally:
     _give_back(path)
+    with contextlib.suppress(OSError):
+      for directory in made:
+        directory.rmdir()  # Only if it is empty.
 
 
 def _own() -> str:
@@ -128,9 +133,9 @@ def _touch(path: pathlib.Path, own: str) -> bool:
 
 
 def _take(path: pathlib.Path) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
   silent = None
   while True:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('a+') as stream:
       # Of two that find a lock one judges it, and the other then finds the new
       # one.

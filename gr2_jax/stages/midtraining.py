@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from gr2_jax import bounds
 from gr2_jax import config as config_lib
 from gr2_jax.data import pipeline
 from gr2_jax.data import splits as splits_lib
@@ -58,6 +59,7 @@ class MidtrainConfig:
   eval_examples: int = 256
 
   def __post_init__(self):
+    bounds.at_least(self, 1, 'eval_examples')
     unknown = sorted(set(self.weights) - set(tasks_lib.NAMES))
     if unknown:
       raise ValueError(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from gr2_jax import processes
+from gr2_jax import bounds, processes
 from gr2_jax.data import pipeline, seeded, shards
 from gr2_jax.train import optimiser
 
@@ -61,11 +61,14 @@ class TrainConfig:
   workers: int = 0
 
   def __post_init__(self):
-    if self.max_skipped < 1:
-      raise ValueError(
-        f'max_skipped = {self.max_skipped}: give at least 1, which ends '
-        'training at the first step that is not finite.'
-      )
+    sizes = ('batch_size', 'length', 'microbatches')
+    often = ('ckpt_every', 'log_every', 'max_skipped')
+    bounds.at_least(self, 1, *sizes, *often)
+    bounds.at_least(self, 0, 'steps', 'lr', 'weight_decay', 'clip_norm')
+    bounds.share(self, 'warmup')
+    bounds.share(self, 'dropout', whole=False)
+    if self.steps:
+      _ = self.optimiser  # Checks what joins its numbers.
     if self.shards < 0 or self.workers < 0 or self.workers and not self.shards:
       raise ValueError(
         f'shards = {self.shards} and workers = {self.workers}: worker '

@@ -77,8 +77,7 @@ class Ranker:
   @functools.cached_property
   def asking(self) -> asking.Asking:
     """What writes the prompts."""
-    given = self.store, self.mesh, self.mode, self.by_utilities
-    return asking.Asking(*given)
+    return asking.Asking(self.store, self.mesh, self.mode, self.by_utilities)
 
   @functools.cached_property
   def _format(self) -> answer.AnswerFormat:
@@ -155,17 +154,20 @@ class Ranker:
     length, shown = len(asked.written[row]), asked.citable[row]
     return ranking.read(self.store, items, found, length, shown)
 
-  def warm_up(self, batch_size: int = 64, longest: int = 0) -> None:
+  def warm_up(
+    self, batch_size: int = 64, longest: int = 0, encode: bool = False
+  ) -> None:
     """Compiles all programs that `rank` needs, so that no list waits for one.
 
     Args:
       batch_size: the largest that `rank` will be called with.
       longest: in direct mode, the most candidates of a list; below the run's
         `text.prompt.max_candidates`, that many.
+      encode: whether `encode` and its `score` will be called, too.
     """
     largest = padding.batch_size(self.mesh, batch_size, batch_size)
-    counts = {self.asking.width(1), self.asking.width(longest)}
-    counts |= {self.asking.width(1 << n) for n in range(longest.bit_length())}
+    fewer = [1 << n for n in range(longest.bit_length())]
+    counts = {self.asking.width(count) for count in (*fewer, longest)}
     powers = {min(1 << n, largest) for n in range(largest.bit_length() + 1)}
     names = self.evidence.names if self.by_utilities else ()
     for rows in sorted(powers):
@@ -179,6 +181,8 @@ class Ranker:
           self._columns(read, nobody, extra, [None] * rows, None)
         for width in padding.widths(self.asking.longest_prompts[0]):
           self._answer(self.asking.empty(size, count, width, len(names)))
+    if encode:
+      encoded.warm_up(self.encode, self.store, powers, counts)
 
   def encode(self, histories: Sequence[np.ndarray]) -> encoded.Encoded:
     """Reads histories once, for any number of lists; see `encoded`.
@@ -195,7 +199,7 @@ class Ranker:
         'to score candidates by. Use `rank`.'
       )
     given = self.config, self.params, self.mesh, self.store
-    return encoded.encode(*given, histories, self._columns)
+    return encoded.encode(*given, histories, self.asking.padded, self._columns)
 
   def _columns(
     self,
@@ -208,8 +212,7 @@ class Ranker:
     """Returns the evidence columns of lists, float32 [n, K, F]."""
     if columns is not None:
       missing = padded.shape[1] - columns.shape[1]
-      columns = np.pad(columns, [(0, 0), (0, missing), (0, 0)])
-      return columns.astype(np.float32)
+      return np.float32(np.pad(columns, [(0, 0), (0, missing), (0, 0)]))
     if not self.by_utilities:
       return np.zeros((*padded.shape, 0), np.float32)
     numbers = self.asking.numbers(padded, features, scores)
@@ -220,14 +223,13 @@ class Ranker:
     model, fmt = self.config, self._format
     with sharding.use(self.mesh, sharding.DECODE_RULES):
       if not self.by_utilities:
-        explained = self.mode != ranking.DIRECT
         found = decoding.write_list(
           model,
           fmt,
           self.params['lm'],
           lists,
           self.answer.max_new_tokens,
-          self.answer.explanation_tokens if explained else 0,
+          0 if self.mode == ranking.DIRECT else self.answer.explanation_tokens,
           self.answer.constrain,
         )
       elif self.asking.unbounded:

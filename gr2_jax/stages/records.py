@@ -1,14 +1,14 @@
 """Records of lists by item id, as a ranker reads them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from gr2_jax.data import columns as columns_lib
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import generic, raw
+from gr2_jax.data import fields, generic, raw
 from gr2_jax.stages import ranker, ranking
 
 
@@ -20,7 +20,8 @@ class Record:
     given: the record itself.
     history: item indices, oldest first, of the items that are known.
     candidates: item indices [k], of those that are known.
-    unknown: ids of the other candidates, in their incoming order.
+    spelled: id of each candidate to how the record spells it.
+    unknown: the other candidates, as spelled, in their incoming order.
     left_out: how many items of the history are not known.
     features: float32 [k, E].
     scores: float32 [k], or None.
@@ -32,7 +33,8 @@ class Record:
   given: dict
   history: np.ndarray
   candidates: np.ndarray
-  unknown: list[str]
+  spelled: dict[str, Any]
+  unknown: list[Any]
   left_out: int
   features: np.ndarray
   scores: np.ndarray | None
@@ -45,7 +47,8 @@ def read(reranker: ranker.Ranker, record: Any, where: str) -> Record:
 
   Args:
     reranker: gives the catalogue, and how long lists may be.
-    record: an object with `history` and `candidates`.
+    record: an object with `history` and `candidates`, lists of item ids: texts,
+      or whole numbers, which are read as texts, as those of data files are.
     where: what to call it in errors.
 
   Returns:
@@ -54,39 +57,47 @@ def read(reranker: ranker.Ranker, record: Any, where: str) -> Record:
   Raises:
     ValueError: what is wrong with it, `where` first.
   """
-  for key in ('history', 'candidates'):
-    ids = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-      raise ValueError(
-        f'{where}: {key!r} must be a list of item ids (strings).'
-      )
-  ids = record['candidates']
-  if len(set(ids)) != len(ids):
-    raise ValueError(f'{where}: a candidate stands twice in {ids}.')
+  seen, ids = (_read_ids(record, x, where) for x in ('history', 'candidates'))
+  twice = fields.repeated(ids)
+  if twice is not None:
+    raise ValueError(
+      f'{where}: the candidate {fields.shown(twice)} stands twice; give it '
+      'once.'
+    )
   if len(ids) < 2:
     raise ValueError(f'{where}: {len(ids)} candidates; give 2 or more.')
   store = reranker.store
   features, scores = _read_numbers(record, where, store.user_columns)
   index = store.dataset.index
-  items = _read_items(record, where, index)
+  items = _read_items(record, where, {*seen, *ids} - index.keys())
   own = {item.item_id: len(index) + i for i, item in enumerate(items)}
   find = lambda ids: np.array(
     [index.get(i, own.get(i, -1)) for i in ids], np.int32
   )
-  history, candidates = find(record['history']), find(ids)
+  history, candidates = find(seen), find(ids)
   known = candidates >= 0
+  spelled = dict(zip(ids, record['candidates'], strict=True))
   ranking.check_length(int(known.sum()), reranker.asking.longest, where)
   return Record(
     given=record,
     history=history[history >= 0],
     candidates=candidates[known],
-    unknown=[i for i, here in zip(ids, known, strict=True) if not here],
+    spelled=spelled,
+    unknown=[spelled[ids[i]] for i in np.flatnonzero(~known)],
     left_out=int((history < 0).sum()),
     features=features[known],
     scores=None if scores is None else scores[known],
     items=items,
     sids=np.zeros((0, store.sids.shape[1]), np.int32),
   )
+
+
+def _read_ids(record: Any, key: str, where: str) -> list[str]:
+  """Returns the item ids of one of a record's lists."""
+  ids = record.get(key) if isinstance(record, dict) else None
+  if not isinstance(ids, list):
+    raise ValueError(f'{where}: {key!r} must be a list of item ids.')
+  return [fields.identifier(x, f'an item of {key!r}', where) for x in ids]
 
 
 def _read_numbers(
@@ -103,9 +114,9 @@ def _read_numbers(
 
 
 def _read_items(
-  record: dict, where: str, index: dict[str, int]
+  record: dict, where: str, unknown: Collection[str]
 ) -> tuple[dataset_lib.Item, ...]:
-  """Returns the items of a record that its lists name and nobody knows."""
+  """Returns the items that a record brings, of those that nobody knows."""
   given = record.get('items')
   if given is None:
     return ()
@@ -118,7 +129,4 @@ def _read_items(
     (place, generic.item(row, place))
     for place, row in ((f'{where}: item {i}', x) for i, x in enumerate(given))
   )
-  named = {*record['history'], *record['candidates']}
-  return tuple(
-    item for i, item in items.items() if i in named and i not in index
-  )
+  return tuple(item for i, item in items.items() if i in unknown)

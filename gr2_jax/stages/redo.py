@@ -29,7 +29,7 @@ def check(
     stages: all stages by name, in their order.
     asked: the stages that are to run.
     force: checkpoints of another config are gone on from.
-    redo: finished stages may be made again.
+    redo: stages of another config may be made again.
 
   Returns:
     The asked stages that are not finished, or made again.
@@ -39,7 +39,7 @@ def check(
       not asked for, are missing.
     ValueError: finished stages would be made again and `redo` is False, stages
       that are read were made with another config, or the checkpoints of an
-      interrupted one were and `force` is False.
+      interrupted one were and both `force` and `redo` are False.
   """
   fingerprints: dict[str, str] = {}
   redone, other, left = {}, {}, []
@@ -48,7 +48,7 @@ def check(
     if name in asked:
       key = stage.key(config, fingerprints)
       state, changed = runner.compare(workdir, name, key)
-      if state == runner.CUT and not force:
+      if state == runner.CUT and not (force or redo):
         runner.refuse_cut(workdir, name, changed)
       if state == runner.REDO:
         redone[name] = changed

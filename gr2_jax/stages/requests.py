@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from gr2_jax import bounds
 from gr2_jax.stages import artifacts
 from gr2_jax.teacher import acceptance, base, messages, parts
 from gr2_jax.teacher import local as local_lib
@@ -60,8 +61,8 @@ class TracesConfig:
         raise ValueError(
           f'traces.{name} = {getattr(self, name)} must lie in [0, 1].'
         )
-    if self.lists < 0:
-      raise ValueError(f'traces.lists is {self.lists}; give 0 or more.')
+    bounds.at_least(self, 0, 'lists', 'explanation_tokens')
+    bounds.at_least(self, 1, 'attempts')
 
 
 def request(

@@ -70,6 +70,7 @@ def run(
   if unknown:
     raise ValueError(f'No stage {unknown}; the stages are {list(STAGES)}.')
   checked = experiment.read(config)
+  config = experiment.spell_paths(config)
   asked = [name for name in STAGES if not only or name in only]
   stages = STAGES | world.stages(config)
 

@@ -1,8 +1,8 @@
 """Runs a stage once: skips what is finished, resumes what was cut off.
 
-A finished stage is made again only where `redo` says so, and one that was cut
-off, has checkpoints and got another config goes on only where `force` says so:
-they may be hours of work, and a typing error would throw them away.
+A finished stage of another config is made again only where `redo` says so, and
+so is one that was cut off and has checkpoints, unless `force` goes on from
+them: they may be hours of work, and a typing error would throw them away.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
 and last, atomically, `DONE` with the fingerprint of its config and inputs. Of
@@ -103,12 +103,12 @@ def compare(workdir: pathlib.Path, name: str, key: dict) -> tuple[str, list]:
 
 
 def refuse_cut(workdir: pathlib.Path, name: str, changed: list) -> None:
-  """Raises the error of a stage in state CUT that is not forced."""
+  """Raises the error of a stage in state CUT, where no flag says what to do."""
   raise ValueError(
     f'Stage {name!r} was cut off, and its config differs from that of its '
     f'checkpoints (saved -> now): {lineage.describe(changed)}. Use that '
-    'config; or go on from them with the new one (--force); or remove '
-    f'{workdir / name} to start it from the beginning.'
+    'config; or go on from them with the new one (--force); or start it from '
+    f'the beginning (--redo), which deletes what {workdir / name} holds.'
   )
 
 
@@ -193,7 +193,7 @@ class Stage:
       workdir: the run's directory.
       force: go on from the checkpoints of a stage that was cut off and whose
         config changed.
-      redo: make it again where it is finished with another config or input.
+      redo: make it again where its config or what it read changed.
 
     Returns:
       Its summary.
@@ -236,8 +236,10 @@ class Stage:
       logging.info('Stage %s: finished before, skipped.', self.name)
       profile.note_skipped(writers.read(config).profile, directory)
       return state, files.read_json(directory / 'summary.json')
-    if state == CUT and not force:
+    if state == CUT and not (force or redo):
       refuse_cut(workdir, self.name, changed)
+    if state == CUT:
+      state = RESUME if force else CLEAR
     if state == REDO and not redo:
       raise ValueError(
         f'Stage {self.name!r} in {workdir} is finished, and would be made '
@@ -252,7 +254,7 @@ class Stage:
         lineage.describe(changed),
       )
       _clear(directory, self.keep)
-    state = {CUT: RESUME, REDO: START, CLEAR: START}.get(state, state)
+    state = {REDO: START, CLEAR: START}.get(state, state)
     logging.info('Stage %s: %s.', self.name, state)
     directory.mkdir(parents=True, exist_ok=True)
     files.write_json(directory / 'config.json', key)

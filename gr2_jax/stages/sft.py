@@ -21,8 +21,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from gr2_jax import bounds, files, sharding
 from gr2_jax import config as config_lib
-from gr2_jax import files, sharding
 from gr2_jax.data import mixed, pipeline
 from gr2_jax.lm import io
 from gr2_jax.rank import heads
@@ -85,6 +85,7 @@ class SFTConfig:
   holdout: float = 0.05
 
   def __post_init__(self):
+    bounds.share(self, 'holdout', whole=False)
     if not 0 < self.lambda_r < self.lambda_o:
       raise ValueError(
         f'sft.lambda_r = {self.lambda_r} must be above 0 and below lambda_o = '

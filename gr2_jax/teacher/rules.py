@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gr2_jax import bounds
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
@@ -56,6 +57,8 @@ class RulesConfig:
   name_tokens: int = 4
 
   def __post_init__(self):
+    evidence_lib.EvidenceConfig(self.recency, self.window)  # Checks them.
+    bounds.at_least(self, 0, 'noise', 'name_tokens')
     if self.least_seen <= 0:
       raise ValueError(
         f'traces.rules.least_seen is {self.least_seen}; give more than 0.'

@@ -272,7 +272,7 @@ def test_a_catalogue_of_new_items_is_ranked_and_found(
 @pytest.mark.parametrize(
   'candidates, message',
   [
-    (['i1', 'i1'], 'twice'),
+    (['i2', 'i1', 'i1'], "0: the candidate 'i1' stands twice; give it once.$"),
     (['i1'], 'give 2 or more'),
     (['i1', 'i2', 'i3', 'i4', 'i5'], '5 candidates'),
   ],
@@ -284,6 +284,24 @@ def test_impossible_lists_are_refused(constrained, candidates, message):
     )
 
 
+def test_whole_numbers_are_ids_as_in_data_files(constrained):
+  stub = Scripted(constrained, ())
+  items = [
+    dataclasses.replace(item, item_id=item.item_id.removeprefix('i'))
+    for item in stub.store.dataset.items
+  ]
+  stub.store.__dict__['dataset'] = dataclasses.replace(
+    stub.store.dataset, items=items
+  )
+  record = {'history': [1, 99, '2'], 'candidates': [5, 77, '4', 0]}
+  (found,) = rerank.rank_records(stub, [record])
+  # As the record spells them, so that they can be looked up in it.
+  assert found['order'] == [5, '4', 0, 77] and found['unknown'] == [77]
+  assert found['unknown_history'] == 1
+  with pytest.raises(ValueError, match="candidate '5' stands twice"):
+    rerank.rank_records(stub, [{**record, 'candidates': [5, '5']}])
+
+
 def test_bad_lines_are_named_with_source_and_number(constrained):
   stub = Scripted(constrained, ())
   lines = [
@@ -291,7 +309,7 @@ def test_bad_lines_are_named_with_source_and_number(constrained):
     b'\n',
     '{',
     '{"candidates": ["i1"]}',
-    '{"history": [], "candidates": [1], "note": 2}',
+    '{"history": [], "candidates": [1.5, "i1"], "note": 2}',
   ]
   good, *bad = rerank.rank_lines(stub, lines, 'in', first=7)
   assert not good.failed and good.record['note'] == 1
@@ -300,7 +318,7 @@ def test_bad_lines_are_named_with_source_and_number(constrained):
   errors = [answer.record['error'] for answer in bad]
   assert errors[0].startswith('in:9: not JSON')
   assert errors[1].startswith("in:10: 'history' must be a list")
-  assert errors[2].startswith("in:11: 'candidates' must be a list")
+  assert errors[2].startswith("in:11: an item of 'candidates' is 1.5; give")
   assert bad[2].record['note'] == 2
   assert rerank.rank_lines(stub, [], 'in') == []
 

@@ -138,6 +138,17 @@ def test_runtime_errors_of_ours_are_one_message(error, told):
     cli._report(main, [])
 
 
+# It never comes to `start.set_up`, as a command that still imports JAX.
+_IMPORTING = """
+import time
+from launch import cli
+
+def main(argv):
+  print('busy', flush=True)
+  time.sleep(600)
+
+cli.run(main)
+"""
 # Its devices are busy for ever, and a process reads data for it.
 _BUSY = """
 import multiprocessing, threading, time
@@ -158,6 +169,23 @@ def main(argv):
 
 cli.run(main)
 """
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
+def test_a_signal_before_anything_runs_ends_at_once(number, code):
+  process = subprocess.Popen(
+    [sys.executable, '-c', _IMPORTING],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'busy\n'
+  process.send_signal(number)
+  _, said = process.communicate(timeout=120)
+  assert (process.returncode, said) == (code, '')
 
 
 @pytest.mark.parametrize(

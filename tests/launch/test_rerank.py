@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CODE = """
 import sys, types
 import numpy as np
-from absl import app
+from launch import cli
 from launch import rerank as command
 from gr2_jax import rerank
 from gr2_jax.data import dataset
@@ -40,12 +40,15 @@ class Sorts:
       for items, by in zip(candidates, key)
     ]
 
-def load(*args, **kwargs):
+def load(workdir, *args, **kwargs):
+  if workdir.endswith('wrong'):
+    raise FileNotFoundError('No run in wrong')
+  args = workdir, *args
   print('loaded', args[1:], sorted(kwargs.items()), file=sys.stderr)
   return Sorts()
 
 rerank.load = load
-app.run(command.main)
+cli.run(command.main)
 """
 RECORD = {
   'history': ['i1'],
@@ -151,6 +154,52 @@ def test_what_cannot_be_opened_is_told_before_the_model_is_read(tmp_path):
     assert done.returncode not in (0, 3)
     assert message in done.stderr and 'loaded' not in done.stderr
   assert source.read_text() == json.dumps(RECORD) + '\n'
+
+
+def test_an_old_output_is_kept_until_the_model_is_read(tmp_path):
+  source, old, new = (tmp_path / name for name in ('in', 'old', 'new'))
+  source.write_text(json.dumps(RECORD) + '\n')
+  old.write_text('a long answer of yesterday\n' * 99)
+  for output in (old, new):
+    done = subprocess.run(
+      [
+        *_command(tmp_path / 'wrong', f'--input={source}'),
+        f'--output={output}',
+      ],
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+    )
+    assert done.returncode == 1 and 'No run in wrong' in done.stderr
+  assert old.read_text() == 'a long answer of yesterday\n' * 99
+  assert not new.exists()
+  done = subprocess.run(
+    _command(tmp_path, f'--input={source}', f'--output={old}'), cwd=ROOT
+  )
+  assert done.returncode == 0
+  (answer,) = map(json.loads, old.read_text().splitlines())
+  assert answer['order'] == ['i2', 'i3', 'i4']
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path):
+  process = subprocess.Popen(
+    _command(tmp_path),
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    cwd=ROOT,
+  )
+  with process:
+    line = json.dumps(RECORD).encode() + b'\n'
+    process.stdin.write(line)
+    process.stdin.flush()
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdin.write(line)
+    process.stdin.close()
+    said = process.stderr.read().decode()
+  assert process.returncode == 141
+  assert 'Traceback' not in said and 'Broken pipe' not in said
 
 
 def test_a_line_is_answered_while_the_next_is_awaited(tmp_path):

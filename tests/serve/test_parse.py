@@ -37,6 +37,17 @@ def test_a_list_of_our_own():
   assert found.explain and found.stream and found.inputs[0].record == lists
 
 
+def test_whole_numbers_are_ids():
+  (one,) = _read({'history': [1, 'i1', 2.5], 'candidates': [3, True]}).inputs
+  assert one.record == {'history': ['1', 'i1', 2.5], 'candidates': ['3', True]}
+  body = json.dumps({'query': [1], 'documents': [2, {'id': 3}, 'noir']})
+  (one,) = parse.read(
+    body.encode(), {'1', '2', '3'}.__contains__, LIMITS
+  ).inputs
+  assert one.record['history'] == ['1']
+  assert one.record['candidates'] == ['2', '3', 'document 2']
+
+
 def test_the_error_of_a_list_stays_with_it():
   good = {'history': [], 'candidates': ['a', 'b']}
   found = _read({'inputs': [good, 5, {**good, 'candidates': ['x' * 21]}]})
@@ -112,7 +123,8 @@ def test_names_of_texts_are_no_items_of_the_catalogue():
     ({'query': 5, 'documents': []}, "'query' must be a list"),
     ({'query': 'x', 'documents': [' ']}, 'documents[0] must be'),
     ({'query': 'x', 'documents': [{}]}, 'documents[0] must be'),
-    ({'query': [1], 'documents': []}, 'query[0] must be'),
+    ({'query': [1.5], 'documents': []}, 'query[0] must be'),
+    ({'query': [True], 'documents': []}, 'query[0] must be'),
   ],
 )
 def test_what_is_wrong_is_said(document, message):
@@ -148,4 +160,6 @@ def test_lists_that_have_no_incoming_order():
   assert not requests.problem(given(['a', 'b']))
   assert 'list of item ids' in requests.problem(given([1]))
   assert 'list of item ids' in requests.problem(given(None))
-  assert 'twice' in requests.problem(given(['a', 'a']))
+  assert requests.problem(given(['b', 'a', 'c', 'a'])) == (
+    "A: the candidate 'a' stands twice; give it once."
+  )

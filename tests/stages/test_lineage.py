@@ -77,6 +77,20 @@ def test_every_reader_refuses_a_stage_that_is_not_finished(run, reader):
     READERS[reader](run)
 
 
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('DONE', '{}', r"it lacks \['fingerprint'\]\. Remove it, and run .*--redo"),
+    ('DONE', '[]', 'holds a list, not an object'),
+    ('config.json', '{"seed": 0}', "it lacks \\['inputs', 'external',"),
+  ],
+)
+def test_a_damaged_record_of_a_stage_is_named(run, name, content, message):
+  (run / 'sid' / name).write_text(content)
+  with pytest.raises(ValueError, match=f'sid/{name} .*{message}'):
+    lineage.config(run, 'rl')
+
+
 def test_settings_that_differ_between_stages_are_named(run):
   inputs = ('data', 'sid', 'midtrain', 'candidates', 'sft')
   small.finish(run, 'rl', inputs, text={'pieces': 7}, rl={'lr': 0.5})

@@ -56,12 +56,24 @@ def _take(tmp_path):
 
 
 def test_it_is_given_back_at_the_end_and_after_errors(tmp_path):
-  workdir = tmp_path / 'made'
-  assert _take(workdir)['pid'] == os.getpid()
-  assert not list(workdir.iterdir())
-  with pytest.raises(KeyError), lock.hold(workdir):
+  assert _take(tmp_path)['pid'] == os.getpid()
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(KeyError), lock.hold(tmp_path):
     raise KeyError
-  assert not list(workdir.iterdir())
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_in_which_nothing_was_written_is_removed_again(tmp_path):
+  new = tmp_path / 'a' / 'b'
+  with pytest.raises(KeyError), lock.hold(new):
+    raise KeyError
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'a').mkdir()
+  _take(new)
+  assert not list((tmp_path / 'a').iterdir())
+  with lock.hold(new):
+    (new / 'config.json').touch()
+  assert [x.name for x in new.iterdir()] == ['config.json']
 
 
 def test_a_second_run_is_kept_out_until_the_first_is_killed(

@@ -187,7 +187,7 @@ def test_a_catalogue_that_does_not_fit_the_run_is_refused(
   tmp_path, change, message
 ):
   sids = np.array([[0, 0, 0], [1, 0, 0]])
-  path = tmp_path / 'catalogue.jsonl'
+  path = tmp_path / 'made' / 'catalogue.jsonl'
   rows = np.array([[2, 0, 0], [3, 0, 0]])
   catalogues.write(path, _items([8, 9]), rows, catalogues.stamp(sids))
   assert len(catalogues.read(path, ['i3', 'i4'], sids, 8).items) == 2

@@ -257,6 +257,24 @@ def test_nothing_is_compiled_after_warming_up(explained, mode):
   assert counter.count > before
 
 
+def test_histories_read_once_compile_nothing_after_warming_up(direct):
+  by = _with_sasrec(direct)
+  by.warm_up(2, 5, encode=True)
+  counter, rng = timing.compilations(), np.random.default_rng(0)
+  before = counter.count
+  for users in (1, 2):
+    for length in (0, 1, 9, 30):
+      users = by.encode([np.arange(length) % 20] * users)
+      for count in (1, 4, 5):
+        lists = [rng.permutation(20)[:count] for _ in users.histories]
+        assert all(len(row) == count for row in users.score(lists))
+      users = len(users.histories)
+  assert counter.count == before
+  # The counter counts: more histories than were warmed up for.
+  by.encode(HISTORIES).score(CANDIDATES)
+  assert counter.count > before
+
+
 def _with_sasrec(given):
   """The same ranker with the column of a SASRec that was never trained."""
   if not given.by_utilities:

@@ -142,7 +142,8 @@ def test_checkpoints_of_another_config_are_found_at_the_start(
   (finished / 'c' / 'DONE').unlink()
   (finished / 'c' / 'checkpoints' / '20').mkdir(parents=True)
   config.c.x = 2
-  with pytest.raises(ValueError, match="'c' was cut off.*--force"):
+  with pytest.raises(ValueError, match="'c' was cut off.*--force.*--redo"):
     redo.check(config, finished, stages, stages)
-  redo.check(config, finished, stages, stages, force=True)
-  assert ran == ['a', 'b', 'c']
+  left = redo.check(config, finished, stages, stages, force=True)
+  assert left == redo.check(config, finished, stages, stages, redo=True)
+  assert left == ['c'] and ran == ['a', 'b', 'c']

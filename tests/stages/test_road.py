@@ -103,13 +103,33 @@ def test_batches_are_checked_before_anything_is_written(done, tmp_path):
   config.mesh.data = 3
   with pytest.raises(ValueError, match='data=3, .* does not cover 8 devices'):
     road.run(config, tmp_path / 'run')
-  assert not done and not any((tmp_path / 'run').iterdir())
+  assert not done and not (tmp_path / 'run').exists()
   config.mesh.update(data=8, tensor=1)
   road.run(config, tmp_path / 'run', ['data', 'sid'])
   workdir = tmp_path / 'whole'
   road.run(_config(), workdir)
   # The mesh is in no stage's key: a finished run is one on other devices, too.
   road.run(config, workdir)
+
+
+def test_a_path_in_another_spelling_is_no_other_setting(
+  done, tmp_path, monkeypatch
+):
+  (tmp_path / 'raw').write_text('raw')
+  workdir = tmp_path / 'run'
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  given = _config(dir='raw')
+  road.run(given, workdir)
+  assert given.data.dir == 'raw'
+  assert config_lib.load(workdir / 'config.json').data.dir == f'{tmp_path}/raw'
+  count = len(done)
+  for spelled in ('~/raw', f'{tmp_path}/raw', './run/../raw'):
+    road.run(_config(dir=spelled), workdir)
+  assert len(done) == count
+  (tmp_path / 'other').write_text('raw')
+  with pytest.raises(ValueError, match='data.dir: .*/raw. -> .*/other'):
+    road.run(_config(dir='other'), workdir)
 
 
 def _content(workdir):

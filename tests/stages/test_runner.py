@@ -138,11 +138,35 @@ def test_a_config_that_changed_under_checkpoints_is_refused_unless_forced(
   with pytest.raises(ValueError, match=r'config\.a\.x: 1 -> 2\. .*--force'):
     first(config, tmp_path)
   assert (tmp_path / 'first' / 'checkpoints' / '20').is_dir()
-  seen = first(config, tmp_path, force=True)['seen']
+  seen = first(config, tmp_path, force=True, redo=True)['seen']
   assert seen == ['artifact', 'checkpoints', 'config.json']
   # Finished, it is made again as any other stage.
   config.a.x = 3
   assert first(config, tmp_path, redo=True)['seen'] == ['config.json']
+
+
+def test_redo_starts_a_cut_off_stage_of_another_config_again(tmp_path, caplog):
+  fail = {'first'}
+  first, _ = _stages([], fail)
+  with pytest.raises(RuntimeError):
+    first(_config(a={'x': 1}), tmp_path)
+  (tmp_path / 'first' / 'checkpoints' / '20').mkdir(parents=True)
+  fail.clear()
+  found = first(_config(a={'x': 2}), tmp_path, redo=True)
+  assert found['seen'] == ['config.json'] and found['x'] == 2
+  assert 'what it wrote is deleted, because of config.a.x: 1' in caplog.text
+  assert not (tmp_path / 'first' / 'checkpoints').exists()
+
+
+def test_redo_goes_on_with_a_cut_off_stage_of_the_same_config(tmp_path):
+  fail = {'first'}
+  first, _ = _stages([], fail)
+  config = _config(a={'x': 1})
+  with pytest.raises(RuntimeError):
+    first(config, tmp_path)
+  fail.clear()
+  seen = first(config, tmp_path, redo=True)['seen']
+  assert seen == ['artifact', 'config.json']
 
 
 def test_changed_inputs_start_a_cut_off_stage_over_even_with_checkpoints(
