@@ -5,6 +5,7 @@ in two units, which would be in a wrong order, and ids that look alike, which
 would make two users of one.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,6 +22,10 @@ _UNITS = ('seconds', 'milliseconds', 'microseconds', 'nanoseconds')
 MISSING = frozenset(
   ('nan', 'NaN', 'NAN', 'None', 'null', 'NULL', '<NA>', 'NaT', 'N/A')
 )
+# As spreadsheets show and save long numbers.
+_ROUNDED = re.compile(r'\d(\.\d+)?[eE]\+\d+')
+# What stands between the parts of a path, where it is not `|`.
+_BETWEEN = re.compile('[,;>]')
 
 
 def units(times: np.ndarray) -> dict[str, int]:
@@ -65,7 +70,8 @@ def check_units(found: Mapping[str, int], name: str) -> None:
 
 
 def check_ids(ids: Iterable[str], column: str, name: str) -> None:
-  """Refuses ids that differ by what is not seen; warns of what says "missing".
+  """Refuses ids that differ by what is not seen, or that a spreadsheet has
+  rounded; warns of what says "missing".
 
   Args:
     ids: distinct ids.
@@ -74,7 +80,7 @@ def check_ids(ids: Iterable[str], column: str, name: str) -> None:
 
   Raises:
     ValueError: two ids that differ by blanks, or by how an accent is encoded,
-      with both.
+      with both; or an id such as 1.7E+12, which several may have become.
   """
   bare: dict[str, str] = {}
   for found in ids:
@@ -83,6 +89,12 @@ def check_ids(ids: Iterable[str], column: str, name: str) -> None:
       raise ValueError(
         f'Data set {name!r}: {column} is {other!a} in some rows and {found!a} '
         'in others, which look alike; write both in one way.'
+      )
+    if _ROUNDED.fullmatch(found):
+      raise ValueError(
+        f'Data set {name!r}: one {column} is {found!r}, a number that a '
+        'spreadsheet has rounded: several ids may have become this one. Write '
+        'all digits, as text.'
       )
     if found in MISSING:
       logging.warning(
@@ -101,7 +113,8 @@ def _seen(found: str) -> str:
 
 
 def warn_of_texts(items: Sequence[dataset_lib.Item], name: str) -> None:
-  """Warns of titles and categories that spell out that they are missing.
+  """Warns of titles and categories that spell out that they are missing, and of
+  paths of categories that were not taken apart.
 
   Args:
     items: the items.
@@ -114,4 +127,13 @@ def warn_of_texts(items: Sequence[dataset_lib.Item], name: str) -> None:
       '"None", which are taken as they are; leave the fields empty where they '
       'are missing. The first is %r.',
       *(name, len(found), found[0].item_id),
+    )
+  filed = [item for item in items if item.categories]
+  whole = [item for item in filed if _BETWEEN.search(item.categories[0])]
+  if 2 * len(whole) > len(filed) and all(len(i.categories) == 1 for i in filed):
+    logging.warning(
+      'Data set %r: items have one category at most, and %d of %d of these '
+      'look like a path, such as %r: where they are, write lists, or "|" '
+      'between the parts.',
+      *(name, len(whole), len(filed), whole[0].categories[0]),
     )

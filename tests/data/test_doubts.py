@@ -82,6 +82,28 @@ def test_what_says_missing_is_told(caplog):
   ]
 
 
+def test_ids_that_a_spreadsheet_rounded_are_refused():
+  for user in ('1.7E+12', '1.66789e+12', '2E+15'):
+    with pytest.raises(ValueError, match=f'user_id is .{user[:3]}.*all digits'):
+      _clean([('ann', 'a', 1), (user, 'b', 2)])
+  assert _clean([('2E15', 'a', 1), ('E+15', 'b', 2)]).num_users == 2
+
+
+def test_paths_in_one_text_are_told(caplog):
+  def warned(*categories):
+    caplog.clear()
+    found = [
+      dataset_lib.Item(str(i), 'x', path) for i, path in enumerate(categories)
+    ]
+    doubts.warn_of_texts(found, 'x')
+    return 'look like a path' in caplog.text
+
+  assert warned(('Beauty > Bath',), ('Tools, Nails',), ())
+  assert not warned(('Beauty > Bath',), ('Tools',))
+  assert not warned(('Beauty, Bath',), ('Tools', 'Nails'))
+  assert not warned()
+
+
 def test_the_remedy_names_an_id_that_is_alike(tmp_path):
   for wrong, right in (('7.0', '7'), ('007', '7'), (' 7', '7')):
     with pytest.raises(ValueError, match=f"items, which has '{right}'; add"):
