@@ -26,7 +26,6 @@ Of them only the lines of reviewed items are read: the 5-core of Beauty has
 12,101 of 259,204 items.
 """
 
-import html
 import math
 import pathlib
 import re
@@ -36,10 +35,11 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import delimited, fields, raw, raw_files, tables
+from gr2_jax.data import delimited, fields, literals, raw, raw_files, tables
 
 _ASIN = re.compile(r"""['"](?:parent_)?asin['"]\s*:\s*['"]([^'"]+)['"]""")
 _IDS = ('parent_asin', 'asin')
+_SCRIPT = 'getTime()'
 _PRICE = re.compile(r'\$?\s*(\d[\d,]*(?:\.\d+)?)')
 
 
@@ -101,9 +101,10 @@ def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
   """Reads reviews and the records of the reviewed items.
 
   Of several category paths of an item the longest counts (the first of the
-  longest), of several records the first; a price that is no single number is
-  taken as unknown; HTML entities in texts are resolved: our choice. In 2018 and
-  2023 some items have no record: their reviews are left out, with a warning.
+  longest), of several records the first; a price that is no single number and a
+  title that is a script are taken as unknown; HTML entities in texts are
+  resolved: our choice. In 2018 and 2023 some items have no record: their
+  reviews are left out, with a warning.
 
   Args:
     folder: holds reviews and metadata.
@@ -176,7 +177,8 @@ def items_of(
     )
   if found and not any(item.categories for item in found.values()):
     logging.warning(
-      '%s: no item has categories: there is no key categories or category.',
+      '%s: no item has categories: its key categories or category is missing '
+      'or empty in all.',
       path,
     )
   return found
@@ -191,7 +193,7 @@ def _each_item(
       continue
     where = f'{path}:{number}'
     try:
-      record = fields.literal(line)
+      record = literals.literal(line)
       if not isinstance(record, dict) or not record.keys() & {*_IDS}:
         raise ValueError(f'no object with one of the keys {_IDS}')
     except ValueError as error:
@@ -206,23 +208,21 @@ def _each_item(
 
 def _item(record: dict[str, Any], where: str) -> dataset_lib.Item:
   key = next(key for key in _IDS if key in record)
-  description = record.get('description')
-  if isinstance(description, list):
-    parts = (fields.text(part, 'description', where) for part in description)
-    description = ' '.join(parts)
+  brand = record.get('brand') or record.get('store')
+  title = fields.text(record.get('title'), 'title', where)
   texts = {
-    'title': record.get('title'),
-    'brand': record.get('brand') or record.get('store'),
-    'description': description,
+    # In 2018 some titles are JavaScript of the page that they were taken from.
+    'title': '' if _SCRIPT in title else title,
+    'brand': fields.text(brand, 'brand', where),
+    'description': fields.prose(
+      record.get('description'), 'description', where
+    ),
   }
   return dataset_lib.Item(
     item_id=fields.identifier(record[key], key, where),
-    categories=tuple(map(_unescape, _categories(record, where))),
+    categories=tuple(map(fields.unescaped, _categories(record, where))),
     price=_price(record.get('price'), where),
-    **{
-      name: _unescape(fields.text(value, name, where))
-      for name, value in texts.items()
-    },
+    **{name: fields.unescaped(value) for name, value in texts.items()},
   )
 
 
@@ -247,8 +247,3 @@ def _price(value: Any, where: str) -> float | None:
   match = _PRICE.fullmatch(value.strip())
   number = float(match[1].replace(',', '')) if match else math.inf
   return number if number < math.inf else None
-
-
-def _unescape(text: str) -> str:
-  """Resolves entities; what they spell is a text as any other."""
-  return html.unescape(text).translate(fields.CONTROLS)

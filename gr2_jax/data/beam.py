@@ -17,7 +17,7 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options
 
 from gr2_jax.data import beam_steps as steps
-from gr2_jax.data import generic
+from gr2_jax.data import doubts, generic
 
 # Rounds of the k-core in one pipeline: each pipeline has a start of its own.
 ROUNDS = 4
@@ -58,6 +58,7 @@ class Tables:
     if self._files['slates']:
       self.slate_columns = generic.slate_columns(self._files['slates'][0])
     found = self._gather()
+    doubts.check_units(found, source.name)
     kept = self._core(found['unique'])
     if not kept:
       raise ValueError(

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import generic, raw
+from gr2_jax.data import doubts, generic, raw
 
 # Ranges of keys; each is sorted in one worker's memory.
 _BUCKETS = 1000
@@ -94,6 +95,7 @@ def raw_counts(history: History) -> dict[str, int]:
     'rows': len(times),
     'unique': len(without_duplicates(history)[1]),
     'out_of_order': sum(b < a for a, b in itertools.pairwise(times)),
+    **doubts.units(np.array(times, np.int64)),
   }
 
 

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import doubts
 from gr2_jax.data import raw as raw_lib
 
 
 def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
   """Filters, orders and indexes the rows of a source.
 
-  Indices depend on the ids alone, not on the order of the files: users and
-  items are sorted by id. A sequence is sorted by time; rows of the same time
-  keep the order of the file. Rows that repeat user, item and time are dropped;
-  a user who came back to an item later keeps both.
+  Indices depend on the ids alone: users and items are sorted by id. A sequence
+  is sorted by time; rows of the same time keep the order of the file. Rows that
+  repeat user, item and time are dropped; a later return to an item is kept.
 
   Args:
     name: what to call the data set.
@@ -29,11 +29,12 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
     row before them in the file, `repeats` of an item, `untitled` items.
 
   Raises:
-    ValueError: nothing is left.
+    ValueError: nothing is left, or rows can hardly be meant (`doubts.py`).
   """
   order = sorted(range(len(raw.items)), key=lambda row: raw.items[row].item_id)
   items = [raw.items[row] for row in order]
   rows, user_ids = _indexed(raw.interactions, items)
+  _check(name, raw, items, user_ids)
   unique = _without_duplicates(rows)
   users_kept, items_kept = _core(unique, core, len(user_ids), len(items))
   kept = unique[users_kept[unique[:, 0]] & items_kept[unique[:, 1]]]
@@ -68,6 +69,21 @@ def clean(name: str, raw: raw_lib.Raw, core: int) -> dataset_lib.Dataset:
     rows=np.array(order, np.int64)[items_kept],
     **_sequences(kept, users_kept, items_kept),
   )
+
+
+def _check(
+  name: str,
+  raw: raw_lib.Raw,
+  items: Sequence[dataset_lib.Item],
+  user_ids: Sequence[str],
+) -> None:
+  """Refuses rows that can hardly be meant as they are, and warns of others."""
+  rows = (*raw.interactions, *raw.slates)
+  times = np.array([row.timestamp for row in rows], np.int64)
+  doubts.check_units(doubts.units(times), name)
+  doubts.check_ids(user_ids, 'user_id', name)
+  doubts.check_ids([item.item_id for item in items], 'item_id', name)
+  doubts.warn_of_texts(items, name)
 
 
 def _indexed(

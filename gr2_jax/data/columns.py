@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gr2_jax.data import fields
+from gr2_jax.data import fields, literals
 
 KEY = 'features'
 # Columns that a run computes by itself (`rank.evidence`).
@@ -133,7 +133,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
   found = value
   if isinstance(value, str):
     try:
-      found = fields.literal(value)
+      found = literals.literal(value)
     except ValueError:
       found = None
   if not isinstance(found, dict):

@@ -4,17 +4,16 @@ Each function takes the cell and the place it is from (`file:line`), and raises
 a ValueError that names both and the remedy.
 """
 
-import ast
+import datetime
 import decimal
-import io
-import itertools
+import html
 import json
 import math
 import numbers
-import tokenize
-import warnings
 from collections.abc import Iterable
 from typing import Any
+
+from gr2_jax.data import literals
 
 # A longer text is none; its tokens are cut to some dozens anyway.
 LONGEST_TEXT = 2**20
@@ -22,6 +21,7 @@ LONGEST_TEXT = 2**20
 _EXACT = 2**53
 # A longer number is none.
 _LONGEST_NUMBER = 64
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 # NUL and its like say nothing, and no page, terminal or JSON shows them: they
 # count as spaces.
 CONTROLS = dict.fromkeys([*range(0x20), 0x7F], ' ')
@@ -80,6 +80,39 @@ def text(value: Any, column: str, where: str) -> str:
   raise ValueError(f'{where}: {column} is {shown(value)}; give a text.')
 
 
+def prose(value: Any, column: str, where: str) -> str:
+  """Returns a longer text: one, or a list of its parts, which may be text.
+
+  Args:
+    value: the cell. Amazon's metadata have lists since 2018, and tables made of
+      them spell these out: `['Made of mint.', 'Fresh.']`. What is in brackets
+      and no list of texts is a text as any other.
+    column: what it is, for messages.
+    where: file and line.
+
+  Returns:
+    The parts that are not empty, with a space between; single spaces.
+
+  Raises:
+    ValueError: anything else.
+  """
+  parts = value if isinstance(value, (list, tuple)) else [value]
+  bare = value.strip() if isinstance(value, str) else ''
+  if len(bare) <= LONGEST_TEXT and literals.looks_like_a_list(bare):
+    try:
+      found = literals.listed(bare)
+    except ValueError:
+      return text(value, column, where)
+    if all(part is None or isinstance(part, str) for part in found):
+      parts = found
+  return ' '.join(filter(None, (text(part, column, where) for part in parts)))
+
+
+def unescaped(value: str) -> str:
+  """Resolves entities of HTML; what they spell is a text as any other."""
+  return ' '.join(html.unescape(value).translate(CONTROLS).split())
+
+
 def is_missing(value: Any) -> bool:
   """Says whether a cell is None or not-a-number."""
   return value is None or (isinstance(value, float) and math.isnan(value))
@@ -108,23 +141,42 @@ def timestamp(value: Any, where: str) -> int:
   2**53, and texts such as 1.7E+09 that keep the first digits only.
 
   Args:
-    value: a whole number, as number or text.
+    value: a whole number, as number or text; or a date, or a date and a time,
+      as ISO 8601 writes them: 2023-01-31 12:00:00.
     where: file and line.
 
   Returns:
-    The time.
+    The time; of dates microseconds since 1970, those without a zone taken as
+    UTC, as of Parquet (`parquet.py`).
 
   Raises:
     ValueError: anything else.
   """
   number = _whole(value)
+  if number is None and isinstance(value, str):
+    number = _microseconds(value.strip())
   if number is None or not -(2**63) <= number < 2**63:
     raise ValueError(
       f'{where}: timestamp is {shown(value)}; give a whole number of at most '
       '64 bits with all its digits, such as seconds since 1970 (where there '
-      'are fractions of a second: milliseconds).'
+      'are fractions of a second: milliseconds), or a date such as 2023-01-31 '
+      '12:00:00.'
     )
   return number
+
+
+def _microseconds(value: str) -> int | None:
+  """Returns a date in microseconds since 1970, or None."""
+  # Dates in digits alone are numbers.
+  if value[4:5] != '-' or len(value) > _LONGEST_NUMBER:
+    return None
+  try:
+    found = datetime.datetime.fromisoformat(value)
+  except ValueError:
+    return None
+  if found.tzinfo is None:
+    found = found.replace(tzinfo=datetime.UTC)
+  return (found - _EPOCH) // datetime.timedelta(microseconds=1)
 
 
 def _whole(value: Any) -> int | None:
@@ -182,60 +234,15 @@ def _parts(value: Any, column: str, where: str) -> list[Any]:
     )
   _check_text(value, column, where)
   bare = value.strip()
-  if not _looks_like_a_list(bare):
+  if not literals.looks_like_a_list(bare):
     return [part.strip() for part in value.split('|')]
   try:
-    found = literal(bare)
-    if not isinstance(found, (list, tuple)):
-      raise ValueError(f'it is a {type(found).__name__}')
-    if _joins_texts(bare):
-      raise ValueError('texts without a comma between them, as NumPy prints')
+    return literals.listed(bare)
   except ValueError as error:
     raise ValueError(
       f'{where}: {column} is {shown(value)}, which looks like a list but is '
       f'none of JSON or Python ({error}); write ["a", "b"], or a|b.'
     ) from error
-  return list(found)
-
-
-def _looks_like_a_list(value: str) -> bool:
-  """Says whether a text is in brackets; (so) is, with quotes alone."""
-  pair = value[:1] + value[-1:]
-  return pair in ('[]', '{}') or (pair == '()' and value[1:2] in ('"', "'"))
-
-
-def literal(value: str) -> Any:
-  """Returns the value that a text spells, in JSON or in Python.
-
-  Args:
-    value: the text; nothing of it is run.
-
-  Returns:
-    Numbers, texts, lists, dicts and so on.
-
-  Raises:
-    ValueError: neither of both.
-  """
-  try:
-    return json.loads(value)
-  except (ValueError, RecursionError) as error:
-    reason = error
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore', SyntaxWarning)
-      warnings.simplefilter('ignore', DeprecationWarning)
-      return ast.literal_eval(value)
-  except (
-    *(ValueError, TypeError, SyntaxError, MemoryError, RecursionError),
-  ) as error:
-    raise ValueError(f'as JSON: {reason}; as Python: {error}') from error
-
-
-def _joins_texts(value: str) -> bool:
-  """Says whether a literal has texts side by side, which Python joins."""
-  tokens = tokenize.generate_tokens(io.StringIO(value).readline)
-  kinds = [t.type for t in tokens if t.type != tokenize.NL]
-  return (tokenize.STRING, tokenize.STRING) in itertools.pairwise(kinds)
 
 
 def price(value: Any, where: str) -> float | None:

@@ -5,8 +5,9 @@ A folder holds `items` and `interactions`, and perhaps `slates`, each as
 Spark writes it). Other columns are ignored.
 
 items.jsonl: `item_id` and `title`, `categories` from root to leaf, and where
-known `brand`, `price`, `description`. In CSV lists are written with `|` between
-the parts, or as JSON or Python write them, `['Beauty', 'Bath']`:
+known `brand`, `price`, `description` (a text, or a list of its parts). In CSV
+lists are written with `|` between the parts, or as JSON or Python write them,
+`['Beauty', 'Bath']`:
 
     {"item_id": "A1", "title": "Rose soap", "categories": ["Beauty", "Bath"]}
     {"item_id": "A2", "title": "Mint balm", "categories": ["Beauty", "Lips"]}
@@ -15,8 +16,8 @@ the parts, or as JSON or Python write them, `['Beauty', 'Bath']`:
     {"item_id": "A5", "title": "Hair clip", "categories": [], "brand": "Clipp"}
 
 interactions.csv: `timestamp` is a whole number in any unit (seconds, or a
-place in the sequence); rows may stand in any order, and rows of the same time
-keep the order of the file:
+place in the sequence), or a date of ISO 8601; rows may stand in any order, and
+rows of the same time keep the order of the file:
 
     user_id,item_id,timestamp
     ann,A1,1700000000
@@ -183,7 +184,7 @@ def item(row: Any, where: str) -> dataset_lib.Item:
     categories=fields.strings(row['categories'], 'categories', where),
     brand=fields.text(row.get('brand'), 'brand', where),
     price=fields.price(row.get('price'), where),
-    description=fields.text(row.get('description'), 'description', where),
+    description=fields.prose(row.get('description'), 'description', where),
   )
 
 

@@ -1,14 +1,17 @@
 """Reads `X.item.json`, the items of MiniOneRec, LC-Rec and LETTER.
 
-One JSON object, by item id, the categories with commas between them:
+One JSON object, by item id, the categories with commas between them, the
+description a text, or a list of its parts, which MiniOneRec spells out as text:
 
     {
       "0": {"title": "Rose soap", "categories": "Beauty,Bath"},
-      "1": {"title": "Mint balm", "description": "Mint.", "categories": ""},
+      "1": {"title": "Mint balm", "description": "['Mint.']", "categories": ""},
       "2": {"title": "Nail file", "brand": "", "categories": "Tools"},
       "3": {"title": "Red paint", "brand": "", "categories": "Beauty,Nails"},
       "4": {"title": "Hair clip"}
     }
+
+The texts are Amazon's: entities of HTML in them are resolved.
 """
 
 import pathlib
@@ -40,12 +43,16 @@ def read(path: pathlib.Path) -> dict[str, dataset_lib.Item]:
     categories = record.get('categories')
     if isinstance(categories, str) and not categories.startswith('['):
       categories = categories.split(',')
+    categories = fields.strings(categories, 'categories', where)
+    title = fields.text(record['title'], 'title', where)
+    brand = fields.text(record.get('brand'), 'brand', where)
+    description = fields.prose(record.get('description'), 'description', where)
     item_id = fields.identifier(key, 'an item id', where)
     items[item_id] = dataset_lib.Item(
       item_id=item_id,
-      title=fields.text(record['title'], 'title', where),
-      categories=fields.strings(categories, 'categories', where),
-      brand=fields.text(record.get('brand'), 'brand', where),
-      description=fields.text(record.get('description'), 'description', where),
+      title=fields.unescaped(title),
+      categories=tuple(map(fields.unescaped, categories)),
+      brand=fields.unescaped(brand),
+      description=fields.unescaped(description),
     )
   return items

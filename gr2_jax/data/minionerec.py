@@ -105,10 +105,8 @@ def _info(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
         'semantic ID, title and item id, with tabs between.'
       )
     item_id = fields.identifier(found[2], 'the item id', where)
-    yield (
-      where,
-      dataset_lib.Item(item_id, fields.text(found[1], 'the title', where), ()),
-    )
+    title = fields.unescaped(fields.text(found[1], 'the title', where))
+    yield where, dataset_lib.Item(item_id, title, ())
 
 
 def _rows(path: pathlib.Path) -> Iterator[_Row]:

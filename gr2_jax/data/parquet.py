@@ -64,7 +64,7 @@ def rows(
     optional: columns that are read, too, where they are there.
 
   Yields:
-    ('file:row', {column: value}), rows of a file counted from 1. Date-times are
+    ('file:row', {column: value}), rows of a file counted from 1. Dates are
     whole microseconds since 1970, those without a zone taken as UTC; of
     nanoseconds what is below a microsecond is cut.
 
@@ -129,6 +129,8 @@ def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
   """Returns the rows of a batch as Python values."""
   columns = []
   for column in batch.columns:
+    if pa.types.is_date(column.type):
+      column = column.cast(pa.timestamp('us'))
     if pa.types.is_timestamp(column.type):
       nano = column.type.unit == 'ns'
       column = column.cast(pa.timestamp('us'), safe=not nano).cast(pa.int64())

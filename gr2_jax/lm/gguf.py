@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 
 from gr2_jax import sharding
-from gr2_jax.lm import attention, gguf_tokenizer, layout
+from gr2_jax.lm import attention, gguf_tokenizer, layout, tensor_files
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.lm.gguf_file import File
 
@@ -100,6 +100,7 @@ def load(
   def fetch(name: layout.Name, index: tuple[slice, ...]) -> np.ndarray:
     rows = _rows(name, config) if permuted else None
     x = file.read(_source(name), rows)
+    tensor_files.finite(x, _source(name), file.path)
     return x[index[::-1]].T if name.path[-1] == 'kernel' else x[index]
 
   mesh = sharding.make_mesh() if mesh is None else mesh

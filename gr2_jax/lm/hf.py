@@ -95,9 +95,10 @@ def load(
     def fetch(name: layout.Name, index: tuple[slice, ...]) -> np.ndarray:
       key = tensor_name(name)
       part = tensors[key].get_slice(key)
-      if name.path[-1] == 'kernel':
-        return part[index[::-1]].T
-      return part[index]
+      turned = name.path[-1] == 'kernel'
+      x = part[index[::-1] if turned else index]
+      tensor_files.finite(x, key, directory)
+      return x.T if turned else x
 
     return config, layout.place(config, mesh, rules, fetch)
 

@@ -244,10 +244,18 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
       raise ValueError(
         f'{key} = {found!r} in config.json is no object: fetch the model anew.'
       )
+    # As in `rope_scaling` of old.
+    found = {'rope_type' if k == 'type' else k: x for k, x in found.items()}
+    differ = sorted(k for k, x in found.items() if rope.get(k, x) != x)
+    if differ:
+      raise ValueError(
+        f'rope_scaling and rope_parameters differ in {differ} in config.json: '
+        'keep the one that is meant.'
+      )
     rope |= found
   theta = number(raw, 'rope_theta', 10_000.0)
   theta = number(rope, 'rope_theta', theta)
-  kind = rope.get('rope_type', rope.get('type', 'default'))
+  kind = rope.get('rope_type', 'default')
   if rope.get('partial_rotary_factor', 1) != 1:
     raise ValueError(
       f'partial_rotary_factor = {rope["partial_rotary_factor"]}: this decoder '

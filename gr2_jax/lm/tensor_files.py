@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 from typing import Any
 
+import numpy as np
 import safetensors
 from absl import logging
 
@@ -90,6 +91,30 @@ def open_all(
         'files of two models lie there, fetch the model into a new directory.'
       )
   return found
+
+
+def finite(x: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
+  """Refuses a tensor with NaN or infinity, of which a model writes noise.
+
+  Args:
+    x: a tensor, or a part of one.
+    name: of the tensor.
+    path: of the checkpoint.
+
+  Returns:
+    `x`.
+
+  Raises:
+    ValueError: a number is not finite.
+  """
+  wrong = x.size - int(np.count_nonzero(np.isfinite(x)))
+  if wrong:
+    raise ValueError(
+      f'{path}: {wrong} of {x.size} numbers of the tensor {name!r} are not '
+      'finite: its training or conversion failed, or the file is damaged. Take '
+      'another checkpoint of it, or fetch it anew.'
+    )
+  return x
 
 
 def _read_index(path: pathlib.Path) -> dict[str, str]:

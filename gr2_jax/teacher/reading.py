@@ -1,9 +1,10 @@
 """Reads what a language model wrote: exactly, or not at all.
 
-The only repairs [our choice]: the reasoning that some models put in front,
-`<think>...</think>`, is taken off, also where the chat template has opened it
-and the text holds the closing tag alone; and so is one code fence around the
-whole, whatever its language is called.
+The only repairs [our choice]: the reasoning that some models put in front is
+taken off, `<think>...</think>`, or with `thinking`, `thought`, `reasoning` or
+`seed:think` in the tags, in any case, also where the chat template has opened
+it and the text holds the closing tag alone; and so is one code fence around the
+whole, of backticks or tildes, whatever its language is called.
 """
 
 import json
@@ -15,8 +16,10 @@ from gr2_jax.teacher import acceptance, base
 from gr2_jax.text import vocab as vocab_lib
 
 _KEYS = ('explanation', 'recommendations')
-_THINK, _THOUGHT = '<think>', '</think>'
-_FENCED = re.compile(r'```[a-zA-Z0-9]*(?P<inside>.*)```', re.DOTALL)
+_TAG = r'(?:\w+:)?(?:think|thinking|thought|reasoning)>'
+_OPENED = re.compile(f'<{_TAG}', re.IGNORECASE)
+_CLOSED = re.compile(f'</{_TAG}', re.IGNORECASE)
+_FENCED = re.compile(r'(```|~~~)[a-zA-Z0-9]*(?P<inside>.*)\1', re.DOTALL)
 
 
 def read(text: str, index: Mapping[str, int]) -> base.Answer:
@@ -67,10 +70,11 @@ def parse(text: str) -> Any:
   try:
     return _value(text)
   except ValueError:
-    thought, closed, rest = text.partition(_THOUGHT)
-    if not closed or _THINK in thought.removeprefix(_THINK):
+    closed = _CLOSED.search(text)
+    # A tag that opens stands at the begin, or was part of the prompt.
+    if not closed or _OPENED.search(text, 1, closed.start()):
       raise
-  return _value(rest.strip())
+  return _value(text[closed.end() :].strip())
 
 
 def _value(text: str) -> Any:

@@ -214,7 +214,8 @@ def _params(path: pathlib.Path, config: BertConfig, tensors: Any) -> dict:
         f'{path}: {name} is of type {kind}, not one of {tensor_files.TYPES}: '
         'use an encoder that is not quantised.'
       )
-    return np.asarray(tensors.get_tensor(name), np.float32)
+    x = np.asarray(tensors.get_tensor(name), np.float32)
+    return tensor_files.finite(x, name, path)
 
   def dense(name, rows, columns):
     kernel = take(f'{name}.weight', columns, rows).T

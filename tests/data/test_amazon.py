@@ -114,6 +114,7 @@ META_2018 = [
   },
   {'category': ['Beauty'], 'title': 'Balm', 'price': None, 'asin': 'B2'},
   {'category': [], 'title': 'File', 'price': '$1.00 - $2.50', 'asin': 'B3'},
+  {'title': 'var t = (new Date()).getTime();\nuet(t);', 'asin': 'B5'},
 ]
 
 
@@ -124,7 +125,8 @@ def _json(rows):
 def test_2018(tmp_path):
   """Flat paths under another key, prices as text, gaps and repeats."""
   repeat = {'category': ['Tools'], 'title': 'Another', 'asin': 'B2'}
-  rows = ('u', '0001388703', 1), ('u', 'B2', 2), ('u', 'B3', 3), ('u', 'B4', 4)
+  ids = '0001388703', 'B2', 'B3', 'B4', 'B5'
+  rows = [('u', item, time) for time, item in enumerate(ids)]
   (tmp_path / 'Beauty_5.json').write_text(_reviews(*rows))
   (tmp_path / 'meta_Beauty.json').write_text(_json([*META_2018, repeat]))
   read = amazon.read(tmp_path, 2018)
@@ -135,9 +137,11 @@ def test_2018(tmp_path):
     ),
     dataset_lib.Item('B2', 'Balm', ('Beauty',)),
     dataset_lib.Item('B3', 'File', ()),
+    # A script in the place of the title, as it is published.
+    dataset_lib.Item('B5', '', ()),
   )
   assert [row.item_id for row in read.interactions] == [
-    *('0001388703', 'B2', 'B3'),
+    *('0001388703', 'B2', 'B3', 'B5'),
   ]
 
 

@@ -147,3 +147,16 @@ def test_nothing_left_is_an_error(tmp_path, raw):
   )
   with pytest.raises(ValueError, match='none is left with core=500'):
     builder.write(tmp_path / 'data', source, SPLIT)
+
+
+@pytest.mark.slow
+def test_times_in_two_units_are_refused(tmp_path, raw):
+  pytest.importorskip('apache_beam')
+  rows = [{**row, 'timestamp': 10**9} for row in raw['interactions']]
+  rows[-1]['timestamp'] = 10**12
+  _write(tmp_path / 'raw', {**raw, 'interactions': rows}, PARTS)
+  source = sources.SourceConfig(
+    'test', 'generic', str(tmp_path / 'raw'), core=0, beam=DIRECT
+  )
+  with pytest.raises(ValueError, match='1 in milliseconds since 1970; write'):
+    builder.write(tmp_path / 'data', source, SPLIT)

@@ -21,6 +21,13 @@ from gr2_jax.data import fields
     (decimal.Decimal('1700000000.000'), 1_700_000_000),
     (2.0**53, 2**53),
     (2**63 - 1, 2**63 - 1),
+    # Dates, as pandas writes them: microseconds, as of Parquet.
+    ('2023-11-14', 1_699_920_000_000_000),
+    ('2023-11-14 22:13:20', 1_700_000_000_000_000),
+    ('2023-11-14T22:13:20.000001Z', 1_700_000_000_000_001),
+    ('2023-11-14 23:13:20+01:00', 1_700_000_000_000_000),
+    ('1969-12-31 23:59:59', -1_000_000),
+    ('20231114', 20_231_114),
   ],
 )
 def test_timestamps(value, expected):
@@ -34,6 +41,7 @@ def test_timestamps(value, expected):
     # Fractions, and digits that are not there: the order would be lost.
     *('1.5', decimal.Decimal('1700000000.900'), '1.7E+09', 2.0**54),
     *(decimal.Decimal('1E+9'), decimal.Decimal('NaN'), 'inf', '9' * 5000),
+    *('2023-02-30', '14.11.2023', '11/14/2023', '22:13:20', '2023-11'),
   ],
 )
 def test_what_is_no_timestamp(value):
@@ -55,6 +63,37 @@ def test_prices(value, expected):
 def test_what_is_no_price(value):
   with pytest.raises(ValueError, match='f:1: price is'):
     fields.price(value, 'f:1')
+
+
+@pytest.mark.parametrize(
+  ('value', 'expected'),
+  [
+    ('Made of  mint.', 'Made of mint.'),
+    (['Mint.', '', 'Fresh.', None], 'Mint. Fresh.'),
+    ("['Mint.', \"It's fresh.\", '']", "Mint. It's fresh."),
+    ('["Mint.", "Fresh."]', 'Mint. Fresh.'),
+    ('[]', ''),
+    (None, ''),
+    # What is in brackets and no list of texts.
+    ('[NEW] mint [SALE]', '[NEW] mint [SALE]'),
+    ("['Mint' 'Fresh']", "['Mint' 'Fresh']"),
+    ('[1990]', '[1990]'),
+    ('{"a": 1}', '{"a": 1}'),
+  ],
+)
+def test_descriptions_may_be_lists(value, expected):
+  assert fields.prose(value, 'description', 'f:1') == expected
+
+
+def test_what_is_no_description():
+  for value in (3, [3], ['a', ['b']], '[' + 'x' * 2**20 + ']'):
+    with pytest.raises(ValueError, match='f:1: description (is|has)'):
+      fields.prose(value, 'description', 'f:1')
+
+
+def test_entities_are_resolved():
+  assert fields.unescaped('Live&nbsp;Sound &amp; Stage') == 'Live Sound & Stage'
+  assert fields.unescaped('a&#10;b &#0;c AT&T') == 'a b \ufffdc AT&T'
 
 
 def test_ids_and_texts():
@@ -152,7 +191,7 @@ _CELLS = st.one_of(
 def test_any_cell_is_read_or_named(cell):
   of_columns = (
     *(fields.identifier, fields.identifiers, fields.text, fields.strings),
-    fields.integers,
+    *(fields.integers, fields.prose),
   )
   reads = [lambda read=read: read(cell, 'x', 'f:1') for read in of_columns]
   reads += [lambda: fields.timestamp(cell, 'f:1')]

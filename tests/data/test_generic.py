@@ -255,6 +255,16 @@ BAD = {
     ['{"item_id": '],
     'items.jsonl:1: not JSON .*mend',
   ),
+  'one JSON array over several lines': (
+    'items.jsonl',
+    ['[', '  {"item_id": "A1", "title": "x", "categories": []}', ']'],
+    r"items.jsonl:1: '\[' begins a JSON .*one object a line .*lines=True",
+  ),
+  'one JSON array, a row a line': (
+    'items.jsonl',
+    ['[{"item_id": "A1"},', '{"item_id": "A2"}]'],
+    r"items.jsonl:1: '\[{\"item_id.* begins a JSON value over several lines",
+  ),
   'no object': ('items.jsonl', ['[1, 2]'], 'items.jsonl:1: .*no JSON object'),
   'too few fields': (
     'interactions.csv',
@@ -278,8 +288,11 @@ BAD = {
   ),
   'item twice': (
     'items.jsonl',
-    ['{"item_id": "A1", "title": "x", "categories": []}'] * 2,
-    "items.jsonl:2: the item 'A1' stands at .*items.jsonl:1 already",
+    [
+      '{"item_id": "A1", "title": "x", "categories": []}',
+      '{"item_id": "A1", "title": "y", "categories": []}',
+    ],
+    "items.jsonl:2: the item 'A1' stands at .*items.jsonl:1 already, with",
   ),
   'categories': (
     'items.jsonl',

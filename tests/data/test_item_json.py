@@ -30,6 +30,34 @@ def test_categories_are_lists_or_have_commas(tmp_path):
   }
 
 
+def test_texts_as_minionerec_and_lc_rec_publish_them(tmp_path):
+  """Lists spelled out, entities, a path that is written in two ways."""
+  found = _read(
+    tmp_path,
+    {
+      '0': {
+        'title': 'T&uuml;rlen Dial 1"',
+        'description': "['Made for you. \\n', \"It's round.\", '']",
+        'brand': 'B&amp;K',
+        'categories': 'Live Sound &amp; Stage,Cables',
+      },
+      '1': {'title': 'Cable', 'categories': 'Live Sound & Stage,Cables'},
+      '2': {'title': 'Words', 'description': "['', '']"},
+      '3': {'title': 'Set', 'description': ['Red.', 'Blue.']},
+    },
+  )
+  path = 'Live Sound & Stage', 'Cables'
+  assert found == {
+    '0': dataset_lib.Item(
+      *('0', 'Türlen Dial 1"', path, 'B&K', None),
+      "Made for you. It's round.",
+    ),
+    '1': dataset_lib.Item('1', 'Cable', path),
+    '2': dataset_lib.Item('2', 'Words'),
+    '3': dataset_lib.Item('3', 'Set', description='Red. Blue.'),
+  }
+
+
 @pytest.mark.parametrize(
   ('value', 'message'),
   [

@@ -44,7 +44,7 @@ def _write(folder, rows=ROWS, info=False, atomic=False):
     path.write_text(''.join(f'{line}\n' for line in lines))
   (folder / 'index').mkdir(exist_ok=True)
   if info:
-    lines = [f'<a_{i}><b_1>\tT {i}\t{i}\n' for i in (1, 2, 5, 7)]
+    lines = [f'<a_{i}><b_1>\tT&#32;{i}\t{i}\n' for i in (1, 2, 5, 7)]
     (folder / 'info').mkdir(exist_ok=True)
     (folder / 'info' / 'Office.txt').write_text(''.join(lines))
     return

@@ -41,7 +41,7 @@ def test_latin_1_and_utf_8(tmp_path, encoding):
       "ratings.dat:3: the item '9' has no",
     ),
     (
-      {'movies': MOVIES * 2},
+      {'movies': MOVIES + '1::Other (1995)::Drama\n'},
       "movies.dat:3: the item '1' stands at .*:1 already",
     ),
   ],

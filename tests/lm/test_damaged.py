@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import hypothesis
+import numpy as np
 import pytest
 import safetensors.numpy
 from hypothesis import strategies as st
@@ -136,6 +137,29 @@ def test_an_index_without_its_map(copy):
     index.write_text(json.dumps(content))
     with pytest.raises(ValueError, match='json (has no weight_map|names)'):
       load(path)
+
+
+@pytest.mark.parametrize('value', ['nan', '-inf'])
+@pytest.mark.parametrize('kind', ['hf', 'hf_shards', 'encoder', 'gguf'])
+def test_weights_that_are_not_finite_are_named(copy, kind, value):
+  path, load = copy(kind)
+  if kind == 'gguf':
+    # Its tensors are ones; the first number behind the header.
+    file, one = path / 'model.gguf', np.float32(1).tobytes()
+    content = file.read_bytes()
+    place = content.index(one * 8)
+    changed = np.float32(value).tobytes()
+    file.write_bytes(content[:place] + changed + content[place + 4 :])
+  else:
+    file = sorted(path.glob('*.safetensors'))[-1]
+    tensors = safetensors.numpy.load_file(file)
+    tensors[sorted(tensors)[-1]].flat[-1] = np.float32(value)
+    safetensors.numpy.save_file(tensors, file)
+  with pytest.raises(
+    ValueError, match='1 of .* are not finite: .*anew'
+  ) as error:
+    load(path)
+  assert str(path) in str(error.value)
 
 
 def test_an_index_of_other_shards(copy):

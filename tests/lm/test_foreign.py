@@ -23,3 +23,13 @@ def test_names_sizes_and_json_make_the_fingerprint(tmp_path):
   one = foreign.fingerprint(tmp_path / 'weights')
   (tmp_path / 'weights').write_text('longer')
   assert foreign.fingerprint(tmp_path / 'weights') != one
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused_or_told(tmp_path, caplog):
+  with pytest.raises(ValueError, match='ids up to 100, .* has only 100 rows'):
+    foreign.check_rows(tmp_path, 101, 100)
+  foreign.check_rows(tmp_path, 100, 100)
+  foreign.check_rows(tmp_path, 80, 100)  # Padded.
+  assert not caplog.records
+  foreign.check_rows(tmp_path, 79, 100)
+  assert 'has 79 ids for the 100 rows' in caplog.text

@@ -140,6 +140,8 @@ def test_a_host_reads_only_its_parts(tmp_path, mesh8):
     ({'quantization_config': {'bits': 4}}, 'quantization_config'),
     ({'rope_parameters': None, 'rope_scaling': {'type': 'yarn'}}, 'yarn'),
     ({'rope_parameters': None, 'rope_scaling': {'type': 'llama3'}}, 'low_freq'),
+    ({'rope_scaling': {'type': 'yarn'}}, r"differ in \['rope_type'\] .*keep"),
+    ({'rope_scaling': {'factor': 4.0}}, r"differ in \['factor'\] in config"),
     ({'rope_parameters': {'partial_rotary_factor': 0.5}}, 'partial_rotary'),
     ({'hidden_size': None}, 'hidden_size'),
     ({'pretraining_tp': 2}, 'pretraining_tp'),

@@ -36,6 +36,13 @@ TEXT = json.dumps(GOOD)
     f'```JSON\n{TEXT}\n```',
     f'```jsonc\n{TEXT}\n```',
     f'```json5{TEXT}```',
+    f'~~~json\n{TEXT}\n~~~',
+    # Tags of other models.
+    f'<THINK>a</THINK>\n{TEXT}',
+    f'<thinking>a</thinking>{TEXT}',
+    f'<thought>a</thought>{TEXT}',
+    f'<seed:think>a</seed:think>```json\n{TEXT}```',
+    f'a\n</reasoning>\n{TEXT}',
   ],
 )
 def test_it_is_read(text):
@@ -74,6 +81,9 @@ NOT_JSON = [
   f'well <think></think>{TEXT}',
   f'a</think>b</think>{TEXT}',
   f'a</think>{TEXT}</think>',
+  f'<think>a<thinking>b</think>{TEXT}',
+  f'<rethink>a</rethink>{TEXT}',
+  f'```json\n{TEXT}\n~~~',
   TEXT.replace('{', '{"explanation": "",', 1),
   _with(explanation='\ud800'),
   '{"explanation": NaN, "recommendations": []}',
