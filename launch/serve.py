@@ -48,13 +48,6 @@ _CATALOGUE = flags.DEFINE_string(
 _BATCH = flags.DEFINE_integer(
   'batch_size', 32, 'Lists answered at a time.', lower_bound=1
 )
-_EXPLAINED_BATCH = flags.DEFINE_integer(
-  'explained_batch_size',
-  8,
-  'The same of lists with explanations: others wait for such a batch. More '
-  'pay off on accelerators.',
-  lower_bound=1,
-)
 _WAIT = flags.DEFINE_float(
   'wait_ms', 2.0, 'How long a list waits for others.', lower_bound=0
 )
@@ -139,13 +132,24 @@ def run(load: Callable[..., Any] | None = None) -> None:
     explain=_EXPLAIN.value,
     batch_size=_BATCH.value,
     longest=_CANDIDATES.value,
-    explained_size=_EXPLAINED_BATCH.value,
   )
-  given = _CATALOGUE.value
-  catalogue = pathlib.Path(given).expanduser() if given else None
+  catalogue = None
+  if _CATALOGUE.value:
+    catalogue = pathlib.Path(_CATALOGUE.value).expanduser()
   there = catalogue is not None and catalogue.exists()
   engine = load(_WORKDIR.value, catalogue=catalogue if there else None)
-  service = service_lib.Service(engine, _settings(catalogue), load)
+  settings = service_lib.Settings(
+    batch_size=_BATCH.value,
+    wait=_WAIT.value / 1000,
+    bound=_QUEUE.value,
+    deadline=_DEADLINE.value / 1000,
+    explained_deadline=_EXPLAINED_DEADLINE.value / 1000,
+    token=os.environ.get('GR2_SERVE_TOKEN', ''),
+    admin_token=os.environ.get('GR2_ADMIN_TOKEN', ''),
+    remote_admin=_REMOTE.value,
+    catalogue=catalogue,
+  )
+  service = service_lib.Service(engine, settings, load)
   engine_lib.watch_compilations(service.count_compilation)
   server = uvicorn.Server(
     uvicorn.Config(
@@ -163,24 +167,6 @@ def run(load: Callable[..., Any] | None = None) -> None:
   host, port = listener.getsockname()[:2]
   logging.info('Serving %s on http://%s:%d', engine.name, host, port)
   server.run(sockets=[listener])
-
-
-def _settings(catalogue: pathlib.Path | None) -> Any:
-  """Returns how the server works; tokens are of the environment."""
-  from gr2_jax.serve import service as service_lib
-
-  return service_lib.Settings(
-    batch_size=_BATCH.value,
-    explained_size=_EXPLAINED_BATCH.value,
-    wait=_WAIT.value / 1000,
-    bound=_QUEUE.value,
-    deadline=_DEADLINE.value / 1000,
-    explained_deadline=_EXPLAINED_DEADLINE.value / 1000,
-    token=os.environ.get('GR2_SERVE_TOKEN', ''),
-    admin_token=os.environ.get('GR2_ADMIN_TOKEN', ''),
-    remote_admin=_REMOTE.value,
-    catalogue=catalogue,
-  )
 
 
 def _listen(host: str, port: int) -> socket.socket:

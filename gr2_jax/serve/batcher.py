@@ -5,9 +5,8 @@
     jobs[0].future.result()
 
 A batch starts when the devices are free and it is full, or its oldest list has
-waited `wait` seconds. Direct and explained lists have batches of their own, and
-sizes, so that the fast ones do not wait long for the slow ones; of two kinds
-that wait, the one whose oldest list has the earlier deadline is next.
+waited `wait` seconds. Direct and explained lists have batches of their own; of
+two kinds that wait, the one whose oldest list has the earlier deadline is next.
 """
 
 import collections
@@ -16,7 +15,7 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import logging
@@ -85,7 +84,6 @@ class Batcher:
     wait: float,
     bound: int,
     heard: Callable[[str, list[Answered]], None] = lambda kind, found: None,
-    sizes: Mapping[str, int] | None = None,
   ):
     """Starts the thread.
 
@@ -95,12 +93,9 @@ class Batcher:
       wait: seconds that the oldest list of a batch waits for others.
       bound: lists that may wait.
       heard: told the kind and what came of each batch.
-      sizes: lists of a batch of kinds that have another limit than `size`.
     """
     self._answer, self._heard = answer, heard
-    self._wait, self._bound = wait, bound
-    own = sizes or {}
-    self._size = lambda kind: own.get(kind, size)
+    self._size, self._wait, self._bound = size, wait, bound
     self._queues: dict[str, collections.deque[Job]] = {}
     self._calls: collections.deque = collections.deque()
     self._changed = threading.Condition()
@@ -179,14 +174,13 @@ class Batcher:
         self._changed.wait()
         continue
       queue = min(waiting, key=lambda jobs: jobs[0].deadline)
-      size = self._size(queue[0].kind)
       left = queue[0].arrived + self._wait - time.monotonic()
-      if len(queue) < size and left > 0 and not self._closed:
+      if len(queue) < self._size and left > 0 and not self._closed:
         self._changed.wait(left)
         continue
       # Who was cancelled meanwhile takes no place in the batch.
       batch: list[Job] = []
-      while queue and len(batch) < size:
+      while queue and len(batch) < self._size:
         job = queue.popleft()
         if job.future.set_running_or_notify_cancel():
           batch.append(job)

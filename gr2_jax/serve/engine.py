@@ -33,7 +33,6 @@ class Engine:
     trained: items of the run; those behind them came later.
     batch_size: lists answered at a time.
     longest: candidates of a list, at most, that `warm_up` prepares for.
-    explained_size: lists explained at a time.
   """
 
   workdir: pathlib.Path
@@ -43,7 +42,6 @@ class Engine:
   trained: int
   batch_size: int
   longest: int
-  explained_size: int = 8
 
   @property
   def name(self) -> str:
@@ -94,7 +92,7 @@ class Engine:
     """Compiles all shapes, and reads what new items take."""
     self.direct.warm_up(self.batch_size, self.longest)
     if self.explained is not None:
-      self.explained.warm_up(self.explained_size)
+      self.explained.warm_up(self.batch_size)
     _ = self.no_news
 
   def answer(
@@ -107,9 +105,7 @@ class Engine:
       lists: records as `rerank.rank_records` reads them.
       where: what to call each in its error.
     """
-    asked, size = self.direct, self.batch_size
-    if kind != ranking.DIRECT:
-      asked, size = self.explained, self.explained_size
+    asked = self.direct if kind == ranking.DIRECT else self.explained
     given: list[Any] = list(lists)
     for i, record in enumerate(lists):
       if record.get('items') and self.no_news:
@@ -119,7 +115,7 @@ class Engine:
       elif record.get('items'):
         # Read once for both.
         asked.__dict__['tokenizer'] = self.direct.tokenizer
-    return rerank.rank_each(asked, given, where, size)
+    return rerank.rank_each(asked, given, where, self.batch_size)
 
   def grow(
     self, items: Sequence[dataset_lib.Item]
@@ -174,7 +170,6 @@ def load(
   explain: bool = True,
   batch_size: int = 32,
   longest: int = 0,
-  explained_size: int = 8,
 ) -> Engine:
   """Loads a model of a finished run.
 
@@ -185,7 +180,6 @@ def load(
     explain: whether it shall explain; 'direct' models never do.
     batch_size: lists answered at a time.
     longest: candidates of a list to be prepared for; at least the run's.
-    explained_size: lists explained at a time.
 
   Returns:
     The engine.
@@ -203,8 +197,7 @@ def load(
   if explain and model != ranking.DIRECT:
     explained = explaining(direct)
   where = pathlib.Path(workdir).expanduser().absolute()
-  sizes = batch_size, longest, explained_size
-  return Engine(where, model, direct, explained, trained, *sizes)
+  return Engine(where, model, direct, explained, trained, batch_size, longest)
 
 
 def watch_compilations(heard: Callable[[], None]) -> None:

@@ -22,8 +22,6 @@ class Settings:
 
   Attributes:
     batch_size: lists answered at a time, at most.
-    explained_size: the same of lists with explanations, which take long: others
-      wait for such a batch.
     wait: seconds that a list waits for others to share its batch.
     bound: lists that may wait.
     deadline: seconds after which a list gets its incoming order.
@@ -36,7 +34,6 @@ class Settings:
   """
 
   batch_size: int = 32
-  explained_size: int = 8
   wait: float = 0.002
   bound: int = 256
   deadline: float = 1.0
@@ -84,7 +81,6 @@ class Service:
       settings.wait,
       settings.bound,
       self.metrics.heard,
-      {EXPLAINED: settings.explained_size},
     )
     self.metrics.waiting.set_function(lambda: len(self._batcher))
 

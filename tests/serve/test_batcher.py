@@ -92,29 +92,6 @@ def test_the_earlier_deadline_goes_first(queue, answers):
   assert first.future.done()
 
 
-def test_fast_lists_wait_for_few_slow_ones():
-  fast, batches = _job('fast'), []
-
-  def answer(kind, jobs):
-    if not batches:
-      queue.submit([fast])
-    batches.append((kind, len(jobs)))
-    return [None] * len(jobs)
-
-  queue = batcher.Batcher(
-    answer, size=4, wait=0.0, bound=9, sizes={'explained': 2}
-  )
-  slow = [_job(str(i), 'explained', 60.0 + i) for i in range(5)]
-  queue.submit(slow)
-  for job in [fast, *slow]:
-    job.future.result(10)
-  queue.close()
-  # It came when the first of them had begun.
-  assert batches == [
-    ('explained', 2), ('direct', 1), ('explained', 2), ('explained', 1),
-  ]  # fmt: skip
-
-
 def test_a_full_queue_refuses_whole_requests(queue, answers):
   _hold(queue)
   queue.submit([_job(str(i)) for i in range(6)])
