@@ -4,9 +4,10 @@
 
 The same HTTP and the same queue as `launch.serve`, and the same weights; but
 the list is written token by token by `generate`, which a
-`prefix_allowed_tokens_fn` keeps to a permutation of the candidates. Nothing is
-written but the list: its beginning, an explanation without words, is part of
-the prompt. `--batch_size=1` answers one list at a time.
+`prefix_allowed_tokens_fn` keeps to a permutation of the candidates. It is the
+list that our ranker writes with mode='list' and no words of explanation: the
+item that comes first (`text.answer`), then all. `--batch_size=1` answers one
+list at a time.
 """
 
 import dataclasses
@@ -20,35 +21,53 @@ from absl import app
 from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import artifacts, export
+from gr2_jax.text import answer as answer_lib
 from launch import cli, serve
 
 
 def allowed(
-  rows: Sequence[Sequence[tuple[int, ...]]], sep: int, close: int, pad: int
+  rows: Sequence[Sequence[tuple[int, ...]]], fmt: answer_lib.AnswerFormat
 ) -> Callable[[int, list[int]], list[int]]:
   """Returns which tokens may come next in each row of a batch.
 
   Args:
     rows: the semantic IDs of each row's candidates, as tokens.
-    sep: id of the token between two of them.
-    close: id of the token behind the last.
-    pad: id of what follows that.
+    fmt: the answer format. Prompts end with its `open, top, sid_begin`.
   """
-  step = len(rows[0][0]) + 1
+  levels = fmt.levels
 
   def following(row: int, written: list[int]) -> list[int]:
-    if close in written:
-      return [pad]
-    whole, inside = divmod(len(written), step)
-    starts = range(0, whole * step, step)
-    used = {tuple(written[i : i + step - 1]) for i in starts}
+    if fmt.close in written:
+      return [fmt.pad]
+    first, listed = written[:levels], written[levels + 2 :]
+    if len(written) < levels:
+      return _continued(rows[row], written)
+    if len(written) < levels + 2:
+      return [(fmt.sid_end, fmt.mid)[len(written) - levels]]
+    if len(listed) < levels:
+      return [first[len(listed)]]
+    whole, inside = divmod(len(listed), levels + 1)
+    used = set(_entries(listed, whole, levels))
     left = [sid for sid in rows[row] if sid not in used]
-    if inside == step - 1:
-      return [sep] if len(left) > 1 else [close]
-    begun = tuple(written[whole * step :])
-    return sorted({sid[inside] for sid in left if sid[:inside] == begun})
+    if inside == levels:
+      return [fmt.sep] if len(left) > 1 else [fmt.close]
+    return _continued(left, listed[whole * (levels + 1) :])
 
   return following
+
+
+def _continued(sids: list[tuple[int, ...]], begun: list[int]) -> list[int]:
+  """Returns the tokens that follow the beginning of a semantic ID."""
+  place = len(begun)
+  return sorted({sid[place] for sid in sids if list(sid[:place]) == begun})
+
+
+def _entries(
+  listed: list[int], count: int, levels: int
+) -> list[tuple[int, ...]]:
+  """Returns the first semantic IDs of a list, as tokens."""
+  starts = range(0, count * (levels + 1), levels + 1)
+  return [tuple(listed[i : i + levels]) for i in starts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +160,7 @@ class Engine:
     prompts, rows = [], []
     for history, candidates in lists:
       prompt = self.store.prompter.rerank(history, candidates)
-      prompts.append([*prompt, fmt.open, fmt.mid])
+      prompts.append([*prompt, fmt.open, fmt.top, fmt.sid_begin])
       tokens = vocab.sid_tokens(self.store.sids[candidates]).tolist()
       rows.append([tuple(sid) for sid in tokens])
     length = max(map(len, prompts))
@@ -154,26 +173,24 @@ class Engine:
       [0] * n + [1] * len(prompt)
       for n, prompt in zip(missing, prompts, strict=True)
     ]
-    following = allowed(rows, fmt.sep, fmt.close, vocab.pad)
+    following, head = allowed(rows, fmt), fmt.levels + 2
     with torch.inference_mode():
       found = self.network.generate(
         torch.tensor(ids),
         attention_mask=torch.tensor(seen),
         do_sample=False,
-        max_new_tokens=max(map(len, rows)) * (fmt.levels + 1),
+        max_new_tokens=head + max(map(len, rows)) * (fmt.levels + 1),
         eos_token_id=fmt.close,
         pad_token_id=vocab.pad,
         prefix_allowed_tokens_fn=lambda row, sent: following(
           row, sent[length:].tolist()
         ),
       )
-    step = fmt.levels + 1
     return [
-      [
-        row.index(tuple(written[i : i + step - 1]))
-        for i in range(0, len(row) * step, step)
-      ]
-      for row, written in zip(rows, found[:, length:].tolist(), strict=True)
+      [row.index(sid) for sid in _entries(written, len(row), fmt.levels)]
+      for row, written in zip(
+        rows, found[:, length + head :].tolist(), strict=True
+      )
     ]
 
 

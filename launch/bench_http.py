@@ -13,9 +13,9 @@ HOST = '127.0.0.1'
 # Of a slow reader: bytes at a time, of the kernel's buffer, and seconds between
 # two reads. Our choice: an answer of several lists then takes a good second.
 _BITE, _BUFFER, _PAUSE = 512, 2048, 0.02
-# Seconds after which an answer that has not come is lost. Of the server's own
-# deadlines the longest is 30 s.
-PATIENCE = 60.0
+# Seconds after which an answer that has not come is lost. 128 lists that are
+# written one after the other take minutes.
+PATIENCE = 600.0
 
 
 class Connection:

@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import json
+import os
 import pathlib
 import re
 import signal
@@ -9,7 +11,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -52,9 +54,13 @@ def serving(
         lines.append(line)
         if found := re.search(r'Serving .* on http://[\d.]+:(\d+)', line):
           port = int(found[1])
-        if ready := 'Ready after' in line:
+        ready |= 'Ready after' in line
+        if ready and port:
           break
-      if not ready:
+        if 'could not be made ready' in line:
+          # It would go on, and tell all that it cannot answer.
+          process.terminate()
+      else:
         raise _ended(command, process.wait(), lines)
       # So that it never waits for who reads its messages.
       drain = threading.Thread(target=lines.extend, args=[process.stderr])
@@ -77,6 +83,17 @@ def _ended(
   return RuntimeError(f'{" ".join(command)} ended with {status}:\n{said}')
 
 
+def read(port: int, path: str) -> Any:
+  """Reads a document.
+
+  Args:
+    port: of the server.
+    path: of the route.
+  """
+  with urllib.request.urlopen(f'http://127.0.0.1:{port}{path}') as answer:
+    return json.load(answer)
+
+
 def metrics(port: int) -> dict[str, float]:
   """Returns the numbers of `/metrics`, by name with labels.
 
@@ -97,3 +114,14 @@ def resident(pid: int) -> float:
   """
   status = pathlib.Path(f'/proc/{pid}/status').read_text()
   return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) / 1024
+
+
+def used(pid: int) -> float:
+  """Returns the seconds that a process had a core (Linux).
+
+  Args:
+    pid: of the process.
+  """
+  fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1]
+  user, system = fields.split()[11:13]
+  return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')

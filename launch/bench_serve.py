@@ -14,11 +14,18 @@ import itertools
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from gr2_jax import rerank
 from gr2_jax.stages import artifacts
-from launch import bench_contest, bench_load, bench_process, bench_soak
+from launch import (
+  bench_contest,
+  bench_load,
+  bench_prefix,
+  bench_process,
+  bench_soak,
+)
 
 CLIENTS = (1, 8, 32, 128)
 MODEL = 'rl'
@@ -46,10 +53,12 @@ def parts(
     raise ValueError('This group measures a run: give --workdir=DIR.')
   if requests:
     return {'soak': functools.partial(_soak, workdir, requests)}
-  return {
+  found = {
     f'{count} clients': functools.partial(_load, workdir, count)
     for count in CLIENTS
   }
+  prefix = functools.partial(bench_prefix.contests, workdir, MODEL)
+  return found | {'cached histories': prefix}
 
 
 def _command(module: str, workdir: str, *flags: str) -> list[str]:
@@ -63,7 +72,7 @@ def _load(workdir: str, clients: int) -> Iterator[bench_contest.Contest]:
   lists = bench_load.Lists(artifacts.open_run(workdir, MODEL), seed=0)
   ours = _command('serve', workdir, '--explain=false', _PATIENT)
   with bench_process.serving(ours, os.environ) as server:
-    drive = _Driver(server.port, lists, clients, _LEAST + _EACH * clients)
+    drive = _Driver(server, lists, clients, _LEAST + _EACH * clients)
     yield _contest(
       'one list at a time, Python', _Calls(workdir, lists), drive, None
     )
@@ -74,7 +83,7 @@ def _load(workdir: str, clients: int) -> Iterator[bench_contest.Contest]:
       name = f'transformers, batches of {size}' if size > 1 else 'transformers'
       count = max(_THEIRS, clients)
       with bench_process.serving(peer, os.environ) as other:
-        theirs = _Driver(other.port, lists, clients, count)
+        theirs = _Driver(other, lists, clients, count)
         goal = _GOAL if clients == 32 else None
         yield _contest(name, theirs, drive, goal)
 
@@ -85,9 +94,13 @@ def _contest(
   def split(_: int) -> dict[str, dict[str, float]]:
     return {'ours': ours.percentiles(), 'theirs': theirs.percentiles()}
 
+  def facts() -> dict:
+    cpu = {'ours': ours.cpu(), 'theirs': theirs.cpu()}
+    return {**ours.facts(), 'cpu_ms_a_list': cpu}
+
   return bench_contest.Contest(
     f'{ours.clients} clients', peer, 'lists', ours.count, ours, theirs, goal,
-    split, their_count=theirs.count, facts=ours.facts,
+    split, their_count=theirs.count, facts=facts,
   )  # fmt: skip
 
 
@@ -100,16 +113,28 @@ class _Driver:
   """
 
   def __init__(
-    self, port: int, lists: bench_load.Lists, clients: int, count: int
+    self,
+    server: bench_process.Server,
+    lists: bench_load.Lists,
+    clients: int,
+    count: int,
   ):
-    self._port, self._lists, self.clients = port, lists, clients
+    self._server, self._lists, self.clients = server, lists, clients
     self.count = count
     self._turns: list[list[float]] = []
-    self._before = bench_process.metrics(port)
+    self._before = bench_process.metrics(server.port)
+    self._used = 0.0
 
   def __call__(self) -> None:
     lists = [self._lists.make(n) for n in range(self.count)]
-    self._turns.append(bench_load.drive(self._port, lists, self.clients))
+    used = bench_process.used(self._server.pid)
+    self._turns.append(bench_load.drive(self._server.port, lists, self.clients))
+    self._used += bench_process.used(self._server.pid) - used
+
+  def cpu(self) -> float:
+    """Milliseconds of a core that the server took for a list."""
+    lists = sum(map(len, self._turns))
+    return round(1000 * self._used / lists, 2)
 
   def percentiles(self) -> dict[str, float]:
     """Of the requests of all calls but the first, which warms up."""
@@ -117,7 +142,7 @@ class _Driver:
 
   def facts(self) -> dict:
     """Returns what the server counted since the first call."""
-    now = bench_process.metrics(self._port)
+    now = bench_process.metrics(self._server.port)
     since = lambda name: now.get(name, 0) - self._before.get(name, 0)
     label = 'kind="direct"'
     upto = {
@@ -163,14 +188,20 @@ class _Calls:
     self._ranker.warm_up(batch_size=1)
     self._lists, self.count = lists, _CALLS
     self._turns: list[list[float]] = []
+    self._used = 0.0
 
   def __call__(self) -> None:
-    seconds = []
+    seconds, used = [], time.process_time()
     for number in range(self.count):
       record = self._lists.make(number)
       run = functools.partial(rerank.rank_records, self._ranker, [record])
       seconds.append(bench_contest.timed(run))
     self._turns.append(seconds)
+    self._used += time.process_time() - used
+
+  def cpu(self) -> float:
+    """Milliseconds of a core that a list took."""
+    return round(1000 * self._used / sum(map(len, self._turns)), 2)
 
   def percentiles(self) -> dict[str, float]:
     """Of the calls of all turns but the first."""

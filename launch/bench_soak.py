@@ -90,6 +90,7 @@ class Soak:
     self._left: Iterator[int] = iter(range(requests))
     self._made = 0
     self._known: list[tuple[dict, list[float]]] = []
+    self._streams = True
     self.account = bench_answers.Account()
     self.rude: collections.Counter[str] = collections.Counter()
     self.memory: list[tuple[int, float]] = []
@@ -118,7 +119,9 @@ class Soak:
     return int(bench_process.metrics(self._server.port)['gr2_queue_lists'])
 
   async def _learn(self) -> None:
-    """Asks the known lists, one at a time."""
+    """Asks what the model can, and the known lists, one at a time."""
+    (model,) = bench_process.read(self._server.port, '/v1/models')['data']
+    self._streams = model['explains']
     for number in range(_KNOWN):
       record = self._lists.make(self._requests * _MOST + number)
       status, body = await bench_http.ask(
@@ -138,6 +141,8 @@ class Soak:
       if number % max(1, self._requests // _SAMPLES) == 0:
         self.memory.append((number, bench_process.resident(self._server.pid)))
       kind = _kind(rng)
+      if kind.startswith('stream') and not self._streams:
+        kind = 'patient'
       if kind in ('gone', 'cut', 'stream_gone'):
         self.rude[kind] += 1
         await self._be_rude(kind, number, rng)

@@ -133,9 +133,8 @@ def run(load: Callable[..., Any] | None = None) -> None:
     batch_size=_BATCH.value,
     longest=_CANDIDATES.value,
   )
-  catalogue = None
-  if _CATALOGUE.value:
-    catalogue = pathlib.Path(_CATALOGUE.value).expanduser()
+  given = _CATALOGUE.value
+  catalogue = pathlib.Path(given).expanduser() if given else None
   there = catalogue is not None and catalogue.exists()
   engine = load(_WORKDIR.value, catalogue=catalogue if there else None)
   settings = service_lib.Settings(

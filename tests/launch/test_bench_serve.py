@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.data import dataset
+from gr2_jax.text import answer
 from launch import (
   bench_answers,
   bench_contest,
@@ -23,10 +24,19 @@ from launch import (
   bench_process,
   bench_serve,
   bench_soak,
+  serve,
 )
-from tests.launch import test_serve as served
 from tests.serve import fakes
 
+# A server of the command, with an engine that sorts.
+CODE = """
+from gr2_jax.serve import engine
+from launch import cli, serve
+from tests.serve import fakes
+
+engine.watch_compilations = lambda heard: None
+cli.run(lambda argv: serve.run(lambda workdir, **more: fakes.Sorts(workdir)))
+"""
 LIST = {'history': ['i0'], 'candidates': ['i1', 'i3', 'i2']}
 
 
@@ -100,16 +110,23 @@ def test_growth_is_of_what_comes_after_the_start():
 
 
 def test_what_the_peer_may_write_is_a_permutation():
+  fmt = answer.AnswerFormat(
+    open=1, top=2, mid=3, sep=6, close=7, eos=8, pad=0, sid_begin=4, sid_end=5,
+    sid_offset=10, levels=2, codes=8,
+  )  # fmt: skip
   rows = [[(10, 20), (10, 21), (11, 20)], [(12, 22), (13, 23)]]
-  following = bench_generate.allowed(rows, sep=6, close=7, pad=0)
-  assert following(0, []) == [10, 11]
-  assert following(0, [10]) == [20, 21]
-  assert following(0, [10, 21]) == [6]
-  assert following(0, [10, 21, 6]) == [10, 11]
-  assert following(0, [10, 21, 6, 10]) == [20]
-  assert following(0, [10, 21, 6, 10, 20, 6, 11, 20]) == [7]
-  assert following(0, [10, 21, 6, 10, 20, 6, 11, 20, 7]) == [0]
-  assert following(1, [13, 23, 6]) == [12]
+  following = bench_generate.allowed(rows, fmt)
+  # The first item, its end, and the list that begins with it.
+  written = [10, 21, 5, 3, 10, 21, 6, 10, 20, 6, 11, 20, 7, 0]
+  wanted = [
+    [10, 11], [20, 21], [5], [3], [10], [21], [6], [10, 11], [20], [6], [11],
+    [20], [7], [0],
+  ]  # fmt: skip
+  for place, tokens in enumerate(wanted):
+    assert following(0, written[:place]) == tokens, place
+  assert following(1, [13, 23, 5, 3, 13, 23, 6]) == [12]
+  listed = bench_generate._entries(written[4:], 3, 2)
+  assert listed == [(10, 21), (10, 20), (11, 20)]
 
 
 class _Numbered:
@@ -140,7 +157,8 @@ def test_lists_are_of_a_run():
 
 @contextlib.contextmanager
 def _serve(**environment):
-  command = served.command('--port=0', '--deadline_ms=20000', '--queue=1024')
+  flags = '--workdir=/runs/fake', '--port=0', '--queue=1024'
+  command = [sys.executable, '-c', CODE, *flags, '--deadline_ms=20000']
   own = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
   with bench_process.serving(command, own) as server:
     yield server
@@ -148,13 +166,14 @@ def _serve(**environment):
 
 def test_a_load_and_a_soak(tmp_path):
   with _serve(GR2_ADMIN_TOKEN=bench_soak.TOKEN) as server:
-    drive = bench_serve._Driver(server.port, _Numbered(), 8, 40)
+    drive = bench_serve._Driver(server, _Numbered(), 8, 40)
     contest = bench_serve._contest('itself', drive, drive, 1.0)
     row = bench_contest.measure(contest, 1)
     assert row['ratio'] > 0 and set(row['seconds']) == {'ours', 'theirs'}
     assert 0 < row['seconds']['ours']['p50'] <= row['seconds']['ours']['p99']
     assert sum(row['batches_upto'].values()) > 0
     assert 1 <= row['lists_a_batch'] <= 32
+    assert set(row['cpu_ms_a_list']) == {'ours', 'theirs'}
     workdir = tmp_path / 'run'
     workdir.mkdir()
     found = bench_soak.run(server, _Numbered(), 400, str(workdir), 2)
@@ -257,17 +276,32 @@ def test_a_slow_reader_gets_the_whole_answer(monkeypatch):
 
 
 def test_a_server_that_ends_says_why():
-  command = [sys.executable, '-c', 'import sys; sys.exit("no such run")']
-  with pytest.raises(RuntimeError, match='ended with 1:\nno such run'):
-    with bench_process.serving(command, os.environ):
-      pass
+  for code, message in (
+    ('sys.exit("no such run")', 'ended with 1:\nno such run'),
+    (
+      'print("It could not be made ready.", file=sys.stderr, flush=True); '
+      'time.sleep(600)',
+      'ended with -15:\nIt could not be made ready',
+    ),
+  ):
+    command = [sys.executable, '-c', f'import sys, time; {code}']
+    with pytest.raises(RuntimeError, match=message):
+      with bench_process.serving(command, os.environ):
+        pass
+
+
+def test_connections_outlive_those_who_keep_them():
+  # An idle one is closed under the next request where the server is the first.
+  assert serve._HTTP['timeout_keep_alive'] > 60
 
 
 def test_the_group_needs_a_run():
   with pytest.raises(ValueError, match='--workdir=DIR'):
     bench_serve.parts('', 0)
   assert list(bench_serve.parts('x', 5)) == ['soak']
-  assert list(bench_serve.parts('x', 0))[2] == '32 clients'
+  assert list(bench_serve.parts('x', 0))[2:] == [
+    '32 clients', '128 clients', 'cached histories',
+  ]  # fmt: skip
 
 
 def test_the_peer_is_an_engine():
