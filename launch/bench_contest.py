@@ -24,10 +24,11 @@ class Contest(NamedTuple):
     count: how much one call does.
     ours: does it, and waits until it is done.
     theirs: does it, too.
-    goal: the ratio of rates that we want.
+    goal: the ratio of rates that we want; None where we want none.
     split: the seconds of a call by part, {'ours': {part: s}, 'theirs': ..},
       over so many last calls; None where they are not known.
     their_count: how much one call of theirs does, where that is another number.
+    facts: what else is known of ours, for the row.
   """
 
   name: str
@@ -36,14 +37,20 @@ class Contest(NamedTuple):
   count: int
   ours: Callable[[], None]
   theirs: Callable[[], None]
-  goal: float
+  goal: float | None
   split: Callable[[int], dict[str, dict[str, float]]] | None = None
   their_count: int | None = None
+  facts: Callable[[], dict] | None = None
 
 
 def seconds(run: Callable[[], None]) -> float:
   """Measures one call, from quiet: threads of the last one may still spin."""
   time.sleep(0.3)
+  return timed(run)
+
+
+def timed(run: Callable[[], None]) -> float:
+  """Measures one call, at once."""
   started = time.perf_counter()
   run()
   return time.perf_counter() - started
@@ -87,6 +94,8 @@ def measure(contest: Contest, turns: int) -> dict:
       side: {part: float(f'{s:.3g}') for part, s in seconds.items()}
       for side, seconds in contest.split(turns).items()
     }
+  if contest.facts is not None:
+    row |= contest.facts()
   return row
 
 
@@ -113,12 +122,14 @@ def multiplies_bf16() -> bool:
 
 
 def machine() -> dict:
-  """Describes the processor and the packages that were compared."""
+  """Describes the processor, its other load and the packages compared."""
   name, units = _processor()
   packages = ('jax', 'torch', 'transformers', 'trl', 'faiss-cpu')
   return {
     'processor': name,
     'units': units,
     'cores': len(os.sched_getaffinity(0)),
+    # Of the whole machine, when it began: processes that could run.
+    'load': round(os.getloadavg()[0], 2),
     'packages': {name: metadata.version(name) for name in packages},
   }

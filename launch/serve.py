@@ -19,6 +19,8 @@ import os
 import pathlib
 import signal
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -86,6 +88,9 @@ _HTTP = {
   # Of a request without its body; a header flood ends with 400.
   'h11_max_incomplete_event_size': 16 << 10,
   'ws': 'none',
+  # Seconds that an idle connection stays: clients and load balancers use theirs
+  # again for a minute. After uvicorn's 5 s a request met its end, and was lost.
+  'timeout_keep_alive': 75,
   'log_config': None,
   'access_log': False,
   'server_header': False,
@@ -98,6 +103,15 @@ def main(argv) -> None:
   """Loads the model and serves it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
+  run()
+
+
+def run(load: Callable[..., Any] | None = None) -> None:
+  """Serves a model.
+
+  Args:
+    load: what gives the engine in place of `engine.load`, for comparisons.
+  """
   start.set_up()
   try:
     import uvicorn
@@ -113,15 +127,14 @@ def main(argv) -> None:
     ) from error
   listener = _listen(_HOST.value, _PORT.value)
   load = functools.partial(
-    engine_lib.load,
+    load or engine_lib.load,
     model=_MODEL.value,
     explain=_EXPLAIN.value,
     batch_size=_BATCH.value,
     longest=_CANDIDATES.value,
   )
-  catalogue = None
-  if _CATALOGUE.value:
-    catalogue = pathlib.Path(_CATALOGUE.value).expanduser()
+  given = _CATALOGUE.value
+  catalogue = pathlib.Path(given).expanduser() if given else None
   there = catalogue is not None and catalogue.exists()
   engine = load(_WORKDIR.value, catalogue=catalogue if there else None)
   settings = service_lib.Settings(

@@ -32,11 +32,30 @@ def export(
   """
   workdir = pathlib.Path(workdir).expanduser()
   output = pathlib.Path(output).expanduser()
-  config = lineage.config(workdir, stage)
-  mesh = meshes.make(config)
-  store = artifacts.Artifacts(config, workdir)
+  store = artifacts.Artifacts(lineage.config(workdir, stage), workdir)
   # First, because it may refuse.
   store.vocab.export(output)
+  weights(store, stage, output, dtype)
+  found = heads.load(store.model(stage))
+  if found is not None:
+    heads.save(output, *found)
+
+
+def weights(
+  store: artifacts.Artifacts,
+  stage: str,
+  output: pathlib.Path | str,
+  dtype: str = 'bfloat16',
+) -> None:
+  """Writes weights and config alone, of any run.
+
+  Args:
+    store: of the run.
+    stage: whose model, as in `export`.
+    output: where to.
+    dtype: of the tensors, 'bfloat16' or 'float32'.
+  """
+  mesh = meshes.make(store.config)
   shape, params = io.load(store.model(stage), mesh, sharding.TRAIN_RULES)
   shape, params = lora.merge(shape, params)
   vocab = store.vocab
@@ -48,6 +67,3 @@ def export(
     {f'{name}_token_id': token for name, token in special.items()},
     dtype,
   )
-  found = heads.load(store.model(stage))
-  if found is not None:
-    heads.save(output, *found)
