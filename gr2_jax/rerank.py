@@ -26,6 +26,7 @@ from gr2_jax.stages import (
   catalogues,
   finding,
   grown,
+  new_items,
   ranker,
   ranking,
   records,
@@ -156,6 +157,7 @@ def rank_each(
   where: Sequence[str],
   batch_size: int = 64,
   strict: bool = False,
+  tokenizer: new_items.Tokenizer | None = None,
 ) -> list[Answer]:
   """Re-ranks lists; an error belongs to its list.
 
@@ -165,6 +167,7 @@ def rank_each(
     where: what to call each in its error.
     batch_size: lists decoded at a time.
     strict: raises the first error, a ValueError.
+    tokenizer: gives new items semantic IDs; the reranker's own by default.
 
   Returns:
     One answer a record, in their order.
@@ -175,7 +178,7 @@ def rank_each(
     else _attempt(records.read, record, reranker, record, place)
     for record, place in zip(given, where, strict=True)
   ]
-  read = _give_sids(reranker, read, where)
+  read = _give_sids(reranker, read, where, tokenizer)
   failed = [each for each in read if isinstance(each, Answer)]
   if failed and strict:
     raise ValueError(failed[0].record['error'])
@@ -202,7 +205,10 @@ def _carried(record: Any) -> dict:
 
 
 def _give_sids(
-  reranker: ranker.Ranker, read: Sequence[Any], where: Sequence[str]
+  reranker: ranker.Ranker,
+  read: Sequence[Any],
+  where: Sequence[str],
+  tokenizer: new_items.Tokenizer | None,
 ) -> list[Any]:
   """Gives the items that records bring semantic IDs.
 
@@ -212,8 +218,9 @@ def _give_sids(
   if not items:
     return list(read)
   done, nearest, problem = 0, (), None
+  tokenizer = tokenizer or reranker.tokenizer
   try:
-    nearest = reranker.tokenizer.codes(items)
+    nearest = tokenizer.codes(items)
   except ValueError as error:
     problem = error
 
@@ -223,9 +230,7 @@ def _give_sids(
     try:
       if problem is not None:
         raise problem
-      _, sids = reranker.tokenizer.distinct(
-        given.items, codes, reranker.store.sids
-      )
+      _, sids = tokenizer.distinct(given.items, codes, reranker.store.sids)
     except ValueError as error:
       raise ValueError(f'{place}: {error}') from error
     return dataclasses.replace(given, sids=sids)

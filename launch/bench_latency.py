@@ -96,9 +96,8 @@ def _ranker(model: LMConfig, mode: str) -> ranker.Ranker:
   head = jax.tree.map(np.ones_like, heads.shapes(columns.names))
   params = {'lm': lm, 'head': sharding.replicate(mesh, head)}
   answer = ranking.AnswerConfig(96, 32, constrain=True)
-  made = ranker.Ranker(model, params, mesh, store, answer, mode, False)
-  made.__dict__['evidence'] = columns
-  return made
+  given = model, params, mesh, store, answer, mode
+  return ranker.Ranker(*given, progress=False, known=columns)
 
 
 def _lists(store: artifacts.Artifacts) -> list[dict]:

@@ -13,21 +13,32 @@ async function ask(path, body) {
   return found;
 }
 
+function add(parent, name, text, kind = '') {
+  const made = parent.appendChild(document.createElement(name));
+  made.textContent = text;
+  made.className = kind;
+  return made;
+}
+
 function row(result, place) {
   const moved = result.index - place;
-  const arrow = moved > 0 ? ' ▲' : moved < 0 ? ' ▼' : '';
   const score = result.relevance_score;
   const made = document.createElement('tr');
-  for (const text of [
-    result.index + 1, `${place + 1}${arrow}`, result.item_id,
-    result.document.text, score === null ? '–' : score.toFixed(3),
-  ]) made.appendChild(document.createElement('td')).textContent = text;
+  add(made, 'td', result.index + 1);
+  const after = add(made, 'td', place + 1);
+  if (moved > 0) add(after, 'span', ' ▲', 'up');
+  if (moved < 0) add(after, 'span', ' ▼', 'down');
+  const item = add(made, 'td', '', 'item');
+  if (result.document.text) add(item, 'span', result.document.text, 'title');
+  add(item, 'span', result.item_id, 'id');
+  add(made, 'td', score === null ? '–' : score.toFixed(3));
   return made;
 }
 
 async function rank(event) {
   event.preventDefault();
   at('problem').textContent = '';
+  at('send').disabled = true;
   try {
     const found = await ask('/v1/rerank', JSON.stringify({
       history: ids('history'), candidates: ids('candidates'),
@@ -41,6 +52,8 @@ async function rank(event) {
   } catch (error) {
     at('result').hidden = true;
     at('problem').textContent = error.message;
+  } finally {
+    at('send').disabled = false;
   }
 }
 

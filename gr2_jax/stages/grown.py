@@ -49,7 +49,6 @@ def grow(
     items: N items.
     sids: int32 [N, L], their semantic IDs.
   """
-  made = dataclasses.replace(given, store=grow_store(given.store, items, sids))
-  if given.by_utilities:
-    made.__dict__['evidence'] = given.evidence.grown(items)
-  return made
+  store = grow_store(given.store, items, sids)
+  known = given.evidence.grown(items) if given.by_utilities else None
+  return dataclasses.replace(given, store=store, known=known)

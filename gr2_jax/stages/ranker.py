@@ -42,13 +42,13 @@ class Ranker:
 
   Attributes:
     config: shape of the model.
-    params: {'lm', 'head'}, on `mesh`; 'head' is None of a model that ranks by
-      lists only.
+    params: {'lm', 'head'}, on `mesh`; 'head' is None where lists are written.
     mesh: the mesh.
     store: catalogue, semantic IDs, vocabulary and prompts of its run.
     answer: how answers are decoded.
     mode: one of `ranking.MODES`.
     progress: whether many lists have a progress bar.
+    known: what gives the columns of new lists; None to make it when needed.
   """
 
   config: lm_config.LMConfig
@@ -58,6 +58,7 @@ class Ranker:
   answer: ranking.AnswerConfig
   mode: str = ranking.EXPLAINED
   progress: bool = True
+  known: evidence.Evidence | None = None
 
   @property
   def by_utilities(self) -> bool:
@@ -67,7 +68,8 @@ class Ranker:
   @functools.cached_property
   def evidence(self) -> evidence.Evidence:
     """What gives the columns of new lists."""
-    return retrievers.make_evidence(self.store, self.mesh)
+    given = self.store, self.mesh
+    return self.known or retrievers.make_evidence(*given)
 
   @functools.cached_property
   def tokenizer(self) -> new_items.Tokenizer:
@@ -151,8 +153,8 @@ class Ranker:
     found: dict[str, np.ndarray],
   ) -> ranking.Ranking:
     """Reads the answer to one of the lists."""
-    length, shown = len(asked.written[row]), asked.citable[row]
-    return ranking.read(self.store, items, found, length, shown)
+    prompt = len(asked.written[row]), asked.citable[row]
+    return ranking.read(self.store, items, found, *prompt)
 
   def warm_up(
     self, batch_size: int = 64, longest: int = 0, encode: bool = False
@@ -262,9 +264,9 @@ def load(
     The ranker.
 
   Raises:
-    FileNotFoundError: no run, or this model of it is not there or not finished.
-    ValueError: no such model or mode, stages that do not belong together, or no
-      explanation is wanted of lists that are decoded without a constraint.
+    FileNotFoundError: no run, or this model is not there or not finished.
+    ValueError: no such model or mode, stages of several runs, or no explanation
+      is wanted of lists that are decoded without a constraint.
   """
   if mode is None:
     mode = ranking.DIRECT if model == 'direct' else ranking.EXPLAINED
@@ -289,7 +291,7 @@ def load(
   foreign.check_rows(directory, store.vocab.size, shape.vocab_size)
   found = heads.load(directory)
   head = None if found is None else sharding.replicate(mesh, found[0])
-  names = [field.name for field in dataclasses.fields(ranking.AnswerConfig)]
+  names = [x.name for x in dataclasses.fields(ranking.AnswerConfig)]
   given = ranking.AnswerConfig(**{x: store.config.rl[x] for x in names})
   if head is None and mode == ranking.DIRECT and not given.constrain:
     raise ValueError(

@@ -293,9 +293,7 @@ def _with_sasrec(given):
   )
   head = small.head(1.0, {'sasrec': 1.0}, made.names)
   params = given.params | {'head': sharding.replicate(given.mesh, head)}
-  given = dataclasses.replace(given, params=params)
-  given.__dict__['evidence'] = made
-  return given
+  return dataclasses.replace(given, params=params, known=made)
 
 
 @pytest.mark.parametrize('mode', ranking.MODES)
