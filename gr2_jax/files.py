@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,7 +23,9 @@ def atomic_write(path: pathlib.Path, content: bytes | str) -> None:
   """Replaces the file at `path` by `content` in one step."""
   if isinstance(content, str):
     content = content.encode()
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  # Machines that share a file system may have processes of one number.
+  writer = f'{socket.gethostname()}.{os.getpid()}'
+  temporary = path.with_name(f'.{path.name}.{writer}.tmp')
   with temporary.open('wb') as stream:
     stream.write(content)
     stream.flush()

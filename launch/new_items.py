@@ -12,9 +12,11 @@ semantic ID, which re-ranking reads:
 
 With `--catalogue` the items of an earlier one are written, too, as they are.
 The semantic IDs of the run stay as they are; the same items and the same run
-give the same IDs, whatever the order of the file.
+give the same IDs, whatever the order of the file. With `--beam` many machines
+embed and quantise the items, by Apache Beam (gr2_jax/serve/batch.md).
 """
 
+import functools
 import pathlib
 
 from absl import app, flags
@@ -34,6 +36,12 @@ _EMBEDDINGS = flags.DEFINE_string(
   '',
   'Vectors of the items, where the run had its own; as `sid.embeddings`.',
 )
+_BEAM = flags.DEFINE_string(
+  'beam',
+  '',
+  "Options of Apache Beam, such as '--runner=FlinkRunner ...', to quantise "
+  'items on many machines.',
+)
 flags.mark_flags_as_required(['workdir', 'items', 'output'])
 
 
@@ -41,6 +49,11 @@ def main(argv) -> None:
   """Assigns, writes and reports."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
+  if _BEAM.value and _EMBEDDINGS.value:
+    raise app.UsageError(
+      '--beam spreads the work of embedding texts, which --embeddings saves: '
+      'leave --beam out.'
+    )
   import numpy as np
 
   from gr2_jax.data import dataset, generic
@@ -62,7 +75,15 @@ def main(argv) -> None:
   if _EMBEDDINGS.value:
     new = dataset.from_sequences('new', items, {})
     embeddings = vector_files.read(_EMBEDDINGS.value, new)
-  sids, report = tokenizer.assign(items, embeddings)
+  quantise = None
+  if _BEAM.value:
+    from gr2_jax.serve import batch
+
+    output = pathlib.Path(_OUTPUT.value).expanduser()
+    quantise = functools.partial(
+      batch.codes, output=output, options=_BEAM.value, workdir=_WORKDIR.value
+    )
+  sids, report = tokenizer.assign(items, embeddings, quantise)
   catalogues.write(
     _OUTPUT.value,
     [*before.items, *items],

@@ -23,13 +23,19 @@ Lines are answered as they come in, and written at once. `-` is standard input
 or output:
 
     cat lists.jsonl | python -m launch.rerank --workdir=DIR > ranked.jsonl
+
+The input may be Parquet, too, a file or a folder. With `--beam` many machines
+rank a file, by Apache Beam; the output has the same bytes
+(gr2_jax/serve/batch.md).
 """
 
 import contextlib
+import itertools
 import json
 import os
+import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from absl import app, flags, logging
@@ -42,7 +48,9 @@ _BATCHES = 8
 _FAILED = 3
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run.')
-_INPUT = flags.DEFINE_string('input', '-', 'JSON lines; - is standard input.')
+_INPUT = flags.DEFINE_string(
+  'input', '-', 'JSON lines or Parquet; - is standard input.'
+)
 _OUTPUT = flags.DEFINE_string(
   'output', '-', 'JSON lines; - is standard output.'
 )
@@ -65,7 +73,16 @@ _CATALOGUE = flags.DEFINE_string(
 _STRICT = flags.DEFINE_bool(
   'strict', False, 'Stops at the first line that cannot be answered.'
 )
+_BEAM = flags.DEFINE_string(
+  'beam',
+  '',
+  "Options of Apache Beam, such as '--runner=FlinkRunner ...', to rank a file "
+  'on many machines.',
+)
 flags.mark_flag_as_required('workdir')
+
+# Lines of an input, the name of the file and the number of the first line.
+Portion = tuple[list[bytes], str, int]
 
 
 def main(argv) -> int:
@@ -73,29 +90,25 @@ def main(argv) -> int:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   start.set_up()
-  with contextlib.ExitStack() as stack:
-    source, output = _open(stack)
-    failed = _answer(source, output)
+  given, made = map(os.path.expanduser, (_INPUT.value, _OUTPUT.value))
+  with contextlib.suppress(FileNotFoundError):
+    if '-' not in (given, made) and os.path.samefile(given, made):
+      raise app.UsageError(
+        f'--input and --output are one file, {made}: it would be '
+        'emptied. Write to another.'
+      )
+  if _BEAM.value:
+    failed = _by_beam(given, made)
+  else:
+    with contextlib.ExitStack() as stack:
+      portions = _portions(given, stack)
+      output = sys.stdout.buffer
+      if made != '-':
+        output = stack.enter_context(_output(made))
+      failed = _answer(portions, output)
   if failed and not _STRICT.value:
     logging.error('%d lines have no answer, but `error`.', failed)
   return _FAILED if failed else 0
-
-
-def _open(stack: contextlib.ExitStack) -> tuple[BinaryIO, BinaryIO]:
-  """Opens input and output: what cannot be opened is told before all else."""
-  given, made = map(os.path.expanduser, (_INPUT.value, _OUTPUT.value))
-  source, output = sys.stdin.buffer, sys.stdout.buffer
-  if given != '-':
-    source = stack.enter_context(open(given, 'rb'))
-  if made != '-':
-    with contextlib.suppress(FileNotFoundError):
-      if given != '-' and os.path.samefile(given, made):
-        raise app.UsageError(
-          f'--input and --output are one file, {made}: it would be '
-          'emptied. Write to another.'
-        )
-    output = stack.enter_context(_output(made))
-  return source, output
 
 
 @contextlib.contextmanager
@@ -111,7 +124,48 @@ def _output(path: str) -> Iterator[BinaryIO]:
       raise
 
 
-def _answer(source: BinaryIO, output: BinaryIO) -> int:
+def _by_beam(given: str, made: str) -> int:
+  """Has all lines answered by Beam; returns how many could not be."""
+  if '-' in (given, made):
+    raise app.UsageError(
+      '--beam reads and writes files: give --input and --output, on a file '
+      'system that all machines share.'
+    )
+  from gr2_jax.serve import batch
+
+  return batch.rank(
+    pathlib.Path(given),
+    pathlib.Path(made),
+    _BEAM.value,
+    _WORKDIR.value,
+    _BATCH.value,
+    _BATCHES * _BATCH.value,
+    _STRICT.value,
+    _MODEL.value,
+    _MODE.value,
+    _CATALOGUE.value,
+  )
+
+
+def _portions(given: str, stack: contextlib.ExitStack) -> Iterator[Portion]:
+  """Opens the input: what cannot be opened is told before all else."""
+  from gr2_jax.data import parts
+
+  most, path = _BATCHES * _BATCH.value, pathlib.Path(given)
+  if given == '-' or not (path.is_file() or path.is_dir()):
+    source = sys.stdin.buffer
+    if given != '-':
+      source = stack.enter_context(open(given, 'rb'))
+    return _chunks(source, most, '<stdin>' if given == '-' else given)
+  cut = parts.cut(path, most)
+  first = list(itertools.islice(cut, 1))
+  return (
+    (parts.read(part), part.name, part.first)
+    for part in itertools.chain(first, cut)
+  )
+
+
+def _answer(portions: Iterable[Portion], output: BinaryIO) -> int:
   """Answers all lines; returns how many could not be."""
   from gr2_jax import progress, rerank
 
@@ -124,12 +178,10 @@ def _answer(source: BinaryIO, output: BinaryIO) -> int:
   )
   if output is not sys.stdout.buffer and os.path.isfile(output.name):
     output.truncate(0)
-  name = '<stdin>' if _INPUT.value == '-' else _INPUT.value
-  done = failed = 0
+  failed = 0
   with progress.bar(desc='rerank', unit='list') as bar:
-    for lines in _chunks(source, _BATCHES * _BATCH.value):
-      found = rerank.rank_lines(reranker, lines, name, done + 1, _BATCH.value)
-      done += len(lines)
+    for lines, name, first in portions:
+      found = rerank.rank_lines(reranker, lines, name, first, _BATCH.value)
       for answer in found:
         if answer.failed and _STRICT.value:
           output.flush()
@@ -142,9 +194,9 @@ def _answer(source: BinaryIO, output: BinaryIO) -> int:
   return failed
 
 
-def _chunks(source: BinaryIO, most: int) -> Iterator[list[bytes]]:
+def _chunks(source: BinaryIO, most: int, name: str) -> Iterator[Portion]:
   """Yields lines as they come in, at most `most` together."""
-  pending = bytearray()
+  pending, first = bytearray(), 1
   while block := source.read1(1 << 16):
     pending += block
     if b'\n' not in block:
@@ -152,9 +204,11 @@ def _chunks(source: BinaryIO, most: int) -> Iterator[list[bytes]]:
     *lines, rest = pending.split(b'\n')
     pending = rest
     for begin in range(0, len(lines), most):
-      yield [bytes(line) for line in lines[begin : begin + most]]
+      some = lines[begin : begin + most]
+      yield [bytes(line) for line in some], name, first
+      first += len(some)
   if pending:
-    yield [bytes(pending)]
+    yield [bytes(pending)], name, first
 
 
 if __name__ == '__main__':

@@ -12,6 +12,18 @@ def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['a.txt']
 
 
+def test_machines_with_one_file_system_do_not_share_a_temporary_file(
+  tmp_path, monkeypatch
+):
+  # Processes of one number on two machines write a file at one time.
+  path, names = tmp_path / 'a.txt', []
+  monkeypatch.setattr(files.os, 'replace', lambda new, _: names.append(new))
+  for host in ('one', 'two'):
+    monkeypatch.setattr('socket.gethostname', lambda host=host: host)
+    files.atomic_write(path, host)
+  assert [name.read_text() for name in names] == ['one', 'two']
+
+
 def test_arrays_and_json_round_trip(tmp_path):
   files.atomic_savez(tmp_path / 'a.npz', x=np.arange(3), y=np.eye(2))
   files.atomic_save(tmp_path / 'a.npy', np.arange(4))

@@ -13,13 +13,17 @@ import jax
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import sharding
+from gr2_jax import progress, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.sid import assign, growth, quantised, steps, vectors
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.stages import artifacts, lineage, meshes, sid
 from gr2_jax.text import encoder
 from gr2_jax.train import checkpoint
+
+# Items that are embedded and quantised together: a part is what one machine of
+# many takes, and parts are the same wherever they are computed.
+PART = 4096
 
 
 @dataclasses.dataclass
@@ -80,17 +84,31 @@ class Tokenizer:
       ValueError: vectors that do not fit the items, or none where the run had
         its own.
     """
-    if embeddings is None:
-      if self.config.embeddings:
+    if embeddings is not None:
+      if len(embeddings) != len(items):
         raise ValueError(
-          f'The semantic IDs of this run come from vectors of its own '
-          f'({self.config.embeddings}), which texts do not give: make a '
-          'catalogue by launch.new_items --embeddings=VECTORS.'
+          f'{len(embeddings)} embeddings for {len(items)} items.'
         )
-      embeddings = self._embed(items)
-    if len(embeddings) != len(items):
-      raise ValueError(f'{len(embeddings)} embeddings for {len(items)} items.')
-    return self.nearest(embeddings)
+      return self.nearest(embeddings)
+    self._check_texts()
+    starts = progress.bar(
+      range(0, len(items), PART), desc='new items', unit='part'
+    )
+    with progress.hidden():
+      found = [
+        self.nearest(self._embed(items[start : start + PART]))
+        for start in starts
+      ]
+    return np.concatenate(found)
+
+  def _check_texts(self) -> None:
+    """Refuses to embed texts where the run had vectors of its own."""
+    if self.config.embeddings:
+      raise ValueError(
+        f'The semantic IDs of this run come from vectors of its own '
+        f'({self.config.embeddings}), which texts do not give: make a '
+        'catalogue by launch.new_items --embeddings=VECTORS.'
+      )
 
   @functools.cached_property
   def _embed(self) -> Callable[[Sequence[dataset_lib.Item]], np.ndarray]:
@@ -145,12 +163,14 @@ class Tokenizer:
     self,
     items: Sequence[dataset_lib.Item],
     embeddings: np.ndarray | None = None,
+    quantise: Callable[[Sequence[dataset_lib.Item]], np.ndarray] | None = None,
   ) -> tuple[np.ndarray, dict]:
     """Gives new items SIDs and adds them to the catalogue.
 
     Args:
       items: N new items.
       embeddings: float [N, W]; None to embed the texts by MiniLM.
+      quantise: does what `codes` does with texts, elsewhere.
 
     Returns:
       (int32 [N, L], report). The report has `items` and `collisions` of the
@@ -170,7 +190,11 @@ class Tokenizer:
         f'{len(again)} items are in the catalogue already: {again[:20]}. Leave '
         'them out; their semantic IDs stay.'
       )
-    codes = self.codes(items, embeddings)
+    if quantise is None:
+      codes = self.codes(items, embeddings)
+    else:
+      self._check_texts()
+      codes = quantise(items)
     raw, new = self.distinct(items, codes, self.sids)
     self.add(items, new, raw)
     return new, {

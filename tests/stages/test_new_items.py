@@ -1,5 +1,6 @@
 """A catalogue that grows after training, with the run's own tokenizer."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -127,6 +128,42 @@ def test_semantic_ids_of_a_list_do_not_join_the_catalogue(finished):
   assert tokenizer.item_ids[-2:] == ['i98', 'i99']
   with pytest.raises(ValueError, match='vectors of its own .*--embeddings'):
     tokenizer.codes(items)
+
+
+@pytest.mark.parametrize('finished', ['kmeans'], indirect=True)
+def test_texts_are_quantised_in_parts(finished, monkeypatch):
+  tokenizer = new_items.load(finished)
+  tokenizer.config = dataclasses.replace(tokenizer.config, embeddings='')
+  vectors, asked = _vectors(10, 4), []
+
+  def embed(items):
+    asked.append(len(items))
+    return vectors[[int(item.item_id[1:]) for item in items]]
+
+  tokenizer.__dict__['_embed'] = embed
+  monkeypatch.setattr(new_items, 'PART', 4)
+  found = tokenizer.codes(_items(range(10)))
+  assert asked == [4, 4, 2]
+  np.testing.assert_array_equal(found, tokenizer.nearest(vectors))
+
+
+@pytest.mark.parametrize('finished', ['kmeans'], indirect=True)
+def test_others_may_quantise_new_texts(finished):
+  tokenizer = new_items.load(finished)
+  items = _items([98, 99])
+
+  def quantise(given):
+    assert given == items
+    return tokenizer.nearest(_vectors(2, 3))
+
+  with pytest.raises(ValueError, match='vectors of its own .*--embeddings'):
+    tokenizer.assign(items, quantise=quantise)
+  expected, _ = new_items.load(finished).assign(items, _vectors(2, 3))
+  tokenizer.config = dataclasses.replace(tokenizer.config, embeddings='')
+  with pytest.raises(ValueError, match="already: \\['i3'\\]"):
+    tokenizer.assign(_items([3]), quantise=None)
+  found, _ = tokenizer.assign(items, quantise=quantise)
+  np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize('finished', ['kmeans'], indirect=True)
