@@ -122,3 +122,10 @@ def test_nothing_reads_files_that_can_run_code(path):
       assert node.attr not in ('extract', 'extractall'), node.lineno
   torch = [name for name in _imports(path) if name.split('.')[0] == 'torch']
   assert not torch or path.name.startswith('bench_'), torch
+
+
+def test_helpers_of_tests_are_imported_from_their_package():
+  for path in (ROOT / 'tests').rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Attribute) and node.attr == 'path':
+        assert ast.unparse(node) != 'sys.path', f'{_name(path)}:{node.lineno}'

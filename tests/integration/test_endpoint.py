@@ -10,13 +10,11 @@ import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import assets, files
 from gr2_jax.lm import gguf, hf
@@ -32,11 +30,10 @@ from gr2_jax.teacher import (
   messages,
   sampling,
 )
+from tests.integration import small
+from tests.teacher import proxy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'tests' / 'teacher'))
-
-import proxy  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,9 @@ import time
 import jax
 import numpy as np
 import pytest
-import several
-import several_worker
-import world
 
 from gr2_jax import sharding
+from tests.integration import several, several_worker, world
 
 # Few steps of everything; batches that divide by four devices.
 _SETTINGS = {

@@ -7,7 +7,6 @@ import re
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import assets, rerank
 from gr2_jax.data import generic
@@ -17,6 +16,7 @@ from gr2_jax.rank import evidence
 from gr2_jax.sid import growth, index
 from gr2_jax.stages import artifacts, catalogues, finding, grown, ranker
 from gr2_jax.stages import ranking as ranking_lib
+from tests.integration import small
 
 LISTS = [
   {'history': ['i1', 'i2', 'i3'], 'candidates': ['i4', 'i5', 'i6', 'i7']},

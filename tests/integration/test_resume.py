@@ -11,9 +11,9 @@ import sys
 import time
 
 import pytest
-import world
 
 from gr2_jax.stages import lock, road
+from tests.integration import world
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import small
 from starlette.testclient import TestClient
 
 from gr2_jax import rerank
@@ -16,6 +15,7 @@ from gr2_jax.serve import app, service
 from gr2_jax.serve import engine as engine_lib
 from gr2_jax.sid import growth
 from gr2_jax.stages import catalogues, ranker, ranking
+from tests.integration import small
 
 # Batches of two alone, so that few programs are compiled.
 LISTS = [

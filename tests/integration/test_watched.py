@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-import world
 
 from gr2_jax import files
+from tests.integration import world
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

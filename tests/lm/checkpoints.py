@@ -4,7 +4,6 @@ import json
 
 import gguf as gguf_package
 import jax
-import made
 import numpy as np
 import safetensors.numpy
 import tokenizers
@@ -16,6 +15,7 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import speech
 from gr2_jax.text import encoder, pretrained
 from gr2_jax.text.vocab import Vocab
+from tests.text import made
 
 SHAPE = LMConfig(
   vocab_size=352,

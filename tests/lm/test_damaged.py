@@ -5,7 +5,6 @@ import gc
 import json
 import pathlib
 import shutil
-import sys
 import tempfile
 
 import hypothesis
@@ -18,9 +17,7 @@ from gr2_jax.lm import gguf, hf, hf_config, tensor_files
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import chat_template, speech
 from gr2_jax.text import pretrained, tokenizer_files
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import checkpoints  # noqa: E402
+from tests.lm import checkpoints
 
 FILES = [(kind, file) for kind, (*_, names) in checkpoints.KINDS.items()
          for file in names]  # fmt: skip

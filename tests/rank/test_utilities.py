@@ -6,11 +6,11 @@ import functools
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder
 from gr2_jax.rank import utilities
+from tests.rl import tiny
 
 # Two layers: the second one reads what the first made of a branch.
 MODEL = dataclasses.replace(tiny.MODEL, layers=2)

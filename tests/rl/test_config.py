@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
-import tiny
 
 from gr2_jax.rl import config as rl_config
+from tests.rl import tiny
 
 
 @pytest.mark.parametrize(

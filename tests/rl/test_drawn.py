@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.rl import drawn as drawn_lib
+from tests.rl import tiny
 
 
 def _drawn(mesh, with_words):

@@ -2,9 +2,8 @@
 
 import dataclasses
 
-import tiny
-
 from gr2_jax.rl import epoch
+from tests.rl import tiny
 
 
 def _record(step, rounds, fill):

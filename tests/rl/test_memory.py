@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-import tiny
 
 from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import groups, objective
+from tests.rl import tiny
 
 V, Q, G, P, S, A = 151_936, 4, 8, 16, 96, 4
 

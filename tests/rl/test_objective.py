@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.decode import constrain
 from gr2_jax.lm.decoder import Decoder
 from gr2_jax.rl import objective, rollout
 from gr2_jax.train import step
+from tests.rl import tiny
 
 LOSS = objective.make_loss(tiny.MODEL, tiny.CONFIG, tiny.FMT)
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
+
+from tests.rl import tiny
 
 
 def test_a_batch_uses_the_smallest_bucket():

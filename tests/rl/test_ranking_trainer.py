@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.rank import heads
 from gr2_jax.rl import ranking_trainer, rankings
 from gr2_jax.train import metrics
+from tests.rl import tiny
 
 NAMES = {
   *('reward', 'rank_reward', 'identity_rate', 'kept_rate', 'place_entropy'),

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.decode import constrain, sampler
@@ -17,6 +16,7 @@ from gr2_jax.rl import drawn as drawn_lib
 from gr2_jax.rl import ranking_loss, rankings, rollout
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import step
+from tests.rl import tiny
 
 GIVEN = tiny.MODEL, tiny.RANKED, tiny.FMT
 KEY = jax.random.key(4)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.decode import sampler
 from gr2_jax.rl import rewards, rollout
+from tests.rl import tiny
 
 
 def _roll(mesh, config=tiny.CONFIG, key=0, seed=0):

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.decode import constrain
@@ -18,6 +17,7 @@ from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import dapo, objective
 from gr2_jax.rl.groups import Groups
 from gr2_jax.train import step
+from tests.rl import tiny
 
 # Two layers: the second one's keys depend on what the first made of the prompt.
 MODEL = dataclasses.replace(tiny.MODEL, layers=2)

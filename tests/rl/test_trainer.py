@@ -6,12 +6,12 @@ import json
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder
 from gr2_jax.rl import groups, prompt_set, rollout, trainer
 from gr2_jax.train import loop, metrics
+from tests.rl import tiny
 
 # Every setting that changes how a step goes along.
 BUSY = dataclasses.replace(

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.decode import constrain
 from gr2_jax.lm import decoder
 from gr2_jax.rl import groups, objective, rollout, trainer
 from gr2_jax.train import metrics
+from tests.rl import tiny
 
 # Larger than the policy, of the same vocabulary.
 TEACHER = dataclasses.replace(tiny.MODEL, width=24, heads=3, kv_heads=3)

@@ -1,27 +1,16 @@
 """What the tests of this folder share: made-up runs and tokenizers."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
 
-_TESTS = pathlib.Path(__file__).parents[1]
-# `small`, the made-up run, `made`, the made-up tokenizers, and `scripted`, the
-# teacher; `tiny`, the tiny LM of the RL tests.
-sys.path[:0] = [
-  str(_TESTS / name) for name in ('integration', 'rl', 'text', 'teacher')
-]
+from gr2_jax import files, sharding
+from gr2_jax.data import dataset as dataset_lib
+from tests.integration import small
 
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
   """A run whose stages data and sid are finished."""
-  import small
-
-  from gr2_jax import files
-  from gr2_jax.data import dataset as dataset_lib
-
   monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
   for stage in ('data', 'sid'):
     (tmp_path / stage).mkdir()
@@ -35,8 +24,6 @@ def workdir(tmp_path, monkeypatch):
 @pytest.fixture(scope='session')
 def before_sft(tmp_path_factory, mesh1):
   """The finished stages before SFT: lists with columns, and traces."""
-  import small
-
   root = tmp_path_factory.mktemp('before_sft')
   small.write_before_sft(root, mesh1)
   return root
@@ -45,11 +32,6 @@ def before_sft(tmp_path_factory, mesh1):
 @pytest.fixture
 def listed(tmp_path, before_sft, mesh1, monkeypatch):
   """`listed(name)`: a run of its own on these stages, on one device."""
-  import small
-
-  from gr2_jax import sharding
-  from gr2_jax.data import dataset as dataset_lib
-
   monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
   monkeypatch.setattr(sharding, 'make_mesh', lambda **axes: mesh1)
 

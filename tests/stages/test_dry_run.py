@@ -1,10 +1,8 @@
 """What a dry run says: prompts as they are sent, and numbers to pay by."""
 
-import made
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
@@ -12,6 +10,8 @@ from gr2_jax.stages import artifacts, dry_run, requests
 from gr2_jax.teacher import messages
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
+from tests.integration import small
+from tests.text import made
 
 TEMPLATE = (
   "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}"

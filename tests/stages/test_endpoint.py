@@ -3,13 +3,9 @@
 import itertools
 import logging
 
-import fake_server
 import ml_collections
 import numpy as np
-import prompted
-import proxy
 import pytest
-import small
 
 from gr2_jax import files
 from gr2_jax.stages import traces
@@ -23,6 +19,8 @@ from gr2_jax.teacher import (
 )
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
+from tests.integration import small
+from tests.teacher import fake_server, prompted, proxy
 
 KEY = 'sk-stages-0123456789abcdef'
 

@@ -4,17 +4,17 @@ Runs where transformers and torch are installed; WORKSPACE.md has the command.
 """
 
 import jax
-import made
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder, hf, io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.stages import export, pretrained
+from tests.integration import small
+from tests.text import made
 
 transformers = pytest.importorskip('transformers')
 torch = pytest.importorskip('torch')

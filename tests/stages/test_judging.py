@@ -2,15 +2,15 @@
 
 import collections
 
-import fake_server
 import ml_collections
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import judging
 from gr2_jax.teacher import address, budget, judge, trial
+from tests.integration import small
+from tests.teacher import fake_server
 
 
 @pytest.fixture

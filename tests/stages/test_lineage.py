@@ -3,11 +3,11 @@
 import pathlib
 
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import export, judging, lineage, new_items, ranker
+from tests.integration import small
 
 READERS = {
   'rerank': ranker.load,

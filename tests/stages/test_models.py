@@ -1,11 +1,9 @@
 """The model of a config: known without its weights as it will be made."""
 
 import jax
-import made
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder, hf
@@ -13,6 +11,8 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.stages import models
 from gr2_jax.text import wording
 from gr2_jax.text.vocab import Vocab
+from tests.integration import small
+from tests.text import made
 
 SIDS = 2, 5
 SIZES = {

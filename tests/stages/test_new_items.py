@@ -8,13 +8,13 @@ import sys
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.data import dataset
 from gr2_jax.sid import assign
 from gr2_jax.stages import catalogues, new_items, sid
+from tests.integration import small
 
 ITEMS, WIDTH = 40, 12
 # The command over the made-up catalogue.

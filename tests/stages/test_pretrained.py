@@ -3,11 +3,9 @@
 import shutil
 
 import jax
-import made
 import ml_collections
 import numpy as np
 import pytest
-import small
 import tokenizers
 
 from gr2_jax import config as config_lib
@@ -16,6 +14,8 @@ from gr2_jax.lm import decoder, hf, io, lora
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.stages import export, midtrain, pretrained
 from gr2_jax.text.vocab import Vocab
+from tests.integration import small
+from tests.text import made
 
 PHASE = {'batch_size': 8, 'length': 160, 'ckpt_every': 2, 'log_every': 1}
 SHAPE = LMConfig(

@@ -7,7 +7,6 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
@@ -16,6 +15,7 @@ from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence, heads, sasrec_lists, sasrec_model
 from gr2_jax.stages import artifacts, ranker, ranking
 from gr2_jax.train import timing
+from tests.integration import small
 
 NAMES = evidence.NAMES
 HISTORIES = [np.array(h) for h in ([1, 2, 3], [], [7], [5, 11, 0, 2, 9])]

@@ -4,9 +4,9 @@ import dataclasses
 
 import ml_collections
 import pytest
-import tiny
 
 from gr2_jax.stages import rankings
+from tests.rl import tiny
 
 
 def _config(steps=0):

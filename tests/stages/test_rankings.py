@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence, heads
 from gr2_jax.stages import artifacts, listwise, rl
 from gr2_jax.train import loop
+from tests.integration import small
 
 NAMES = evidence.NAMES
 START = small.head(0.3, {'log_rank': 0.5, 'follow': 0.5, 'alone': 0.5}, NAMES)

@@ -3,13 +3,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import files, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import evidence, heads
 from gr2_jax.stages import artifacts, listwise, sft, sft_rows, sft_validation
 from gr2_jax.train import loop
+from tests.integration import small
 
 TRACE = {
   'user': 2,

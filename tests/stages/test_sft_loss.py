@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder
 from gr2_jax.rank import heads
 from gr2_jax.stages import sft_loss
 from gr2_jax.train import step
+from tests.rl import tiny
 
 S, T = 7, 12  # Slots of words, tokens of a packed row.
 LAMBDA, REPLAY = 0.3, 0.05

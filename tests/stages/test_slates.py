@@ -7,7 +7,6 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
@@ -20,6 +19,7 @@ from gr2_jax.stages import artifacts, road, slates
 from gr2_jax.teacher import rationale
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
+from tests.integration import small
 
 ITEMS = [
   dataset_lib.Item(f'i{i}', f'Film {i}', (('Drama', 'Comedy')[i % 2],))

@@ -5,7 +5,6 @@ import itertools
 import ml_collections
 import numpy as np
 import pytest
-import scripted
 
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
@@ -13,6 +12,7 @@ from gr2_jax.stages import teachers, traces
 from gr2_jax.teacher import base, citations, rationale
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
+from tests.teacher import scripted
 
 ITEMS = [
   dataset_lib.Item(f'i{i}', f'Film {i}', (('Drama', 'Comedy')[i % 2],))

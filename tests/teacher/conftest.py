@@ -1,8 +1,6 @@
 """A small catalogue with a rules teacher over it; importable helpers."""
 
 import itertools
-import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -12,10 +10,6 @@ from gr2_jax.data import splits as splits_lib
 from gr2_jax.teacher import rationale, rules
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
-
-# The helpers of this folder; `made`, the made-up tokenizers.
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'text'))
 
 THEMES = ('Drama', 'Comedy', 'Horror', 'Space')
 ITEMS = [

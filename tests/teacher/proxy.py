@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.parse
 
-import fake_server
+from tests.teacher import fake_server
 
 # Faults that pass; a client that tries again gets what it would have got.
 TRANSIENT = (

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
-from scripted import accept, cite, request, sound
 
 from gr2_jax.teacher import acceptance, base, sampling
+from tests.teacher.scripted import accept, cite, request, sound
 
 REJECTION, TARGETED = acceptance.REJECTION, acceptance.TARGETED
 ASKED = request([1, 2, 3], history=[7, 8])

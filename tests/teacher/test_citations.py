@@ -1,8 +1,7 @@
 """Semantic IDs in texts, by hand."""
 
-from scripted import SIDS, cite
-
 from gr2_jax.teacher import citations
+from tests.teacher.scripted import SIDS, cite
 
 
 def test_items_are_found_in_their_order():

@@ -4,9 +4,9 @@ import itertools
 
 import hypothesis
 from hypothesis import strategies as st
-from scripted import cite
 
 from gr2_jax.teacher import duplicates
+from tests.teacher.scripted import cite
 
 TEXTS = st.lists(
   st.lists(st.sampled_from('abcd'), max_size=9).map(' '.join), max_size=8

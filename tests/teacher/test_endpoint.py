@@ -5,11 +5,10 @@ import logging
 import sys
 import threading
 
-import fake_server
 import pytest
-import questions
 
 from gr2_jax.teacher import budget, faults, reply
+from tests.teacher import fake_server, questions
 
 
 @pytest.fixture

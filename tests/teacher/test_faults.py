@@ -4,14 +4,12 @@ import datetime
 import email.utils
 import json
 
-import fake_server
-import proxy
 import pytest
-import questions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gr2_jax.teacher import faults, reply
+from tests.teacher import fake_server, proxy, questions
 
 
 @pytest.fixture(scope='module')

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from scripted import request
 
 from gr2_jax.teacher import base, journal
+from tests.teacher.scripted import request
 
 IDENTITY = {'teacher': 'a', 'prompt': 'v1', 'weights': {'top': 3}}
 ONE, TWO = (3, 7, 'aa'), (3, 8, 'bb')

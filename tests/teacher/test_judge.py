@@ -2,12 +2,12 @@
 
 import json
 
-import fake_server
 import numpy as np
 import pytest
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.teacher import address, base, judge, messages
+from tests.teacher import fake_server
 
 ITEMS = [dataset_lib.Item(f'i{i}', f'Film {i}', ('Drama',)) for i in range(9)]
 SIDS = np.stack([np.arange(9) // 3, np.arange(9) % 3], axis=1)

@@ -3,11 +3,10 @@
 import logging
 import traceback
 
-import fake_server
 import pytest
-import questions
 
 from gr2_jax.teacher import address, faults
+from tests.teacher import fake_server, questions
 
 KEY = 'sk-Very/Secret+Key=0123456789'
 

@@ -6,7 +6,6 @@ import shutil
 
 import jax
 import jax.numpy as jnp
-import made
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import base, local, messages, parts, speech
+from tests.text import made
 
 ITEMS = [
   dataset_lib.Item(f'i{i}', 'so' * (1 + 9 * (i % 2)), ('x',)) for i in range(8)

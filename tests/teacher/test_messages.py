@@ -5,7 +5,6 @@ import hashlib
 import re
 
 import hypothesis
-import made
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.teacher import base, catalogue, messages, parts
 from gr2_jax.text import vocab as vocab_lib
+from tests.text import made
 
 ITEMS = [
   dataset_lib.Item('a', 'Rose Shampoo', ('Beauty', 'Hair', 'Shampoo')),

@@ -3,9 +3,9 @@
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from scripted import SIDS, cite
 
 from gr2_jax.teacher import citations, quality
+from tests.teacher.scripted import SIDS, cite
 
 CITATIONS = citations.Citations(SIDS)
 NOBODY = '<|sid_begin|><s_a_0><s_b_9><|sid_end|>'

@@ -6,9 +6,9 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from scripted import Killed, Scripted, accept, request, sound
 
 from gr2_jax.teacher import asking, base, journal, sampling
+from tests.teacher.scripted import Killed, Scripted, accept, request, sound
 
 REJECTION, TARGETED = sampling.REJECTION, sampling.TARGETED
 

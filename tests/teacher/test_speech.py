@@ -3,11 +3,11 @@
 import json
 
 import gguf as gguf_package
-import made
 import pytest
 
 from gr2_jax import files
 from gr2_jax.teacher import chat_template, speech
+from tests.text import made
 
 TOLD = [
   {'role': 'system', 'content': 'Be brief.'},

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from scripted import Scripted, accept, request, sound
 
 from gr2_jax.teacher import acceptance, asking, base, journal, sampling, trial
+from tests.teacher.scripted import Scripted, accept, request, sound
 
 TASKS = [asking.Task(row, 5, request([1, 2, 3]), target=1) for row in range(50)]
 

@@ -3,7 +3,6 @@
 import itertools
 
 import hypothesis
-import made
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -12,6 +11,7 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.text import prompts, tasks
 from gr2_jax.text import vocab as vocab_lib
+from tests.text import made
 
 # Whole tokens, and what could become one beside something else.
 SPELLED = [

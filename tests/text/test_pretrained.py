@@ -3,7 +3,6 @@
 import json
 
 import hypothesis
-import made
 import pytest
 from hypothesis import strategies as st
 from tokenizers import (
@@ -15,6 +14,7 @@ from tokenizers import (
 )
 
 from gr2_jax.text import bpe, pretrained
+from tests.text import made
 
 LOOK_ALIKES = [
   *made.SPECIAL,

@@ -5,7 +5,6 @@ import pathlib
 
 import hypothesis
 import jax
-import made
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from gr2_jax.decode import constrain
 from gr2_jax.rl import parse
 from gr2_jax.text import answer
 from gr2_jax.text import vocab as vocab_lib
+from tests.text import made
 
 SIDS = np.array([[3, 1], [0, 2], [3, 0]])
 LOOK_ALIKES = [

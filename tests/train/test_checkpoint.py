@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy
 
 from gr2_jax import version
 from gr2_jax.train import checksum
 from gr2_jax.train.checkpoint import Checkpointer
 from gr2_jax.train.retention import Policy
+from tests.train import toy
 
 # Orbax leaves coroutines behind where it fails, which complain when they go.
 untidy = pytest.mark.filterwarnings(

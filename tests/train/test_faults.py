@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy
-from toy import STEPS, Batches, Killed
 
 from gr2_jax.train import optimiser, preemption
 from gr2_jax.train import state as state_lib
 from gr2_jax.train import step as step_lib
 from gr2_jax.train.checkpoint import Checkpointer
+from tests.train import toy
+from tests.train.toy import STEPS, Batches, Killed
 
 
 @pytest.fixture(scope='module')

@@ -6,12 +6,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import toy
-from toy import STEPS, Batches, Killed
 
 from gr2_jax import sharding
 from gr2_jax.train import checkpoint
 from gr2_jax.train.retention import Policy
+from tests.train import toy
+from tests.train.toy import STEPS, Batches, Killed
 
 
 @pytest.mark.parametrize('as_bytes', [False, True])

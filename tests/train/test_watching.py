@@ -5,11 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-import toy
-from toy import STEPS, Batches, Killed
 
 from gr2_jax import devices
 from gr2_jax.train import timing, writers
+from tests.train import toy
+from tests.train.toy import STEPS, Batches, Killed
 
 
 def _times(directory):
