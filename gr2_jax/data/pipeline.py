@@ -2,7 +2,9 @@
 
 By default everything runs in the calling process, without threads: for data
 that fits in memory that was fastest. Worker processes read ahead where the step
-is faster than that, from files (`shards.py`) that each opens by itself.
+is faster than that, from files (`shards.py`) that each opens by itself: of a
+source in memory each would get a copy. Each packs its own share of the data, so
+their number is part of an iterator's state.
 
 An iterator's state is a small JSON-able dict. It also holds what the iterator
 was made of, so that a checkpoint cannot go on with other data unnoticed.

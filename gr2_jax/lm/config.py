@@ -33,8 +33,8 @@ class Settings:
     out_bias: a bias of attention's output projection.
     mlp_bias: biases of the feed-forward.
     tie_embeddings: the output projection is the token table.
-    param_dtype: of the kernels; tables, norms, biases and LoRA are float32.
-      What is trained wants float32.
+    param_dtype: of the kernels. Tables, norms, biases and LoRA are float32:
+      the tables have the new rows, which are trained.
     lora_rank: r of the low-rank updates of all projections (Hu et al., arXiv
       2106.09685); 0 for none.
     lora_alpha: the updates are scaled by alpha / r.

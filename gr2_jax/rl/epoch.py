@@ -1,7 +1,8 @@
 """An epoch of RL, and what to say of one in which no group qualified.
 
 An epoch is one pass over the prompts: as many of them, sampled one after the
-other, as there are lists.
+other, as there are lists. After one in which no group qualified the run ends at
+the next checkpoint; the log and `summary.json` (`ended`) give the reason.
 """
 
 from collections.abc import Mapping, Sequence

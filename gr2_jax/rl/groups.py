@@ -5,7 +5,9 @@ has no advantage). What it keeps goes into the next free places of a buffer; the
 first Q places are what it trains on, and what lies behind them waits for the
 next step, a step older. Places that stay free have weight 0 and leave the loss
 by their mask. Whatever the fill, the shapes are the same: nothing recompiles,
-nothing raises.
+nothing raises. What waits is used first, and dropped after `rl.max_staleness`
+steps; checkpoints have it. Its log-probabilities stay those of the policy that
+sampled it.
 """
 
 import functools

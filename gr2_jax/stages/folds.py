@@ -17,6 +17,12 @@ only; of the latter, RQ-VAE's contrastive pairs saw the training parts of all
 users where `sid.contrastive` is above 0: which codes an item has may then owe
 something to a fold's own users, though not which item follows which.
 
+By default the lists fit the weights of the evidence alone
+(`candidates.fold_use`): the final language model was mid-trained on their
+targets, ranks them far better by its own likelihood than unseen lists, and SFT
+on them would teach trust in what it memorised. Where the config changes in the
+middle of a fold, the training of that fold starts over.
+
 All of it is our choice.
 """
 

@@ -1,5 +1,8 @@
 """How well candidates were retrieved: metrics, intervals and their report.
 
+A run that ends with its candidates has this report alone: the protocol of the
+literature (`configs/beauty.py:literature`) leaves nothing to re-rank.
+
 Letters: N lists, n items a list, L levels.
 """
 

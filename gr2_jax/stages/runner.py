@@ -2,7 +2,8 @@
 
 A finished stage is made again only where `redo` says so, and one that was cut
 off, has checkpoints and got another config goes on only where `force` says so:
-they may be hours of work, and a typing error would throw them away.
+they may be hours of work, and a typing error would throw them away. Without
+checkpoints, or where its inputs changed, it starts over.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
 and last, atomically, `DONE` with the fingerprint of its config and inputs. Of

@@ -3,7 +3,9 @@
 With `answer.ranking='likelihood'` the true item's utility is raised above the
 others' (`stages/sft_loss.py`): of lists without explanation, of lists with the
 words of a teacher before the choice, and text rows keep what mid-training
-taught. RL's lists are others (`Artifacts.sft_lists`).
+taught. SFT trains on `traces.sft_share` of the lists of the last training
+positions; RL has the rest, since it learns nothing from lists that the model
+has memorised (`Artifacts.sft_lists`).
 
 With 'list', the paper's way, text rows alone are trained on (GR2, stage 2):
 

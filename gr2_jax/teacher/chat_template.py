@@ -1,8 +1,9 @@
 """Chat templates: messages -> the text on which a model was tuned.
 
 A template is a Jinja program that comes with the model. It is run in a sandbox
-and by the conventions of transformers (`apply_chat_template`), but for the
-date, which stands still: a run that goes on tomorrow asks what it asked today.
+and by the conventions of transformers (`apply_chat_template`), except that the
+date is fixed, so that the same request has the same text on every day. It gets
+`enable_thinking=False`.
 """
 
 import datetime

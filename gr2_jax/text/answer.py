@@ -6,7 +6,8 @@ The text is GR2's [P] and valid JSON for every reader; the five delimiters below
 are one token each (ours), so that constraints, parsing and rewards work on
 token ids. An explanation is its words, if any, then `top` and the item that is
 ranked first (our choice: so what is said and what is ranked cannot differ). In
-the list a semantic ID is its L tokens without wrappers, elsewhere it has them.
+the list a semantic ID is its L tokens without wrappers, elsewhere it has them:
+with L = 4 a candidate costs 5 tokens in place of 7.
 """
 
 import dataclasses

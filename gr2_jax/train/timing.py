@@ -1,7 +1,12 @@
 """Where the time of a training goes, how fast it is, and what it compiles.
 
 The numbers are written to `timing.jsonl`: `metrics.jsonl` is the same, bit for
-bit, for an interrupted run and an undisturbed one, and times never are.
+bit, for an interrupted run and an undisturbed one, and times never are. What a
+step times itself is a metric named `timing/...` (RL's rollouts and updates).
+
+`mfu` counts FLOPs by formula (`lm/flops.py`), of real tokens and the keys that
+they attend to: padding and recomputation are no work. RL has none, since
+decoding is bound by bandwidth.
 """
 
 import contextlib
