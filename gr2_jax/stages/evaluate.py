@@ -1,7 +1,7 @@
 """Evaluation: the test lists re-ranked by every system, and the report.
 
 Decodes greedily and writes `workdir/evaluate/answers_*.jsonl`, then
-`workdir/report.json` (gr2_jax/README.md, "Reports") and `workdir/report.html`.
+`workdir/report.json` (results/README.md) and `workdir/report.html`.
 What the systems are, `report/results.py` says. Beside them the position bias:
 what the models lose when prompts show the same candidates in a random order.
 """
