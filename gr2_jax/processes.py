@@ -4,13 +4,14 @@ All processes run the same stages in the same order, on one mesh and one workdir
 (`launch/cluster.py` joins them). So that they never diverge:
 
 - What is written, or decided from what is on disk, goes through `on_first`: the
-  first process does it, the others wait for its result or error. `MetricsWriter`
-  does so by itself; Orbax has barriers of its own and is called by all.
+  first process does it, the others wait for its result or error.
+  `MetricsWriter` does so by itself; Orbax has its own barriers and is called by
+  all.
 - Iterators, prompts and lists are the same on every process:
   `sharding.shard_batch` takes the whole batch and puts its rows on each device,
   so that data and iterator states do not depend on the number of processes.
-  Item vectors are read only for `sharding.own_rows`. All text is packed by every
-  process: that work does not shrink with their number.
+  Item vectors are read only for `sharding.own_rows`. All text is packed by
+  every process: that work does not shrink with their number.
 - Values on devices are read by `sharding.fetch`; `jax.device_get` is only for
   what is whole on every device, such as the scalars of a step.
 - Nothing that a process measures for itself (time, memory) may decide what is

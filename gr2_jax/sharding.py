@@ -200,8 +200,8 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
   """Puts a batch on the mesh, one axis split over data and fsdp.
 
-  Every process of a run gives the whole batch, the same one, and puts there
-  what its devices hold: so a batch does not depend on the number of processes,
+  Every process of a run gives the whole batch, the same one, and puts the rows
+  of its devices there: so a batch does not depend on the number of processes,
   and neither a row is lost nor does one come twice, whatever the mesh.
 
   Args:

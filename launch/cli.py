@@ -51,8 +51,8 @@ def _end_at_once(error: SystemExit) -> None:
   """Ends a process that a signal ends, without waiting for what it computes.
 
   Python's own exit waits for programs that run on the devices, or crashes for
-  taking away what they use. Processes that run together end by it all the same:
-  it tells the others.
+  taking away what they use. Processes that run together all end by it: it
+  tells the others.
   """
   import jax
 

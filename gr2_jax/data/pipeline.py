@@ -7,7 +7,7 @@ source in memory each would get a copy. Each packs its own share of the data, so
 their number is part of an iterator's state.
 
 An iterator's state is a small JSON-able dict. It also holds what the iterator
-was made of, so that a checkpoint cannot go on with other data unnoticed.
+was made of, so that a checkpoint cannot be resumed with other data unnoticed.
 """
 
 import itertools
@@ -244,7 +244,7 @@ def _check_sources(
 
 
 def index_iterator(n: int, batch_size: int, seed: int) -> order.IndexIterator:
-  """Draws endless batches of indices, each epoch in an order of its own.
+  """Draws endless batches of indices, each epoch in another order.
 
   Plain NumPy, not Grain, whose cost by element would be felt in batches of
   thousands. A batch may hold the end of an epoch and the beginning of the next.

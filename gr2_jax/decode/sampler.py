@@ -184,7 +184,7 @@ class Run:
     return None if self.filters is None else x
 
   def unfinished(self, loop: Loop) -> jax.Array:
-    """Says whether any rollout goes on: the early exit."""
+    """Returns whether any rollout is unfinished: the early exit."""
     return (loop.step < self.shape[2]) & ~loop.done.all()
 
   def step(self, loop: Loop) -> Loop:

@@ -96,7 +96,7 @@ def rotary_angles(
 
   They are read from a table that is made while tracing. Computed in the
   program, XLA on CPU fuses them into their readers, and each head of each layer
-  computes them anew: a tenth of reading prompts.
+  computes them again: a tenth of reading prompts.
 
   Args:
     positions: int [..., T], or None for 0..T-1 in one row.

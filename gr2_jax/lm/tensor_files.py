@@ -39,7 +39,7 @@ def open_one(path: pathlib.Path) -> Any:
   except safetensors.SafetensorError as error:
     raise ValueError(
       f'{path} is not a safetensors file that can be read, or not whole '
-      f'({path.stat().st_size} bytes): {error}. Fetch it anew.'
+      f'({path.stat().st_size} bytes): {error}. Fetch it again.'
     ) from error
 
 
@@ -97,8 +97,8 @@ def _read_index(path: pathlib.Path) -> dict[str, str]:
   weights = files.read_object(path).get('weight_map')
   if not isinstance(weights, dict) or not weights:
     raise ValueError(
-      f'{path} has no weight_map (tensor -> file): fetch it anew, or remove it '
-      f'where {WHOLE} is the whole model.'
+      f'{path} has no weight_map (tensor -> file): fetch it again, or remove '
+      f'it where {WHOLE} is the whole model.'
     )
   for name in weights.values():
     if not isinstance(name, str) or not files.is_plain_name(name):

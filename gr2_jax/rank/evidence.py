@@ -112,7 +112,7 @@ class Evidence:
     """Returns what is known of a catalogue that has grown.
 
     New items share features with old ones. Their popularity and what follows
-    what are 0. SASRec does not know them: histories go on without them, and
+    what are 0. SASRec does not know them: histories leave them out, and
     candidates get the mean of the list's others, so that the column says
     nothing of them.
 
@@ -273,7 +273,7 @@ class Evidence:
   def _logits(
     self, histories: Sequence[np.ndarray], candidates: np.ndarray
   ) -> np.ndarray | None:
-    """SASRec's logits, [N, K]; 0 where there is no history to go on from."""
+    """SASRec's logits, [N, K]; 0 where there is no history."""
     if self._sasrec is None:
       return None
     logits = np.zeros(candidates.shape, np.float32)

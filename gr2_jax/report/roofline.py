@@ -134,7 +134,7 @@ def memory(
   made: Mapping[str, float],
   beside: float,
 ) -> dict[str, float]:
-  """Says what a chip holds while a program runs.
+  """Returns the memory of a chip while a program runs.
 
   Args:
     analysis: `memory_analysis()` of the compiled program.

@@ -141,7 +141,7 @@ def _meanings(systems: Mapping[str, Any]) -> str:
 
 
 def _systems(systems: Mapping[str, Mapping[str, float]]) -> str:
-  """Lays out the systems; their metrics of grades in a table of their own."""
+  """Lays out the systems; metrics of grades in a second table."""
   names = (*_COLUMNS, *_RATES)
   heads = [name.replace('_rate', '') for name in names]
   cells = [['system', *heads, 'in', 'out']]
@@ -157,10 +157,10 @@ def _systems(systems: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _differences(triples: Mapping[str, Mapping[str, list[float]]]) -> str:
-  """Lays out differences, three beside each other."""
+  """Lays out differences, two side by side."""
   blocks, names = [], list(triples)
-  for start in range(0, len(names), 3):
-    part = names[start : start + 3]
+  for start in range(0, len(names), 2):
+    part = names[start : start + 2]
     cells = [['', *part]]
     for column in metrics(triples[part[0]]):
       cells.append(

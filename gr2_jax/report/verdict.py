@@ -109,8 +109,8 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
   traces = (report.get('traces') or {}).get('accepted', _TRACES)
   if traces < _TRACES:
     found.append(
-      f'Only {traces} traces were accepted (below {_TRACES}): SFT learns them '
-      'by heart.'
+      f'Only {traces} traces were accepted (below {_TRACES}): SFT '
+      'memorises them.'
     )
   coverage = rerank.get('coverage', 1.0)
   if coverage < _COVERAGE:
@@ -123,7 +123,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
   if share > _TOP_SHARE:
     found.append(
       f'rl puts one and the same item first in {share:.0%} of the lists (above '
-      f'{_TOP_SHARE:.0%}): it hardly looks at the user.'
+      f'{_TOP_SHARE:.0%}): it hardly depends on the user.'
     )
   if 'ended' in rl:
     found.append(rl['ended'])

@@ -48,7 +48,7 @@ def message(count: int, steps: int, updates: int, config: RLConfig) -> str:
     f'RL ended after {steps} of {config.steps} steps and {updates} updates: '
     f'among the answers to the last {count} prompts no group had rank rewards '
     'that differ, so nothing could be learned, and the weights are those of '
-    'an earlier update. Raise rl.group_size or rl.temperature, or look at '
+    'an earlier update. Raise rl.group_size or rl.temperature, or check '
     'valid_rate and identity_rate in metrics.jsonl: the policy answers all '
     'alike.'
   )

@@ -129,7 +129,7 @@ def fill(buffer: Groups, new: Groups) -> Groups:
 
 @functools.partial(jax.jit, static_argnames='size')
 def look(buffer: Groups, size: int) -> tuple[jax.Array, jax.Array]:
-  """Says what a step would train on.
+  """Counts what a step would train on.
 
   Args:
     buffer: groups.

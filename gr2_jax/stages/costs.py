@@ -194,7 +194,7 @@ def _memory(
   interactions: int,
   row: int,
 ) -> float:
-  """Returns the process and the largest of what stages hold beside it."""
+  """Returns the memory of the process and of the largest stage."""
   state = _STATE * model.num_params
   phase, sft, sasrec = config.midtrain.all, config.sft, config.candidates.sasrec
   # Logits of a micro-batch and their gradient.

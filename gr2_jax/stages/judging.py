@@ -26,9 +26,9 @@ def run(
   Args:
     workdir: of a run whose traces stage is finished.
     make: makes the judge, given what writes the lists.
-    sample: how many traces, drawn by the seed; more go on with those of fewer.
+    sample: how many traces, drawn by the seed; of more, fewer are a part.
     seed: of the draw.
-    insist: go on though the first answers hold no score.
+    insist: continue though the first answers have no score.
 
   Returns:
     The summary: judge, version and hash of its rubrics, number of traces, and

@@ -130,7 +130,7 @@ def write_report(
   summary: Mapping,
   seconds: float,
 ) -> None:
-  """Writes `workdir/retrieval.json`: a report of the road up to here.
+  """Writes `workdir/retrieval.json`: a report of the pipeline up to here.
 
   Args:
     config: of the run.

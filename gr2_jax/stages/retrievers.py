@@ -38,7 +38,7 @@ class CandidatesConfig:
     width: W of the beam search [G].
     batch_size: prompts searched at a time [G].
     chunk: lists between two points at which an interrupted run resumes [G].
-    exclude_seen: leaves out what the history holds [G]; nobody rates a film or
+    exclude_seen: leaves out the history's items [G]; nobody rates a film or
       reviews a product twice in these data. Turn it off where people buy the
       same again, or their targets cannot be found.
     baselines: retrievers measured beside the source, of 'popularity' and
@@ -54,7 +54,7 @@ class CandidatesConfig:
     fold_use: what folds' lists are for: 'head', the weights of the evidence,
       whose columns are cross-fitted too, or 'sft', also the language model
       [G]. That one has been mid-trained on their targets, and learns to trust
-      what it knows by heart.
+      what it has memorised.
   """
 
   source: str = 'lm'

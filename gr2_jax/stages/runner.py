@@ -1,8 +1,8 @@
 """Runs a stage once: skips what is finished, resumes what was cut off.
 
 A finished stage is made again only where `redo` says so, and one that was cut
-off, has checkpoints and got another config goes on only where `force` says so:
-they may be hours of work, and a typing error would throw them away. Without
+off, has checkpoints and got another config continues only with `force`: they
+may be hours of work, and a typing error would throw them away. Without
 checkpoints, or where its inputs changed, it starts over.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
@@ -43,7 +43,7 @@ class Context:
     mesh: the device mesh of `config.mesh`.
     seed: `config.seed` folded with the stage's name.
     key: what the stage is made of: seed, inputs and config.
-    force: go on from checkpoints that were made with another config.
+    force: continue from checkpoints that were made with another config.
     tracking: how its trainings are watched, of `config.tracking`; no stage is
       made again where that changes.
   """
@@ -108,7 +108,7 @@ def refuse_cut(workdir: pathlib.Path, name: str, changed: list) -> None:
   raise ValueError(
     f'Stage {name!r} was cut off, and its config differs from that of its '
     f'checkpoints (saved -> now): {lineage.describe(changed)}. Use that '
-    'config; or go on from them with the new one (--force); or remove '
+    'config; or continue from them with the new one (--force); or remove '
     f'{workdir / name} to start it from the beginning.'
   )
 
@@ -192,7 +192,7 @@ class Stage:
     Args:
       config: a whole config.
       workdir: the run's directory.
-      force: go on from the checkpoints of a stage that was cut off and whose
+      force: continue from the checkpoints of a stage that was cut off and whose
         config changed.
       redo: make it again where it is finished with another config or input.
 
@@ -290,7 +290,7 @@ def stage(
     inputs: stages whose artifacts it reads, or what gives them.
     external: gives a hash of what the stage reads from outside the workdir.
     keep: files and folders in the stage's directory that stay when it is made
-      again, because they say themselves what they hold for.
+      again: they are valid for any config.
 
   Returns:
     A decorator: `body(config, context) -> summary dict` becomes a `Stage`,

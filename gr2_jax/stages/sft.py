@@ -268,7 +268,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
   if not traces:
     raise ValueError(
-      f'{context.input("traces")} has no accepted trace: look at the reasons '
+      f'{context.input("traces")} has no accepted trace: see the reasons '
       'in its summary.json, and raise traces.attempts or use mode targeted.'
     )
   order = np.random.default_rng(context.seed).permutation(len(traces))

@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   Raises:
     ValueError: no list with a target, or no trace accepted.
-    trial.VainError: the first answers of a language model are in vain.
+    trial.VainError: the first answers of a language model are all rejected.
   """
   return processes.on_first(_sample, config, context)
 

@@ -62,7 +62,7 @@ def make_step(
     (optimiser, step).
 
   Raises:
-    ValueError: the model's shape brings dropout of its own.
+    ValueError: the model's shape sets dropout itself.
   """
   if config.dropout:
     raise ValueError(

@@ -117,7 +117,7 @@ def traces(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   return {'answers': len(answers)}
 
 
-# In place of the road's stages of these names.
+# In place of the pipeline's stages of these names.
 STAGES = {
   'sid': sid,
   'midtrain': midtrain,

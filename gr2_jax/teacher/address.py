@@ -32,11 +32,11 @@ class EndpointConfig:
     backoff: seconds before the first of these; doubled each time.
     max_requests: budget, tries again included; 0 for none.
     max_tokens: budget of prompts and answers together; 0 for none.
-    structured: AUTO asks for JSON by schema and goes on without where the
-      server refuses that; SCHEMA insists; NONE does not ask.
+    structured: AUTO asks for JSON by schema, and without it where the server
+      refuses that; SCHEMA insists; NONE does not ask.
     replies_as: another name of the model, by which the server answers.
-    insist: go on though the first answers of a language model, a local one
-      included, are all turned down in one way (`--insist`).
+    insist: continue though the first answers of a language model, a local
+      one included, are all turned down in one way (`--insist`).
   """
 
   url: str = ''
@@ -77,13 +77,13 @@ class Key:
     """Reads it.
 
     Raises:
-      ValueError: it holds what a header cannot hold.
+      ValueError: it has characters that no header can have.
     """
     self._value = os.environ.get(KEY, '').strip()
     if not all('!' <= char <= '~' for char in self._value):
       raise ValueError(
         f'The environment variable {KEY} holds spaces, line breaks or other '
-        'characters that no key has: set it anew (it is not shown here).'
+        'characters that no key has: set it again (it is not shown here).'
       )
 
   def __bool__(self) -> bool:

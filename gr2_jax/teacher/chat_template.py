@@ -69,7 +69,7 @@ class ChatTemplate:
     except TemplateError as error:
       raise ValueError(
         f'The chat template of {name} is no Jinja that can be read: {error}. '
-        'Fetch the model anew.'
+        'Fetch the model again.'
       ) from error
 
   def render(self, messages: Sequence[Mapping[str, str]]) -> str:

@@ -35,7 +35,7 @@ class Fault(Exception):
 
 
 class Refused(Exception):
-  """A request that the server turned down for good.
+  """A request that the server refused; asking again would not help.
 
   Attributes:
     status: the HTTP status.

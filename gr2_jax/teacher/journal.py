@@ -8,7 +8,7 @@ give them again. Lines are only ever added.
 
 An answer is found by its list and attempt. A list is known by user, position
 and the hash of what is shown, so lists that a new retriever made are asked
-anew, and those that stayed as they were are not.
+again, and those that stayed as they were are not.
 """
 
 import collections

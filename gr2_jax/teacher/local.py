@@ -238,7 +238,7 @@ def load(
   if owners != {jax.process_index()}:
     raise ValueError(
       f'A local teacher is asked by one process, but the mesh spans '
-      f'{len(owners)}: run --stages=traces in a single process of its own, '
+      f'{len(owners)}: run --stages=traces in a single process, '
       'then the other stages again in all of them.'
     )
   path = foreign.find(model, 'traces.model')

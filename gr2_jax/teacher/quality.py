@@ -75,7 +75,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
   owner = np.repeat(np.arange(len(words)), [len(text) for text in words])
   grams = flat
   for shift in range(1, n):
-    # Numbered anew each time, so that the product stays small.
+    # Numbered again each time, so that the product stays small.
     grams = np.unique(grams, return_inverse=True)[1]
     grams = grams[:-1] * max(len(numbers), 1) + flat[shift:]
   grams = grams[owner[: len(grams)] == owner[n - 1 :]]

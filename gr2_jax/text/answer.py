@@ -112,7 +112,7 @@ def check_delimiters(
   if tuple(found or ()) != DELIMITERS:
     raise ValueError(
       f'The vocabulary in {directory} has the delimiters {found}, answers of '
-      f'this version {list(DELIMITERS)}: train the run anew, or use the '
+      f'this version {list(DELIMITERS)}: train the run again, or use the '
       'version that made it.'
     )
 

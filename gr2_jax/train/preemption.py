@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C: the machine is wanted elsewhere, or the run is to pause.
 
 A loop finishes its step, saves, and ends the process with the exit code of the
-signal; the same command goes on from there. Outside of loops there is nothing
+signal; the same command continues from there. Outside of loops there is nothing
 to save that is not on disk already, and `listen` ends the process at once, with
 the same code.
 """
@@ -36,7 +36,7 @@ class Preempted(SystemExit):
     super().__init__(code)
     name = 'SIGTERM' if code == EXIT_CODE else 'Ctrl-C'
     logging.warning(
-      '%s: %sending with exit code %d. The same command goes on.',
+      '%s: %sending with exit code %d. The same command continues.',
       name,
       f'{saved}; ' if saved else '',
       code,

@@ -17,7 +17,7 @@ class Policy:
       returns its last state.
     config: JSON-able, with the seeds; a checkpoint that was made with another
       one is refused. None to compare nothing.
-    force: use it all the same, with a warning.
+    force: use it, with a warning.
   """
 
   keep: int = 2

@@ -87,7 +87,7 @@ class Clock:
       self._work[name] = self._work.get(name, 0.0) + float(amount)
 
   def take(self) -> dict[str, float]:
-    """Returns what was booked since the last call and starts anew.
+    """Returns what was booked since the last call and starts over.
 
     Returns:
       `seconds`, of which `seconds/<part>` for each part; `compilations/<part>`;

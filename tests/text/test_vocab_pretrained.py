@@ -242,7 +242,7 @@ def test_directories_of_other_versions_and_no_export(tmp_path):
   # Before answers named their first item, the ids behind it were others.
   for found in (None, [x for x in meta['delimiters'] if x != ' First: ']):
     files.write_json(path, {**meta, 'delimiters': found})
-    with pytest.raises(ValueError, match='First: .*train the run anew'):
+    with pytest.raises(ValueError, match='First: .*train the run again'):
       vocab_lib.Vocab.load(tmp_path)
   files.write_json(path, {**meta, 'text': 'words'})
   with pytest.raises(ValueError, match="'words' text pieces"):

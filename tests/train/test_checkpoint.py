@@ -209,7 +209,7 @@ def test_damage_is_found_or_does_no_harm(two, tmp_path, damage, caplog, tidy):
       if step == 1:
         fell_back.add(path.relative_to(directory / '2').parts[0])
         assert f'{directory / "2"} is damaged' in caplog.text
-        assert 'going on from step 1' in caplog.text
+        assert 'continuing from step 1' in caplog.text
         assert (directory / '2.damaged').is_dir()
         # Its step is free again.
         checkpointer.save(2, _state(2))
