@@ -153,7 +153,7 @@ def fetch(name: str) -> pathlib.Path:
 
 
 def _problem(directory: pathlib.Path, asset: Asset) -> str:
-  """Says what is wrong with an unpacked asset; empty if nothing is."""
+  """Describes what is wrong with an unpacked asset; empty if nothing is."""
   marker = directory / _MARKER
   if not marker.exists():
     return f'it has no {_MARKER}'

@@ -14,7 +14,7 @@ _POINTER = b'version https://git-lfs.github.com/spec/'
 
 
 def is_plain_name(name: str) -> bool:
-  """Says whether a name that a file brought stays inside its folder."""
+  """Returns whether a name that a file brought stays inside its folder."""
   return name not in ('', '..') and pathlib.PurePath(name).name == name
 
 
@@ -162,5 +162,5 @@ def read_jsonl(path: pathlib.Path) -> Iterator[Any]:
         yield json.loads(line)
       except (ValueError, RecursionError) as error:
         raise ValueError(
-          f'{path}:{number}: not JSON ({error}); mend or remove the line.'
+          f'{path}:{number}: not JSON ({error}); fix or remove the line.'
         ) from error

@@ -41,7 +41,7 @@ def _alone() -> bool:
 
 
 def is_first() -> bool:
-  """Says whether this is the process that writes; true where it is alone."""
+  """Returns whether this is the process that writes; true where it is alone."""
   return _alone() or jax.process_index() == 0
 
 

@@ -131,7 +131,7 @@ def find_config(argv: Sequence[str]) -> list[str]:
 
 
 def find_unknown(argv: Sequence[str]) -> str:
-  """Says which flag names a setting that the config lacks.
+  """Returns which flag names a setting that the config lacks.
 
   Args:
     argv: the command line.

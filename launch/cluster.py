@@ -41,7 +41,7 @@ class _EndAtOnce(app.ExceptionHandler):
   """
 
   def handle(self, exc: Exception) -> None:
-    """Says what happened, and ends."""
+    """Logs what happened, and ends."""
     traceback.print_exception(exc)
     logging.error(
       'Process %d of %d ends: %s: %s. If the message speaks of a connection or '

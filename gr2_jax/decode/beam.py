@@ -50,7 +50,7 @@ def beam_search(
       or after the tokens of `prefix`.
     valid: bool [Q, P], the tokens of each prompt.
     index: of the catalogue's SIDs.
-    fmt: says where the SID tokens lie in the vocabulary.
+    fmt: has the ids of the SID tokens in the vocabulary.
     width: W. With W at least the number of items the search is exhaustive.
     exclude: int32 [Q, E], items that may not be returned; -1 pads. A prefix
       with no other item under it is not followed either.

@@ -71,7 +71,7 @@ def make(top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Filters:
 
 
 def active(filters: Filters) -> jax.Array:
-  """Says whether any filter is on: bool scalar."""
+  """Returns whether any filter is on: bool scalar."""
   return _searching(filters) | (filters.min_p > 0)
 
 

@@ -36,7 +36,7 @@ class Retriever:
     params: its parameters, on `mesh`.
     mesh: the mesh.
     index: of the catalogue's SIDs, whole on every device of `mesh`.
-    fmt: the answer format, which says where the SID tokens lie.
+    fmt: the answer format, with the ids of the SID tokens.
     width: W of the beam search.
     batch_size: prompts searched at a time; divides by the mesh.
   """

@@ -189,7 +189,7 @@ class File:
 
 
 def _is(value: Any, kind: Any) -> bool:
-  """Says whether a value is of a kind; see `File.get`."""
+  """Returns whether a value is of a kind; see `File.get`."""
   if isinstance(kind, list):
     return isinstance(value, list) and all(_is(x, kind[0]) for x in value)
   return isinstance(value, kind) and (

@@ -110,7 +110,7 @@ def _read_index(path: pathlib.Path) -> dict[str, str]:
 
 
 def _beside(directory: pathlib.Path) -> str:
-  """Says what lies in the place of weights, as the end of a sentence."""
+  """Describes what is there in place of weights, as the end of a sentence."""
   if (directory / 'adapter_config.json').exists():
     return ' (there is an adapter: merge it into its base model, and save that)'
   if any(directory.glob('*.bin')) or any(directory.glob('*.pth')):

@@ -70,7 +70,7 @@ class Evidence:
 
     Args:
       dataset: items and sequences.
-      splits: says how much of each sequence counts; nothing of a user whose
+      splits: how much of each sequence counts; nothing of a user whose
         `train_end` is 0.
       cfg: how histories count.
       sasrec: gives a column where there is one; trained on nothing else.

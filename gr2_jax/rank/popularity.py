@@ -27,7 +27,7 @@ def train(
 
   Args:
     dataset: the interactions.
-    splits: says where the training part of each user ends.
+    splits: where the training part of each user ends.
 
   Returns:
     The counts.

@@ -76,7 +76,7 @@ class Slice:
 
     Along each axis of the torus over which the group lies, one link brings data
     in where the axis is a line (a chip at its end has no other), two where the
-    group goes round a ring.
+    group iterates a ring.
 
     Args:
       group: devices that take part in a collective.

@@ -116,7 +116,7 @@ def closing_table(report: Mapping[str, Any]) -> str:
 
 
 def _kept(report: Mapping[str, Any], warnings: Sequence[str] = ()) -> list[str]:
-  """Says what became of the data, in a block or none."""
+  """Describes what became of the data, in a block or none."""
   told = [textwrap.fill(line, _WIDTH) for line in kept.lines(report)]
   told += map(_warning, warnings)
   return ['\n'.join(told)] if told else []
@@ -132,7 +132,7 @@ def _verdict(report: Mapping[str, Any]) -> str:
 
 
 def _meanings(systems: Mapping[str, Any]) -> str:
-  """Says what each system is, one in a line."""
+  """Lists what each system is, one a line."""
   names = [name for name in systems if name in results.SYSTEMS]
   width = max(map(len, names), default=0)
   return '\n'.join(

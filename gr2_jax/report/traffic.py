@@ -33,7 +33,7 @@ def hbm_bytes(module: hlo.Module) -> float:
     Bytes read and written, those of loops as often as they go round.
 
   Raises:
-    ValueError: a loop does not tell how often it goes round.
+    ValueError: a loop does not tell how often it iterates.
   """
   runs = hlo.runs(module)
   return float(

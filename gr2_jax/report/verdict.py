@@ -28,7 +28,7 @@ def _outcomes(
 
 
 def _told(found: Mapping[str, Sequence[str]], other: str) -> str:
-  """Says how one stands to the other: `beats it in A, is level with it in B`.
+  """Compares one with the other: `beats it in A, is level with it in B`.
 
   Args:
     found: of `_outcomes`.
@@ -47,7 +47,7 @@ def _told(found: Mapping[str, Sequence[str]], other: str) -> str:
 
 
 def _against_evidence(found: Mapping[str, Sequence[str]]) -> str:
-  """Says what the language model adds to the evidence, if anything."""
+  """Describes what the language model adds to the evidence, if anything."""
   told = _told(found, 'the linear model on the same evidence')
   if not told:
     return ''
@@ -59,7 +59,7 @@ def _against_evidence(found: Mapping[str, Sequence[str]]) -> str:
 
 
 def sentence(report: Mapping[str, Any]) -> str:
-  """Says who won by how much: `rl`, what is served, against what it must beat.
+  """Names who won and by how much: `rl`, the served one, against the others.
 
   A difference whose interval holds 0 is none: the two are level.
 
@@ -88,7 +88,7 @@ def sentence(report: Mapping[str, Any]) -> str:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-  """Says in what a run is degenerate, so that its numbers mean little.
+  """Warns where a run is degenerate, so that its numbers mean little.
 
   Args:
     report: the content of `report.json`; what it lacks is not judged.

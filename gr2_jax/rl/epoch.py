@@ -36,7 +36,7 @@ def barren_prompts(
 
 
 def message(count: int, steps: int, updates: int, config: RLConfig) -> str:
-  """Says that a run ended because no group qualified.
+  """Explains that a run ended because no group qualified.
 
   Args:
     count: of `barren_prompts`.

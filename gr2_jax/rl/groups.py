@@ -51,7 +51,7 @@ class Groups:
 
 
 def has_variance(rank_rewards: jax.Array) -> jax.Array:
-  """Says which groups teach anything.
+  """Returns which groups teach anything.
 
   Args:
     rank_rewards: float [Q, G], `RLConfig.invalid` for invalid answers. With 0

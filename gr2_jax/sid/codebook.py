@@ -1,10 +1,5 @@
 """Codebooks: k-means++ level by level on residuals, EMA, and their use.
 
-Distances are float32 throughout. `split_rare` is ours: on catalogues with few
-items a code, or with very unequal topics, levels fall far below even use, and
-`reset_dead` does not help, since a code moved to one bad item attracts that
-item alone, and dies when the encoder moves on.
-
 Letters: B vectors, L levels, C codes a level, D width of the codes.
 """
 

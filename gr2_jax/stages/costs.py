@@ -238,7 +238,7 @@ def minutes(cost: Cost, speed: float) -> dict[str, float]:
 def lines(
   config: ml_collections.ConfigDict, counts: counting.Counts
 ) -> list[str]:
-  """Says how long a run takes here, and how much memory.
+  """Describes how long a run takes here, and how much memory.
 
   Args:
     config: as for `estimate`.

@@ -38,7 +38,7 @@ def fit_head(store: artifacts.Artifacts, mesh: jax.sharding.Mesh) -> Any:
 def trainable(
   shape: LMConfig, store: artifacts.Artifacts
 ) -> optimiser.Trainable | None:
-  """Says which of a ranker's parameters learn: all of the head.
+  """Returns which of a ranker's parameters learn: all of the head.
 
   Args:
     shape: of the LM.

@@ -173,7 +173,7 @@ def _parse(path: pathlib.Path, text: str) -> tuple[str, int, int | None]:
 
 
 def _is_left(path: pathlib.Path, text: str) -> bool:
-  """Says whether a process of this host left it; False for other hosts."""
+  """Returns whether a process of this host left it; False for other hosts."""
   host, pid, started = _parse(path, text)
   if host != socket.gethostname():
     return False

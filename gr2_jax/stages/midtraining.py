@@ -73,7 +73,7 @@ class Training:
     config: of the run.
     store: what earlier stages wrote; its vocabulary need not be there yet.
     vocab: the vocabulary.
-    splits: say what is trained on, and what the loss is validated on.
+    splits: what is trained on, and what the loss is validated on.
     directory: gets what training leaves behind.
     mesh: the mesh.
     seed: of the data order.

@@ -111,7 +111,7 @@ def read_shape(cfg: ModelConfig) -> tuple[LMConfig, pretrained.Pretrained]:
 
 
 def trainable(shape: LMConfig, vocab: Vocab) -> optimiser.Trainable | None:
-  """Says what the phases after the warm-up train.
+  """Returns what the phases after the warm-up train.
 
   Args:
     shape: of the model.

@@ -107,7 +107,7 @@ def illegal_rate(items: np.ndarray, num_items: int) -> float:
 def prefix_recall(
   items: np.ndarray, targets: np.ndarray, sids: np.ndarray
 ) -> list[float]:
-  """Says how far down the semantic ID the right way is found.
+  """Measures how many codes of the semantic ID are right.
 
   Args:
     items: int32 [N, n]; -1 pads.

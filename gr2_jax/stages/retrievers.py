@@ -144,7 +144,7 @@ class Sources:
     cfg: of the stage.
     store: what earlier stages wrote.
     context: of the stage.
-    splits: say what the retrievers may know.
+    splits: what the retrievers may know.
     directory: SASRec is trained in it.
     seed: of SASRec.
     find_model: gives the directory of the language model.

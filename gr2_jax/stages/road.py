@@ -46,8 +46,10 @@ def run(
   force: bool = False,
   redo: bool = False,
 ) -> None:
-  """Runs the stages, and prints the closing table after the last stage, or that
-  of retrieval where the candidates are the last one asked for.
+  """Runs the stages and prints the closing table.
+
+  After the last stage, or that of retrieval after the candidates where these
+  are the last stage asked for.
 
   What can be checked is checked first: a start that is refused changes nothing
   in the workdir.

@@ -136,7 +136,7 @@ def train(
 
 
 def best_step(directory: pathlib.Path) -> dict[str, int]:
-  """Says of a summary which step a training returned.
+  """Returns which step a training returned, for a summary.
 
   Args:
     directory: that `train` was given.

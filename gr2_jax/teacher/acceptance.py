@@ -126,7 +126,7 @@ def order(ranking: Sequence[int], target: int) -> list[int]:
 
 
 def _is_unicode(text: str) -> bool:
-  """Says whether a text can be written: JSON can spell half a character."""
+  """Returns whether a text can be written: JSON can spell half a character."""
   try:
     text.encode()
   except UnicodeEncodeError:

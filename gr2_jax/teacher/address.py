@@ -87,7 +87,7 @@ class Key:
       )
 
   def __bool__(self) -> bool:
-    """Says whether there is one."""
+    """Returns whether there is one."""
     return bool(self._value)
 
   def reveal(self) -> str:

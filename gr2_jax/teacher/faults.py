@@ -54,7 +54,7 @@ class EndpointError(RuntimeError):
 
 
 def passes(status: int) -> bool:
-  """Says whether a later try may bring another status than this one."""
+  """Returns whether a later try may bring another status than this one."""
   return status in _PASSING or status >= 500
 
 

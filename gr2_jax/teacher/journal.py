@@ -133,7 +133,7 @@ def read(path: pathlib.Path) -> Iterator[dict]:
     most = least | known if number > 1 else least
     if not isinstance(line, dict) or not least <= set(line) <= most:
       raise ValueError(
-        f'{path}:{number}: no line of a journal of answers; mend or remove it.'
+        f'{path}:{number}: no line of a journal of answers; fix or remove it.'
       )
     yield line
 

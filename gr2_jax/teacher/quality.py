@@ -85,7 +85,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
 def _among(
   cited: Sequence[Sequence[int | None]], groups: Sequence[Collection[int]]
 ) -> itertools.chain[bool]:
-  """Says of each citation whether it is in the group of its text."""
+  """Returns for each citation whether it is in the group of its text."""
   sets = [{int(item) for item in group} for group in groups]
   pairs = zip(cited, sets, strict=True)
   return itertools.chain.from_iterable(

@@ -69,7 +69,7 @@ class VainError(RuntimeError):
 
 
 def advice(rejected: Mapping[str, int]) -> str:
-  """Says why answers were turned down, and what is likely to help.
+  """Explains why answers were turned down, and what is likely to help.
 
   Args:
     rejected: answers by reason, at least one of them.

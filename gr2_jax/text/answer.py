@@ -81,7 +81,7 @@ class AnswerFormat:
   other_ends: tuple[int, ...] = ()
 
   def ends(self, tokens):
-    """Says which tokens, an array of either kind, are the last of an answer."""
+    """Returns which tokens, of NumPy or JAX, are the last of an answer."""
     ended = tokens == self.eos
     for other in self.other_ends:
       ended |= tokens == other

@@ -137,7 +137,7 @@ def _template(found: object, source: pathlib.Path) -> str | list | None:
 
 
 def _missing(path: pathlib.Path) -> str:
-  """Says what to do without the file."""
+  """Returns what to do without the file."""
   others = [name for name in _OTHERS if (path.parent / name).is_file()]
   remedy = 'give the directory of a Hugging Face model with its tokenizer.'
   if others:

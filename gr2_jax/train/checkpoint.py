@@ -146,7 +146,7 @@ class Checkpointer:
 
   @contextlib.contextmanager
   def _explained(self, step: int) -> Iterator[None]:
-    """Says of a failure to write where, and what is left."""
+    """Describes a failure to write: where, and what is left."""
     try:
       yield
     except Exception as error:
@@ -157,7 +157,7 @@ class Checkpointer:
       raise OSError(
         f'Checkpoint {step} could not be written to {self._directory}, where '
         f'{free / 2**20:,.0f} MiB are free: {_brief(error)}. Of those before '
-        f'it, {left}. Make room, or mend what the error says, and run the same '
+        f'it, {left}. Make room, or fix what the error names, and run the same '
         'command again.'
       ) from error
 

@@ -48,7 +48,7 @@ def _leave(number: int, frame: Any) -> None:
 
 
 def _ours() -> bool:
-  """Says whether this process may set handlers.
+  """Returns whether this process may set handlers.
 
   Processes that run together agree on a step at which all stop: JAX listens to
   the signal for them.

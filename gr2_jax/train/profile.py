@@ -38,7 +38,7 @@ def parse(steps: str) -> tuple[int, int]:
 
 
 def note_skipped(steps: str, directory: pathlib.Path) -> None:
-  """Says that a stage is not traced because it is skipped, where it trains.
+  """Warns that a stage is not traced because it is skipped, where it trains.
 
   Args:
     steps: as `parse` reads them; empty for none.

@@ -54,7 +54,7 @@ class Best:
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> list[bool]:
-    """Says of each checkpoint whether it stays: Orbax's PreservationPolicy."""
+    """Returns whether each checkpoint stays: Orbax's PreservationPolicy."""
     steps = [found.step for found in checkpoints]
     best = ranked(self._scores, steps)[:1]
     return [step in best for step in steps]
