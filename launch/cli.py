@@ -1,4 +1,4 @@
-"""Runs a command: what a user did wrong ends in one message, the last line."""
+"""Runs a command: an error of the user ends in one message, the last line."""
 
 import functools
 import multiprocessing

@@ -24,7 +24,7 @@ _MAX_REQUESTS = flags.DEFINE_integer(
   'max_requests', 0, 'Budget of this start, tries again included; 0: none.'
 )
 _INSIST = flags.DEFINE_bool(
-  'insist', False, 'Go on though none of the first answers holds a score.'
+  'insist', False, 'Continue though none of the first answers has a score.'
 )
 flags.mark_flags_as_required(['workdir', 'url', 'model'])
 

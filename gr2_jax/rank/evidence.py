@@ -1,4 +1,4 @@
-"""Columns of evidence: numbers that speak for the candidates of a list.
+"""Columns of evidence: numbers by which the candidates of a list are ranked.
 
 evidence = Evidence(dataset, splits, EvidenceConfig())
 features = evidence.columns(histories, candidates, scores)  # [N, K, F]
@@ -204,7 +204,7 @@ class Evidence:
         f'{self._extra}].'
       )
     if (real[:, 1:] & ~real[:, :-1]).any():
-      raise ValueError('Candidates stand behind padding; -1 goes to the end.')
+      raise ValueError('Candidates follow padding; put -1 at the end.')
     if candidates.max(initial=-1) >= len(self._popularity):
       raise ValueError(
         f"Candidate {candidates.max()} is none of the catalogue's "

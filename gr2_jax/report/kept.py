@@ -1,4 +1,4 @@
-"""What of the data a run uses: what was filtered, cut and held out.
+"""The data that a run uses: what was filtered, cut and held out.
 
 The stages say it when they know it, and the report once more. A report is read
 in part: what it lacks is not told.

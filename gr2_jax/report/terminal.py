@@ -65,8 +65,7 @@ def retrieval_table(report: Mapping[str, Any]) -> str:
       rows(cells),
       'Bootstrap intervals of 95 %, paired where two differ\n'
       + rows(differences),
-      f'Targets whose first 1, 2, .. codes stand in the ten of {source}: '
-      f'{share}',
+      f'Targets whose first 1, 2, .. codes are in the ten of {source}: {share}',
     ]
   )
 

@@ -1,4 +1,4 @@
-"""What a report comes to, in words: who won, by how much, what to beware of."""
+"""The verdict of a report, in words: who won, by how much, and warnings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,7 +104,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
   if rerank['n'] < _LISTS:
     found.append(
       f'Only {rerank["n"]} test lists hold their target (below {_LISTS}): the '
-      'differences are uncertain, whatever they are.'
+      'differences are uncertain.'
     )
   traces = (report.get('traces') or {}).get('accepted', _TRACES)
   if traces < _TRACES:

@@ -1,4 +1,4 @@
-"""About how long a run takes and how much memory: told before it begins.
+"""An estimate of a run's time and memory, shown before it begins.
 
 Tokens times parameters, with FLOPs by formula (`lm/flops.py`), over what a
 device makes of such work. It is an estimate, and meant within a factor of two:

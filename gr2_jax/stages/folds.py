@@ -1,4 +1,4 @@
-"""Cross-fitted lists: training positions as those who held them out see them.
+"""Cross-fitted lists: training positions, by models that never saw their users.
 
 A retriever knows the users that it was trained on, so that lists for their
 training positions hold the target too often, and too far up. Here users are

@@ -1,4 +1,4 @@
-"""Traces of a finished run, graded by a language model behind an address."""
+"""Traces of a finished run, graded by a language model on a server."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -45,7 +45,9 @@ def run(
   traces = list(files.read_jsonl(workdir / 'traces' / 'traces.jsonl'))
   drawn = np.random.default_rng(seed).permutation(len(traces))[:sample]
   if not len(drawn):
-    raise ValueError(f'--sample={sample} of {len(traces)} traces is nothing.')
+    raise ValueError(
+      f'--sample={sample} of {len(traces)} traces: grade 1 or more.'
+    )
   cfg = config_lib.build(requests.TracesConfig, config.traces)
   grader = make(requests.make_writer(store, cfg))
   asked = [

@@ -136,7 +136,7 @@ class Training:
     return dataclasses.replace(cfg, steps=steps)
 
   def run(self, shape: lm_config.LMConfig, params: Any) -> Any:
-    """Trains, from where it was cut off if it was.
+    """Trains, or resumes a training that was cut off.
 
     Args:
       shape: of the model.

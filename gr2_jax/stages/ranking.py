@@ -1,4 +1,4 @@
-"""What a ranker is asked, how it answers, and what it answers."""
+"""The settings, the questions and the answers of a ranker."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

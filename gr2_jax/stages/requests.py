@@ -1,4 +1,4 @@
-"""What a teacher is asked about a run's lists, and in whose words."""
+"""The requests to a teacher about a run's lists, and their settings."""
 
 import dataclasses
 from typing import Literal

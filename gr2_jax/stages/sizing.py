@@ -48,7 +48,7 @@ def unset(config: ml_collections.ConfigDict) -> None:
 
 
 def fill(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Chooses the settings that are None, by the data, and says what it chose.
+  """Chooses the settings that are None, by the data, and logs its choices.
 
   Args:
     config: of a run.

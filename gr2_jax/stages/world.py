@@ -56,7 +56,7 @@ def midtrain(
 def candidates(
   config: ml_collections.ConfigDict, context: runner.Context
 ) -> dict:
-  """Writes the world's lists; says how good their incoming order is."""
+  """Writes the world's lists; returns how good their incoming order is."""
   return processes.on_first(_write_lists, config, context)
 
 

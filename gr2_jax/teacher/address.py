@@ -1,4 +1,4 @@
-"""Where a server is, how it is asked, and its key, which is written nowhere."""
+"""The address of a server, the requests to it, and its key."""
 
 import dataclasses
 import ipaddress

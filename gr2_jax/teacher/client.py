@@ -49,7 +49,7 @@ class _Run:
 
 
 class Client:
-  """One model behind one address."""
+  """One model on one server."""
 
   def __init__(
     self,

@@ -48,7 +48,7 @@ class Graded:
 
 
 class Judge:
-  """A model behind an address that grades.
+  """A model on a server that grades.
 
   Attributes:
     name: the model's.

@@ -1,4 +1,4 @@
-"""What a language model is told: messages after GR2's five principles [P].
+"""The messages to a language model, after GR2's five principles [P].
 
 Role and task; history and all candidates shown together, every item as wrapped
 semantic ID, title and category path; knowledge priming; reasoning that must

@@ -150,7 +150,7 @@ class _Job:
     checkpointer: Checkpointer,
     bar: Any,
   ) -> bool:
-    """Writes what is due after `done` steps; says if a checkpoint was."""
+    """Writes what is due after `done` steps; returns whether it saved."""
     last = done == self.num_steps
     save = done % self.ckpt_every == 0 or last
     due = done % self.log_every == 0 or last

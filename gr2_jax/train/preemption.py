@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the machine is wanted elsewhere, or the run is to pause.
+"""SIGTERM and Ctrl-C: a run saves, and ends with an exit code to resume on.
 
 A loop finishes its step, saves, and ends the process with the exit code of the
 signal; the same command continues from there. Outside of loops there is nothing
