@@ -45,7 +45,7 @@ class Settings:
       groups that share a prompt have their own): 'plain', products and a
       softmax of ours, fastest on CPU; 'xla', JAX's `dot_product_attention`;
       'cudnn', the same on NVIDIA's kernel, which never holds [T, T] scores;
-      'splash', the like for TPUs, which fills rows up to a multiple of 128
+      'splash', the same for TPUs, which fills rows up to a multiple of 128
       tokens (elsewhere only on CPU, interpreted, for tests).
     remat: recompute each block in the backward pass.
   """

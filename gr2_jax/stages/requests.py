@@ -23,7 +23,7 @@ class TracesConfig:
     attempts: how often a list is asked at most [G].
     sft_share: share of the lists of the last training positions that a teacher
       explains and SFT trains on; RL has the others [G].
-    lists: at most so many lists are asked, drawn by the seed; 0 for all. With
+    lists: lists that are asked at most, drawn by the seed; 0 for all. With
       more, those of fewer are among them.
     explanation_tokens: budget of the words, that of `rl.explanation_tokens`:
       what a teacher may write is what the model may write.

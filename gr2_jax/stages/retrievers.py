@@ -48,7 +48,7 @@ class CandidatesConfig:
     folds: n > 1 divides the users into n folds; a retriever that never saw the
       users of a fold makes lists for their training positions, which are many
       more than what is held out [G]. 0 makes none. See `stages/folds.py`.
-    fold_positions: of each user the last so many training positions get such a
+    fold_positions: how many of the last training positions of a user get such a
       list, 0 for all; later ones are more like what is served.
     fold_steps: share of mid-training's steps that the folds' models are given.
     fold_use: what folds' lists are for: 'head', the weights of the evidence,

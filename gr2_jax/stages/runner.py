@@ -1,9 +1,8 @@
 """Runs a stage once: skips what is finished, resumes what was cut off.
 
 A finished stage is made again only where `redo` says so, and one that was cut
-off, has checkpoints and got another config continues only with `force`: they
-may be hours of work, and a typing error would throw them away. Without
-checkpoints, or where its inputs changed, it starts over.
+off, has checkpoints and got another config goes on only where `force` says so:
+they may be hours of work, and a typing error would throw them away.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
 and last, atomically, `DONE` with the fingerprint of its config and inputs. Of
@@ -108,7 +107,7 @@ def refuse_cut(workdir: pathlib.Path, name: str, changed: list) -> None:
   raise ValueError(
     f'Stage {name!r} was cut off, and its config differs from that of its '
     f'checkpoints (saved -> now): {lineage.describe(changed)}. Use that '
-    'config; or continue from them with the new one (--force); or remove '
+    'config; or go on from them with the new one (--force); or remove '
     f'{workdir / name} to start it from the beginning.'
   )
 
@@ -192,7 +191,7 @@ class Stage:
     Args:
       config: a whole config.
       workdir: the run's directory.
-      force: continue from the checkpoints of a stage that was cut off and whose
+      force: go on from the checkpoints of a stage that was cut off and whose
         config changed.
       redo: make it again where it is finished with another config or input.
 

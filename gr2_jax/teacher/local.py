@@ -26,8 +26,8 @@ class LocalConfig:
 
   Attributes:
     batch_size: lists decoded at a time; rounded up to fit the mesh.
-    bucket: prompts are padded to a multiple of so many tokens, each one to its
-      own: a program is compiled for each multiple.
+    bucket: prompts are padded to a multiple of this many tokens, each one to
+      its own: a program is compiled for each multiple.
     param_dtype: of the kernels.
     bf16_matmul: matmul operands in bfloat16.
     scan: one scanned block for all layers; off is faster on CPU.

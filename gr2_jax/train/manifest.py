@@ -146,7 +146,7 @@ def check_code(path: pathlib.Path, body: Mapping[str, Any]) -> None:
   """
   if body['code'] != version.describe():
     logging.warning(
-      'Checkpoint %s was made by %s; this is %s. It is used: what comes of it '
+      'Checkpoint %s was made by %s; this is %s. It is used: the result '
       'may differ from a run by one of them alone.',
       path,
       body['code'],

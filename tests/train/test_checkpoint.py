@@ -93,7 +93,7 @@ def test_the_latest_and_the_best_stay(tmp_path):
   policy = Policy(keep=2, best='-nll')
   values = [5.0, 2.0, 3.0, 2.0, None, 4.0]
   for step, value in enumerate(values, 1):
-    # Opened anew each time: which is best must be known from the disk.
+    # Opened again each time: which is best must be known from the disk.
     with Checkpointer(tmp_path, policy) as checkpointer:
       metrics = None if value is None else {'nll': value, 'other': -step}
       checkpointer.save(step, _state(step, 10), metrics=metrics)
