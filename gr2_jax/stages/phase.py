@@ -40,7 +40,7 @@ class TrainConfig:
     shards: ArrayRecord files of each task, to which examples are written once;
       0 makes examples when they are read.
     workers: processes that read, pack and stack ahead of the step, beside the
-      training process; they need shards. 0 does it in between.
+      training process; they need shards. 0 does this in the training process.
   """
 
   steps: int

@@ -28,9 +28,9 @@ class EndpointConfig:
     concurrency: requests at a time.
     timeout: seconds that a whole answer may take, waiting in the server's queue
       included.
-    retries: how often a request is made again after it failed.
+    retries: how often a failed request is sent again.
     backoff: seconds before the first of these; doubled each time.
-    max_requests: budget, tries again included; 0 for none.
+    max_requests: budget, retries included; 0 for none.
     max_tokens: budget of prompts and answers together; 0 for none.
     structured: AUTO asks for JSON by schema, and without it where the server
       refuses that; SCHEMA insists; NONE does not ask.
