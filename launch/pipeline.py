@@ -7,8 +7,8 @@ checked before the first stage runs, and a start that is refused changes
 nothing. Refused are: finished stages that do not fit the config or what they
 read, which the message lists with what changed, unless `--redo` makes them
 again; an interrupted stage with checkpoints of another config, unless `--force`
-continues from them; and a workdir in which another run is active. SIGTERM and
-Ctrl-C save and end the run with exit code 75 or 130; the same command resumes.
+goes on from them; and a workdir in which another run is going on. SIGTERM and
+Ctrl-C save, end the run with exit code 75 or 130, and the same command goes on.
 
 The stages, for `--stages`, are data, sid, midtrain, candidates, traces, sft,
 rl, direct and evaluate. Any setting can be overridden: `--describe` prints them

@@ -83,7 +83,7 @@ class Tokenizer:
     if embeddings is None:
       if self.config.embeddings:
         raise ValueError(
-          f'The semantic IDs of this run come from given vectors '
+          f'The semantic IDs of this run come from vectors of its own '
           f'({self.config.embeddings}), which texts do not give: make a '
           'catalogue by launch.new_items --embeddings=VECTORS.'
         )

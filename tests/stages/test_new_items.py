@@ -125,7 +125,7 @@ def test_semantic_ids_of_a_list_do_not_join_the_catalogue(finished):
   again, _ = tokenizer.assign(items, _vectors(2, 3))
   np.testing.assert_array_equal(again, sids)
   assert tokenizer.item_ids[-2:] == ['i98', 'i99']
-  with pytest.raises(ValueError, match='given vectors .*--embeddings'):
+  with pytest.raises(ValueError, match='vectors of its own .*--embeddings'):
     tokenizer.codes(items)
 
 
