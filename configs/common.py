@@ -50,7 +50,7 @@ def base() -> ml_collections.ConfigDict:
 
 
 def choose_teacher(config: ml_collections.ConfigDict, teacher: str) -> None:
-  """Says who writes a config's traces.
+  """Sets who writes a config's traces.
 
   The three steps of a language model take more words than those of the rules:
   about 130 tokens [N].

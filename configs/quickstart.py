@@ -1,4 +1,4 @@
-"""MovieLens-100K on two CPU cores, from nothing, in about twenty minutes.
+"""MovieLens-100K on two CPU cores, from nothing, in about half an hour.
 
     bash launch/quickstart.sh [WORKDIR]
     python -m launch.pipeline --config=configs/quickstart.py --workdir=DIR
@@ -7,6 +7,9 @@ Switches: `seed=0`; `alpha=0.02`, weight of the format reward;
 `conditional=true` (false pays the format for copying the input order);
 `mode=rejection` or `targeted` traces; `teacher=rules`, `endpoint` or `local`,
 who writes them (gr2_jax/teacher/README.md).
+
+Expected, seeds 0 to 2: NDCG@5 of `rl` 0.464 ±0.012, of the incoming order 0.392
+±0.010 (results/quickstart.md).
 """
 
 from configs import common

@@ -16,7 +16,7 @@ def _base() -> ml_collections.ConfigDict:
   config.data.name = 'world'
   config.data.kind = 'synthetic'
   config.data.core = 0
-  # So many users that SFT does not learn by heart with what each answer begins.
+  # So many users that SFT cannot memorise how each answer begins.
   config.data.world.update(groups=8, users=16_000, k=5, noise=8.0)
   config.sid.levels = 2
   config.sid.codes = 8

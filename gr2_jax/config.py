@@ -83,7 +83,7 @@ def _build(cls: type[T], section: Any, name: str, default: Any) -> T:
 
 
 def unknown(name: str, key: str, known: Mapping[str, Any]) -> str:
-  """Says that a setting does not exist, and which one may be meant.
+  """Describes a setting that does not exist, with the nearest that does.
 
   Args:
     name: what was asked for, such as 'rl.grup_size'.

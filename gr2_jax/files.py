@@ -15,7 +15,7 @@ _POINTER = b'version https://git-lfs.github.com/spec/'
 
 
 def is_plain_name(name: str) -> bool:
-  """Says whether a name that a file brought stays inside its folder."""
+  """Returns whether a name that a file brought stays inside its folder."""
   return name not in ('', '..') and pathlib.PurePath(name).name == name
 
 
@@ -69,7 +69,7 @@ def check_fetched(path: pathlib.Path) -> None:
       'pull` where it was cloned, or download the file.'
     )
   if not head:
-    raise ValueError(f'{path} is empty: fetch it anew.')
+    raise ValueError(f'{path} is empty: fetch it again.')
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -88,7 +88,7 @@ def read_json(path: pathlib.Path) -> Any:
   except (ValueError, RecursionError) as error:
     check_fetched(path)
     raise ValueError(
-      f'{path} is not JSON, or not whole ({error}): fetch or make it anew.'
+      f'{path} is not JSON, or not whole ({error}): fetch or make it again.'
     ) from error
 
 
@@ -105,7 +105,7 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise ValueError(
       f'{path} holds a {type(value).__name__}, not an object of JSON: fetch or '
-      'make it anew.'
+      'make it again.'
     )
   return value
 
@@ -132,7 +132,7 @@ def extend_jsonl(path: pathlib.Path, values: Iterable[Any]) -> None:
 def drop_cut_line(path: pathlib.Path) -> None:
   """Removes a last line that a crash cut off: one without newline at its end.
 
-  Whoever goes on appending would otherwise write on in that line.
+  What is appended next would otherwise continue that line.
   """
   with path.open('rb+') as stream:
     content = stream.read()
@@ -165,5 +165,5 @@ def read_jsonl(path: pathlib.Path) -> Iterator[Any]:
         yield json.loads(line)
       except (ValueError, RecursionError) as error:
         raise ValueError(
-          f'{path}:{number}: not JSON ({error}); mend or remove the line.'
+          f'{path}:{number}: not JSON ({error}); fix or remove the line.'
         ) from error

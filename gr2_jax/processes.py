@@ -1,7 +1,21 @@
 """Several processes of one run: who writes, and how all decide alike.
 
-All processes run the same stages on the same mesh and share the workdir. What
-lies on disk is written and judged by the first one; the others wait and read.
+All processes run the same stages in the same order, on one mesh and one workdir
+(`launch/cluster.py` joins them). So that they never diverge:
+
+- What is written, or decided from what is on disk, goes through `on_first`: the
+  first process does it, the others wait for its result or error.
+  `MetricsWriter` does so by itself; Orbax has its own barriers and is called by
+  all.
+- Iterators, prompts and lists are the same on every process:
+  `sharding.shard_batch` takes the whole batch and puts its rows on each device,
+  so that data and iterator states do not depend on the number of processes.
+  Item vectors are read only for `sharding.own_rows`. All text is packed by
+  every process: that work does not shrink with their number.
+- Values on devices are read by `sharding.fetch`; `jax.device_get` is only for
+  what is whole on every device, such as the scalars of a step.
+- Nothing that a process measures for itself (time, memory) may decide what is
+  computed.
 """
 
 import functools
@@ -27,7 +41,7 @@ def _alone() -> bool:
 
 
 def is_first() -> bool:
-  """Says whether this is the process that writes; true where it is alone."""
+  """Returns whether this is the process that writes; true where it is alone."""
   return _alone() or jax.process_index() == 0
 
 

@@ -55,7 +55,7 @@ def bar(
   Args:
     iterable: what to walk through; None for a bar that is updated by hand.
     total: number of units, where `iterable` has no length.
-    desc: what is going on.
+    desc: of the work, in a word.
     unit: what is counted.
     initial: units done before (a resumed run).
     compiles: the first unit takes longer, because programs are compiled for it:

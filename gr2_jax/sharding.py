@@ -173,9 +173,9 @@ def init(
   return params, shardings
 
 
-def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-  """Returns the sharding that splits an axis over data and fsdp."""
-  return NamedSharding(mesh, PartitionSpec(*(None,) * axis, BATCH))
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding that splits the first axis over data and fsdp."""
+  return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
 def batch_parts(mesh: Mesh) -> int:
@@ -197,18 +197,17 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
   return np.flatnonzero(held)
 
 
-def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
-  """Puts a batch on the mesh, one axis split over data and fsdp.
+def shard_batch(mesh: Mesh, tree: Any) -> Any:
+  """Puts a batch on the mesh, its rows split over data and fsdp.
 
-  Every process of a run gives the whole batch, the same one, and puts there
-  what its devices hold: so a batch does not depend on the number of processes,
+  Every process of a run gives the whole batch, the same one, and puts the rows
+  of its devices there: so a batch does not depend on the number of processes,
   and neither a row is lost nor does one come twice, whatever the mesh.
 
   Args:
     mesh: the mesh.
     tree: arrays [B, ...]; rows that are not this process's (`own_rows`) are not
       read.
-    axis: which axis is B's.
 
   Returns:
     The tree as global arrays.
@@ -216,12 +215,12 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
   Raises:
     ValueError: the batch does not divide by the devices.
   """
-  sharding = batch_sharding(mesh, axis)
+  sharding = batch_sharding(mesh)
   parts = batch_parts(mesh)
 
   def check(path: Any, x: Any) -> np.ndarray:
     x = np.asarray(x)
-    rows = x.shape[axis] if x.ndim > axis else 0
+    rows = len(x) if x.ndim else 0
     if not rows or rows % parts:
       raise ValueError(
         f'Batch entry {jax.tree_util.keystr(path)} of shape {x.shape} has '

@@ -2,10 +2,10 @@
 
     bash launch/aot.sh --config=configs/qwen3_8b_beauty.py --topology=v5e:8x8
 
-Prints of each program what a chip must hold, and an estimate of its time: the
+Prints the memory of a chip and an estimate of the time of each program: the
 largest of arithmetic, memory and interconnect, each at its documented peak. It
 fails where a program does not fit. `launch/aot.sh` installs the TPU compiler
-(`libtpu`) into an environment of its own. Topologies are `v5e:`, `v5p:` or
+(`libtpu`) into a separate environment. Topologies are `v5e:`, `v5p:` or
 `v6e:` and chips along each axis. Any setting can be overridden; the main ones:
 
     --config.lm.pretrained=MODEL          the model

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs benchmarks beside their peers, in an environment of their own.
+# Runs benchmarks beside their peers, in a separate environment.
 # Usage: bash launch/bench.sh sid [--output=results/bench_sid.json]
 # Makes or reuses .venv-bench: what the project needs, and the peers. The flags:
 #   .venv/bin/python -m launch.bench --help

@@ -117,7 +117,7 @@ def _processor() -> tuple[str, list[str]]:
 
 
 def multiplies_bf16() -> bool:
-  """Says if this processor has units for bfloat16; else float32 is faster."""
+  """Returns whether this processor has units for bfloat16."""
   return any(unit in BF16_UNITS for unit in _processor()[1])
 
 

@@ -1,4 +1,4 @@
-"""How long one list takes in the process: the quickstart's sizes, made up.
+"""The time of one list in the process, at the quickstart's sizes.
 
 The ranker has random weights, a catalogue of as many items as MovieLens-100K
 with random sequences, all evidence columns, SASRec's too. Ours ranks directly,

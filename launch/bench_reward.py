@@ -73,6 +73,6 @@ def advantages(rewards: list[float], group: int) -> list[float]:
 
 
 def has_variance(rewards: list[float], group: int) -> list[bool]:
-  """Says of each group of `group` answers whether its rewards differ."""
+  """Returns for each group of `group` answers whether its rewards differ."""
   parts = (rewards[i : i + group] for i in range(0, len(rewards), group))
   return [max(part) > min(part) for part in parts]

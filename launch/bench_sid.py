@@ -65,7 +65,7 @@ def _tokenizer() -> list[bench_contest.Contest]:
   source = batches.source(data, SID, 0, None)
 
   def train():
-    # Made anew, so that nothing is read ahead during the peer's turn.
+    # Made again, so that nothing is read ahead during the peer's turn.
     blocks = batches.iterate(source)
     for block in itertools.islice(blocks, EPOCHS * source.plan.blocks):
       block = sharding.shard_batch(mesh, block)

@@ -51,9 +51,7 @@ class Rqvae:
   def assignment(
     self, vectors: np.ndarray
   ) -> dict[str, Callable[[], np.ndarray]]:
-    """Returns the quantisation of vectors [I, W] to int64 [I, L] in each
-    precision of the encoder.
-    """
+    """Returns the quantisation of [I, W] to int64 [I, L], by precision."""
     return {
       'float32': lambda: self._assign(vectors, bf16=False),
       'bfloat16': lambda: self._assign(vectors, bf16=True),
@@ -150,8 +148,7 @@ def faiss_quantiser(books: np.ndarray, latent: np.ndarray) -> Callable:
 def beam_search(
   config: LMConfig, prompts: np.ndarray, tokens: np.ndarray, beam: int
 ) -> dict[str, Callable[[], None]]:
-  """Returns a constrained `generate` on a Qwen3 of the same shape, in each
-  precision.
+  """Returns a constrained `generate` on a Qwen3 of this shape, by precision.
 
   Args:
     config: the shape.

@@ -67,8 +67,7 @@ def generate(
 def training(
   config: LMConfig, tokens: np.ndarray
 ) -> dict[str, Callable[[], None]]:
-  """Returns a step of AdamW on next tokens, compiled or not, in each precision
-  worth trying.
+  """Returns steps of AdamW on next tokens, by precision, compiled or not.
 
   Args:
     config: the shape.

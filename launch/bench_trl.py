@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer, the peer of `bench_rl`, in a process of its own.
+"""TRL's GRPOTrainer, the peer of `bench_rl`, in a separate process.
 
 So that it has threads and memory to itself. The benchmark starts
 

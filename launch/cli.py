@@ -1,4 +1,4 @@
-"""Runs a command: what a user did wrong ends in one message, the last line."""
+"""Runs a command: an error of the user ends in one message, the last line."""
 
 import functools
 import multiprocessing
@@ -78,8 +78,8 @@ def _end_at_once(error: SystemExit) -> None:
   """Ends a process that a signal ends, without waiting for what it computes.
 
   Python's own exit waits for programs that run on the devices, or crashes for
-  taking away what they use. Processes that run together end by it all the same:
-  it tells the others.
+  taking away what they use. Processes that run together all end by it: it
+  tells the others.
   """
   import jax
 
@@ -158,7 +158,7 @@ def find_config(argv: Sequence[str]) -> list[str]:
 
 
 def find_unknown(argv: Sequence[str]) -> str:
-  """Says which flag names a setting that the config lacks.
+  """Returns which flag names a setting that the config lacks.
 
   Args:
     argv: the command line.

@@ -41,12 +41,12 @@ class _EndAtOnce(app.ExceptionHandler):
   """
 
   def handle(self, exc: Exception) -> None:
-    """Says what happened, and ends."""
+    """Logs what happened, and ends."""
     traceback.print_exception(exc)
     logging.error(
       'Process %d of %d ends: %s: %s. If the message speaks of a connection or '
-      'a collective, another process ended first: look at its output. Start '
-      'all processes again, and the run goes on from its last checkpoint.',
+      'a collective, another process ended first: see its output. Start all '
+      'processes again, and the run continues from its last checkpoint.',
       _process()[0],
       _process()[1],
       type(exc).__name__,
@@ -99,7 +99,7 @@ def join() -> None:
   app.install_exception_handler(_EndAtOnce())
   index, count = _process()
   if index:
-    # One process tells what goes on.
+    # One process logs for all.
     logging.set_verbosity(logging.WARNING)
   logging.info(
     'Process %d of %d, %d devices of %d.',

@@ -3,7 +3,7 @@
 # A script sets `dry_run=false` and a variable for each of its flags, and has a
 # function `help_COMMAND` for each of its commands.
 
-# The pipeline's exit status after SIGTERM: it has saved, and wants to go on.
+# The pipeline's exit status after SIGTERM: it has saved, and is to be resumed.
 # The number is that of gr2_jax/train/preemption.py.
 readonly preempted_status=75
 

@@ -6,7 +6,7 @@ r"""Lets a language model grade explanations of a finished run.
 Grounding, consistency, flow and semantic IDs, each from 1 to 5, after
 Diffusion-GR2: four requests a trace. MODEL runs behind any server of OpenAI's
 chat completions (gr2_jax/teacher/README.md; the key comes from
-GR2_TEACHER_API_KEY). Writes `DIR/judge/`; started again, it goes on.
+GR2_TEACHER_API_KEY). Writes `DIR/judge/`; started again, it continues.
 """
 
 from absl import app, flags
@@ -24,7 +24,7 @@ _MAX_REQUESTS = flags.DEFINE_integer(
   'max_requests', 0, 'Budget of this start, tries again included; 0: none.'
 )
 _INSIST = flags.DEFINE_bool(
-  'insist', False, 'Go on though none of the first answers holds a score.'
+  'insist', False, 'Continue though none of the first answers has a score.'
 )
 flags.mark_flags_as_required(['workdir', 'url', 'model'])
 

@@ -1,11 +1,13 @@
 """Keeps the memory that programs free, instead of giving it back.
 
-XLA's CPU backend allocates the temporary buffer of a program anew for each
-call: hundreds of megabytes for a training step. glibc maps such blocks and
-unmaps them again, so that the kernel clears every page of them each time; where
-the machine is virtual, its host may have to find the pages first. On two cores
-of an AMD EPYC that made a step of a 10 M decoder .32 to 1.3 s, and without huge
-pages .43 to .9 s. Kept in the heap, the pages stay, and the step takes .32 s.
+XLA's CPU backend allocates the temporary buffer of a program for each call:
+hundreds of megabytes for a training step. glibc maps such blocks and unmaps
+them again, so that the kernel clears every page of them each time; where the
+machine is virtual, its host may have to find the pages first. On two cores of
+an AMD EPYC a step of a 10 M decoder took 0.32 to 1.3 s, without huge pages 0.43
+to 0.9 s. Kept in the heap, the pages stay, and the step takes 0.32 s. Huge
+pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1, as in `launch/quickstart.sh`)
+matter little beside that.
 """
 
 import ctypes

@@ -54,8 +54,8 @@ _REDO = flags.DEFINE_bool(
 _INSIST = flags.DEFINE_bool(
   'insist',
   False,
-  'Traces: go on though the first answers of a language model are all turned '
-  'down in one way.',
+  'Traces: continue though the first answers of a language model are all '
+  'turned down in one way.',
 )
 _PROFILE = flags.DEFINE_string(
   'profile',

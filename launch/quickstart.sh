@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a trained re-ranker on MovieLens-100K, on a CPU.
 # Usage: bash launch/quickstart.sh [WORKDIR]     (default: runs/quickstart)
-# Run again, it goes on where it stopped and skips what is finished.
+# Run again, it continues where it stopped and skips what is finished.
 set -euo pipefail
 # shellcheck source=launch/help.sh
 . "$(dirname "${BASH_SOURCE[0]}")/help.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run as a job of a SLURM cluster, which goes on after preemptions and at its
+# A run as a job of a SLURM cluster, which continues after preemptions and at its
 # time limit. `bash launch/slurm.sh` prints the commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,7 +25,7 @@ export SBATCH_PARTITION and SBATCH_ACCOUNT.
 
 The job queues itself again when a higher one preempts it, when a node fails,
 and two minutes before its time limit: finished stages are skipped, the others
-go on. An error of the pipeline ends it.
+continue. An error of the pipeline ends it.
 END
 }
 
@@ -53,7 +53,7 @@ help_list() {
 
 help_delete() {
   echo 'bash launch/slurm.sh delete --job=JOB'
-  echo 'Ends a job for good; the workdir stays.'
+  echo 'Ends a job; the workdir stays.'
 }
 
 # What the job runs, in one line. SLURM signals the tasks, a preemption this

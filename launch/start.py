@@ -23,7 +23,7 @@ _QUIET = 'tensorflow_datasets'
 
 
 def is_shown(record: python_logging.LogRecord) -> bool:
-  """Says whether a message is printed: the project's, and others' warnings.
+  """Returns whether a message is printed: the project's, and others' warnings.
 
   Args:
     record: the message.

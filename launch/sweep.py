@@ -8,7 +8,7 @@ r"""Runs a sweep: one config, many changes, several seeds, and a table.
 
 The second is one config with several seeds, pooled: means with their deviation,
 and differences over the lists of all seeds with their intervals. Every run has
-its own directory below the workdir; a sweep that was cut off goes on where it
+its own directory below the workdir; a sweep that was cut off continues where it
 stopped; `--redo` makes finished stages again that do not fit a changed config.
 
 Any setting of `launch.pipeline` changes all runs: of a sweep as
@@ -59,7 +59,7 @@ def main(argv) -> None:
     whole = sizing.fill(config)
     config = sweep.of_seeds(whole, [int(seed) for seed in _SEEDS.value])
   elif _SEEDS.value:
-    raise app.UsageError('This sweep has seeds of its own: leave out --seeds.')
+    raise app.UsageError('This sweep sets its seeds itself: leave out --seeds.')
   document = sweep.run(config, workdir, _REDO.value)
   if not processes.is_first():
     return

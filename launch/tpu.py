@@ -1,4 +1,4 @@
-"""What the TPU compiler is told: by every command, and ahead of time alike."""
+"""Flags of the TPU compiler, for every command and ahead of time."""
 
 import os
 

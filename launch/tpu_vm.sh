@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One slice of Cloud TPU VMs: make it, run the pipeline on all its workers, go on
+# One slice of Cloud TPU VMs: make it, run the pipeline on all its workers, resume
 # after a preemption. `bash launch/tpu_vm.sh` prints the commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,9 +31,9 @@ runs none, and --help. --project defaults to that of `gcloud config`. A new run:
     --spot --nfs=SERVER:/SHARE -- --config=configs/beauty.py \
     --workdir=/mnt/gr2/runs/beauty
 
-and again, as often as it takes: finished stages are skipped, the others go on.
+and again, as often as it takes: finished stages are skipped, the others continue.
 `until bash launch/tpu_vm.sh resume ...; do sleep 60; done` does it unattended;
-an error of the pipeline itself then comes back each time, so look at it.
+an error of the pipeline itself then comes back each time, so read it.
 
 The workdir must outlive the workers and be one directory for all of them, raw
 data (--config.data.dir) too: NFS (Filestore), which --nfs mounts at /mnt/gr2.

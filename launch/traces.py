@@ -27,7 +27,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DRY_RUN = flags.DEFINE_bool(
-  'dry_run', False, 'Print prompts and numbers, and ask nobody.'
+  'dry_run', False, 'Print prompts and numbers, and send no request.'
 )
 _REDO = flags.DEFINE_bool(
   'redo', False, 'Make finished traces again that do not fit the config.'

@@ -30,7 +30,7 @@ not do: a gs:// path is refused, and gcsfuse renames files without the
 guarantees that stages rely on.
 
 A workload that is preempted starts again, up to --restarts times: finished
-stages are skipped, the others go on.
+stages are skipped, the others continue.
 END
 }
 

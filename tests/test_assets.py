@@ -72,7 +72,7 @@ def test_wanted_files_are_unpacked_and_cached(index, tmp_path):
     ),
   ],
 )
-def test_a_damaged_cache_is_fetched_anew_loudly(
+def test_a_damaged_cache_is_fetched_again_loudly(
   index, tmp_path, caplog, monkeypatch, damage, message
 ):
   downloads = []

@@ -1,6 +1,7 @@
 """What the pages promise: links lead somewhere, commands have their flags."""
 
 import ast
+import doctest
 import pathlib
 import re
 import subprocess
@@ -17,6 +18,14 @@ PAGES = sorted(
     text=True,
     check=True,
   ).stdout.split()
+)
+GUIDES = (
+  'gr2_jax/README.md',
+  'gr2_jax/reranking.md',
+  *(
+    f'gr2_jax/{x}/README.md' for x in ('data', 'lm', 'serve', 'sid', 'teacher')
+  ),
+  *(f'{x}/README.md' for x in ('configs', 'launch', 'results', 'tests')),
 )
 # Of absl and ml_collections, which every command has.
 _SHARED = {'help', 'config', 'describe'}
@@ -66,6 +75,23 @@ def test_files_that_commands_name_are_there(path):
   pattern = r'(?:bash |--config=|-r )((?:launch|configs|tests)/[\w/.]+\w)'
   for name in re.findall(pattern, path.read_text()):
     assert (ROOT / name).exists() or name.endswith('/NAME.py'), name
+
+
+@pytest.mark.parametrize('name', GUIDES)
+def test_a_guide_has_60_to_150_lines(name):
+  assert 60 <= len((ROOT / name).read_text().splitlines()) <= 150
+
+
+def test_the_map_has_at_most_150_lines():
+  assert len((ROOT / 'WORKSPACE.md').read_text().splitlines()) <= 150
+
+
+def test_the_pieces_in_python_give_what_the_guide_shows():
+  text = (ROOT / 'gr2_jax/README.md').read_text()
+  (code,) = re.findall(r'```python\n(>>> .*?)```', text, re.DOTALL)
+  found = doctest.DocTestParser().get_doctest(code, {}, 'pieces', None, 0)
+  assert len(found.examples) <= 30
+  assert not doctest.DocTestRunner().run(found).failed
 
 
 def test_the_readme_is_short():

@@ -3,7 +3,9 @@
 The rules are those of `clean.clean`, with the same result. Users and their
 interactions are spread over Beam's workers; only the ids of the items must fit
 each worker's memory, as must the history of one user. Workers and this process
-share a file system: tables go from one pipeline to the next as JSON lines.
+share a file system: tables go from one pipeline to the next as JSON lines. A
+k-core takes `ROUNDS` rounds a pipeline, until nothing changes: no pipeline has
+a loop.
 
 Needs `apache-beam`, an extra of this project; nothing else imports this module.
 """

@@ -42,7 +42,7 @@ def check_made_of(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
   if changed:
     raise ValueError(
       f'The saved state is of another iterator (saved, now): {changed}. Resume '
-      'with the same data and settings, or start anew.'
+      'with the same data and settings, or start over.'
     )
 
 

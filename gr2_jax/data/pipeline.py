@@ -2,10 +2,12 @@
 
 By default everything runs in the calling process, without threads: for data
 that fits in memory that was fastest. Worker processes read ahead where the step
-is faster than that, from files (`shards.py`) that each opens by itself.
+is faster than that, from files (`shards.py`) that each opens by itself: of a
+source in memory each would get a copy. Each packs its own share of the data, so
+their number is part of an iterator's state.
 
 An iterator's state is a small JSON-able dict. It also holds what the iterator
-was made of, so that a checkpoint cannot go on with other data unnoticed.
+was made of, so that a checkpoint cannot be resumed with other data unnoticed.
 """
 
 import itertools
@@ -38,16 +40,11 @@ class Source(Protocol):
 
 
 class LMIterator(Iterator[dict[str, np.ndarray]]):
-  """Batches for language modelling; made by `lm_iterator`.
-
-  Attributes:
-    truncated: how many examples of the batches given so far were cut.
-  """
+  """Batches for language modelling; made by `lm_iterator`."""
 
   def __init__(self, rows: grain.IterDataset, made_of: dict):
     self._rows = iter(rows)
     self._made_of = made_of
-    self.truncated = 0
     self._size = made_of['batch_size']
 
   def __next__(self) -> dict[str, np.ndarray]:
@@ -55,7 +52,6 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
     # Worker processes stack rows themselves.
     workers = self._made_of.get('workers')
     batch = next(self._rows) if workers else self._stack()
-    self.truncated += int(batch['row'][..., rows_lib.CUT].sum())
     missing = self._size - len(batch['row'])
     if missing:
       batch = {
@@ -86,11 +82,7 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
 
   def get_state(self) -> dict[str, Any]:
     """Returns a JSON-able state: the next batch is the first one after it."""
-    return {
-      'made_of': self._made_of,
-      'truncated': self.truncated,
-      'rows': self._rows.get_state(),
-    }
+    return {'made_of': self._made_of, 'rows': self._rows.get_state()}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
     """Goes back to a state of `get_state`.
@@ -102,7 +94,6 @@ class LMIterator(Iterator[dict[str, np.ndarray]]):
       ValueError: the state is of an iterator over other data or settings.
     """
     order.check_made_of(state['made_of'], self._made_of)
-    self.truncated = state['truncated']
     self._rows.set_state(state['rows'])
 
 
@@ -112,9 +103,7 @@ def lm_iterator(
   length: int,
   batch_size: int,
   seed: int,
-  pack: bool = True,
   num_epochs: int | None = None,
-  truncate: bool = False,
   workers: int = 0,
 ) -> LMIterator:
   """Mixes, shuffles and packs examples into batches of one shape.
@@ -132,10 +121,7 @@ def lm_iterator(
     length: T, tokens a row.
     batch_size: B, rows a batch.
     seed: of the shuffling.
-    pack: put several examples into a row (first fit) instead of one.
     num_epochs: how often to read the sources; None for endless.
-    truncate: cut examples longer than `length`, and count them in
-      `.truncated`, instead of raising.
     workers: processes that read, pack and stack ahead, for endless iterators
       over sources that pickle; another number packs other batches.
 
@@ -156,21 +142,20 @@ def lm_iterator(
     'length': length,
     'batch_size': batch_size,
     'seed': seed,
-    'pack': pack,
     'num_epochs': num_epochs,
     **({'workers': workers} if workers else {}),
   }
-  return LMIterator(_rows(sources, made_of, truncate), made_of)
+  return LMIterator(_rows(sources, made_of), made_of)
 
 
 def _rows(
-  sources: Mapping[str, Source], made_of: Mapping[str, Any], truncate: bool
+  sources: Mapping[str, Source], made_of: Mapping[str, Any]
 ) -> grain.IterDataset:
-  """Gives filled rows, or batches from workers; see `lm_iterator`."""
+  """Gives packed rows, or batches from workers; see `lm_iterator`."""
   length, seed = made_of['length'], made_of['seed']
   shards = [
     grain.MapDataset.source(sources[name]).map(
-      rows_lib.ToRow(name, task, length, truncate)
+      rows_lib.ToRow(name, task, length)
     )
     for task, name in enumerate(sorted(sources))
   ]
@@ -187,15 +172,12 @@ def _rows(
     )
   options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   rows = mixed.to_iter_dataset(options)
-  if made_of['pack']:
-    rows = grain.experimental.FirstFitPackIterDataset(
-      rows.map(lambda row: {'row': row}),
-      length_struct={'row': length},
-      num_packing_bins=_PACKING_ROWS,
-      seed=seed,
-    )
-  else:
-    rows = rows.map(rows_lib.Pad(length))
+  rows = grain.experimental.FirstFitPackIterDataset(
+    rows.map(lambda row: {'row': row}),
+    length_struct={'row': length},
+    num_packing_bins=_PACKING_ROWS,
+    seed=seed,
+  )
   workers = made_of.get('workers')
   if not workers:
     return rows
@@ -242,7 +224,7 @@ def _check_sources(
 
 
 def index_iterator(n: int, batch_size: int, seed: int) -> order.IndexIterator:
-  """Draws endless batches of indices, each epoch in an order of its own.
+  """Draws endless batches of indices, each epoch in another order.
 
   Plain NumPy, not Grain, whose cost by element would be felt in batches of
   thousands. A batch may hold the end of an epoch and the beginning of the next.

@@ -1,4 +1,4 @@
-"""Rows of the language-model pipeline: examples laid out, shuffled, padded."""
+"""Rows of the language-model pipeline: examples laid out and shuffled."""
 
 import dataclasses
 import multiprocessing
@@ -13,19 +13,18 @@ import numpy as np
 
 from gr2_jax.data import order
 
-# Columns of the int32 [t, 4] rows that are packed. One array an example makes
+# Columns of the int32 [t, 3] rows that are packed. One array an example makes
 # packing three times cheaper than a dict of three.
-TOKEN, WEIGHT, TASK, CUT = range(4)
+TOKEN, WEIGHT, TASK = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
 class ToRow(grain.transforms.Map):
-  """Makes an int32 [t, 4] row of an example."""
+  """Makes an int32 [t, 3] row of an example."""
 
   name: str
   task: int
   length: int
-  truncate: bool
 
   def map(self, element: Mapping[str, np.ndarray]) -> np.ndarray:
     """Checks one example and lays out its columns."""
@@ -37,41 +36,20 @@ class ToRow(grain.transforms.Map):
         f'{weights.shape}: both must be [t] with t > 0 and weights[0] == 0, '
         'since nothing predicts the first token.'
       )
-    cut = len(tokens) > self.length
-    if cut and not self.truncate:
+    if len(tokens) > self.length:
       raise ValueError(
         f'Source {self.name!r} gave an example of {len(tokens)} tokens, above '
-        f'length={self.length}; raise length, shorten the source, or pass '
-        'truncate=True.'
+        f'length={self.length}; raise length, or shorten the source.'
       )
-    row = np.zeros((min(len(tokens), self.length), 4), np.int32)
-    row[:, TOKEN] = tokens[: self.length]
-    row[:, WEIGHT] = weights[: self.length].view(np.int32)
+    row = np.empty((len(tokens), 3), np.int32)
+    row[:, TOKEN] = tokens
+    row[:, WEIGHT] = weights.view(np.int32)
     row[:, TASK] = self.task
-    row[0, CUT] = cut
     return row
 
 
-@dataclasses.dataclass(frozen=True)
-class Pad(grain.transforms.Map):
-  """Pads one row to the length, in the form that packing gives."""
-
-  length: int
-
-  def map(self, row: np.ndarray) -> dict[str, np.ndarray]:
-    """Pads [t, 4] to [T, 4] and adds segments and positions."""
-    size = len(row)
-    ids = np.arange(self.length, dtype=np.int32)
-    inside = ids < size
-    return {
-      'row': np.pad(row, ((0, self.length - size), (0, 0))),
-      'row_segment_ids': inside.astype(np.int32),
-      'row_positions': np.where(inside, ids, 0),
-    }
-
-
 class Shuffle(grain.MapDataset):
-  """Reads a data set again and again, each epoch in an order of its own.
+  """Reads a data set again and again, each epoch in another order.
 
   Like `shuffle().repeat()`, whose index permutation costs 0.15 ms an element
   (grain 0.2.18), more than all the rest of the pipeline.

@@ -23,8 +23,9 @@ class Seeded(Iterator[dict[str, np.ndarray]]):
     self._step = 0
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch with 'seed', uint32 [B]: one for each row, so that
-    every micro-batch has its own.
+    """Returns the next batch with 'seed', uint32 [B].
+
+    One for each row, so that every micro-batch has its own.
     """
     batch = next(self._batches)
     seeds = np.random.SeedSequence((self._seed, self._step))

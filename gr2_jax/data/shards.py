@@ -133,7 +133,7 @@ class Shards:
 def _damaged(path: str, error: object) -> str:
   return (
     f'{path} cannot be read ({error}): the file is damaged. Delete its folder, '
-    'and write the examples again by running their stage anew.'
+    'and write the examples again by running their stage again.'
   )
 
 

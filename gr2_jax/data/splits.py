@@ -8,7 +8,8 @@ retriever trains on the rest (gr2_jax/README.md, "Splits"):
     retriever trains       RL, SFT
 
 `leave_one_out` is the protocol of the literature (one position each) [P];
-`last_n` has several positions each, for few users with long histories.
+`last_n` has several positions each, for few users with long histories. They may
+differ in number: hundreds of test lists are needed, and thousands to train on.
 """
 
 import dataclasses

@@ -16,7 +16,6 @@ items.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -39,41 +38,36 @@ def beam_search(
   fmt: answer.AnswerFormat,
   width: int,
   exclude: jax.Array,
-  prefix: Sequence[int] = (),
 ) -> tuple[jax.Array, jax.Array]:
   """Finds the W best items for each prompt; jitted.
 
   Args:
     config: shape of the model.
     params: its parameters.
-    prompts: int32 [Q, P], padded on the right, each ending where a SID begins,
-      or after the tokens of `prefix`.
+    prompts: int32 [Q, P], padded on the right, each ending where a SID begins.
     valid: bool [Q, P], the tokens of each prompt.
     index: of the catalogue's SIDs.
-    fmt: says where the SID tokens lie in the vocabulary.
+    fmt: has the ids of the SID tokens in the vocabulary.
     width: W. With W at least the number of items the search is exhaustive.
     exclude: int32 [Q, E], items that may not be returned; -1 pads. A prefix
       with no other item under it is not followed either.
-    prefix: first codes of all items that may be returned, fewer than L; their
-      probabilities do not count. Nothing is found under one that does not
-      exist: `PrefixIndex.find` tells.
 
   Returns:
     (items int32 [Q, W], best first; scores float32 [Q, W]). Where fewer than W
     items can be found, items are -1 and scores -inf.
 
   Raises:
-    ValueError: index and format disagree, or the prefix leaves no level.
+    ValueError: index and format disagree.
   """
-  _check(index, fmt, prefix)
+  _check(index, fmt)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
   read = cache.read(model, prompts, valid)
   queries, hidden = len(prompts), read.last
-  tail = tails.empty(config, queries, width, fmt.levels - len(prefix) - 1)
+  tail = tails.empty(config, queries, width, fmt.levels - 1)
   scores = jnp.zeros((queries, 1), jnp.float32)
-  lo, hi = (jnp.broadcast_to(x, (queries, 1)) for x in _start(index, prefix))
+  lo, hi = (jnp.broadcast_to(x, (queries, 1)) for x in index.root())
   dead, rows = _dead_prefixes(index, exclude)
-  for level in range(len(prefix), fmt.levels):
+  for level in range(fmt.levels):
     logits = _level_logits(config, params, hidden, fmt, level)
     legal = index.children(lo, hi, level)
     legal &= ~_dead_children(index, lo, hi, dead[level], rows, level)
@@ -84,36 +78,19 @@ def beam_search(
     lo, hi = (jnp.take_along_axis(x, parents, axis=1) for x in (lo, hi))
     lo, hi = index.narrow(lo, hi, level, codes)
     if not final:
-      slot = level - len(prefix)
-      tail = tails.reorder(tail, parents) if slot else tail
+      tail = tails.reorder(tail, parents) if level else tail
       tokens = fmt.sid_offset + level * fmt.codes + codes
-      hidden, tail = cache.extend(model, read, tokens, tail, slot)
+      hidden, tail = cache.extend(model, read, tokens, tail, level)
   return jnp.where(jnp.isfinite(scores), index.item(lo), -1), scores
 
 
-def _check(
-  index: sid_index.PrefixIndex, fmt: answer.AnswerFormat, prefix: Sequence[int]
-) -> None:
+def _check(index: sid_index.PrefixIndex, fmt: answer.AnswerFormat) -> None:
   if (index.levels, index.codes) != (fmt.levels, fmt.codes):
     raise ValueError(
       f'The index has {index.levels} levels of {index.codes} codes and the '
       f'vocabulary {fmt.levels} of {fmt.codes}: both must come from one run of '
       'the sid stage.'
     )
-  if len(prefix) >= fmt.levels:
-    raise ValueError(
-      f'A prefix of {len(prefix)} codes leaves none of {fmt.levels} levels to '
-      'search: ask `PrefixIndex.lookup` for the item of a whole SID.'
-    )
-
-
-def _start(
-  index: sid_index.PrefixIndex, prefix: Sequence[int]
-) -> tuple[jax.Array, jax.Array]:
-  lo, hi = index.root()
-  for level, code in enumerate(prefix):
-    lo, hi = index.narrow(lo, hi, level, code)
-  return lo, hi
 
 
 def _level_logits(

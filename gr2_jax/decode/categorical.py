@@ -2,7 +2,9 @@
 
 `jax.random.categorical` draws noise for every token of the vocabulary, which on
 CPU costs more than the model's step; an inverse CDF in two levels (blocks, then
-inside the block) needs one number and two short cumulative sums.
+inside the block) needs one number and two short cumulative sums. No block lies
+on two parts of the `tensor` axis: otherwise a step of decoding would gather the
+logits.
 """
 
 import math

@@ -1,5 +1,8 @@
 """Writes the rest of an answer whose words are there and whose list is known.
 
+The item after `First:` is that of the list, so the two agree; the words before
+may still cite another candidate.
+
 Letters: S slots of the words, K candidates, L levels, T slots of the answer.
 """
 

@@ -2,17 +2,17 @@
 
 Each filter keeps the tokens from some logit on, so a threshold says all there
 is to say, and no sort is needed: the threshold is found by bisection on the
-bits of the floats, exact to the last one. The bisection looks at the blocks
-with the largest maxima first, and at the whole vocabulary only where they do
-not hold the answer. Values are traced: changing them compiles nothing.
+bits of the floats, exact to the last one. The bisection searches the blocks
+with the largest maxima first, and the whole vocabulary only where the answer is
+not among them. Values are traced: changing them compiles nothing.
 """
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-# Blocks of how many tokens, and how many of them are looked at first. On a CPU
-# that takes a fifth of the time of searching [64, 49152] logits, or less.
+# Tokens of a block, and how many blocks are searched first. On a CPU that takes
+# a fifth of the time of searching [64, 49152] logits, or less.
 _BLOCK = 16
 _NEAR = 256
 
@@ -71,7 +71,7 @@ def make(top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Filters:
 
 
 def active(filters: Filters) -> jax.Array:
-  """Says whether any filter is on: bool scalar."""
+  """Returns whether any filter is on: bool scalar."""
   return _searching(filters) | (filters.min_p > 0)
 
 

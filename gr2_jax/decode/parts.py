@@ -1,9 +1,10 @@
 """Which part of the vocabulary the places of an answer can hold.
 
-Behind the most words a constrained answer goes on with `top` and the list:
+Behind the most words a constrained answer continues with `top` and the list:
 there logits of the SID tokens and the delimiters are enough, a hundredth of a
 pretrained vocabulary. Sampler and trainer share the split, so that both
-compute what they compare in one way (our choice).
+compute what they compare in one way (our choice). So the trainer needs the
+`explanation_tokens` that its answers were sampled with.
 """
 
 import dataclasses

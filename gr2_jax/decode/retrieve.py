@@ -36,7 +36,7 @@ class Retriever:
     params: its parameters, on `mesh`.
     mesh: the mesh.
     index: of the catalogue's SIDs, whole on every device of `mesh`.
-    fmt: the answer format, which says where the SID tokens lie.
+    fmt: the answer format, with the ids of the SID tokens.
     width: W of the beam search.
     batch_size: prompts searched at a time; divides by the mesh.
   """
@@ -63,7 +63,6 @@ class Retriever:
     prompts: Sequence[Sequence[int]],
     k: int,
     exclude: Sequence[np.ndarray],
-    prefix: Sequence[int] = (),
   ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k best items for each prompt.
 
@@ -71,23 +70,14 @@ class Retriever:
       prompts: N lists of token ids, each ending where a SID begins.
       k: length of each list, at most the width.
       exclude: N arrays of items that may not be returned.
-      prefix: the codes with which the SIDs of all items returned begin: a part
-        of the catalogue.
 
     Returns:
       items int32 [N, k], best first, and their log-probabilities float32
-      [N, k], given the prefix; -1 and -inf where there are no more items.
+      [N, k]; -1 and -inf where there are no more items.
 
     Raises:
-      ValueError: k is above the width of the beam, or the prefix is a whole
-        SID.
-      KeyError: no SID of the catalogue has this prefix.
+      ValueError: k is above the width of the beam.
     """
-    if prefix:
-      self.index.find(prefix)
-      places = self.fmt.sid_offset + self.fmt.codes * np.arange(len(prefix))
-      tokens = (places + prefix).tolist()
-      prompts = [[*prompt, *tokens] for prompt in prompts]
     if k > self.width:
       raise ValueError(
         f'A beam of width {self.width} cannot give lists of {k} items: raise '
@@ -105,9 +95,7 @@ class Retriever:
     pairs = zip(prompts, exclude, strict=True)
     shapes = [bucket(len(prompt), len(left_out)) for prompt, left_out in pairs]
     for shape, rows in padding.by_shape(shapes, self.batch_size, _WORTH):
-      waiting.append(
-        (rows, self._search(prompts, exclude, rows, shape, prefix))
-      )
+      waiting.append((rows, self._search(prompts, exclude, rows, shape)))
       if len(waiting) > _AHEAD:
         collect()
     while waiting:
@@ -120,7 +108,6 @@ class Retriever:
     exclude: Sequence[np.ndarray],
     rows: np.ndarray,
     shape: tuple[int, int],
-    prefix: Sequence[int],
   ) -> tuple[jax.Array, jax.Array]:
     """Starts the search for one batch; rows that are missing are empty.
 
@@ -146,7 +133,6 @@ class Retriever:
         self.fmt,
         self.width,
         left_out,
-        tuple(prefix),
       )
     return sharding.replicate(self.mesh, found)
 

@@ -3,7 +3,9 @@
 The G rollouts of a prompt share its cache and keep short tails of their own.
 Log-probabilities come from `lm.logps.token_logps`, which the trainer uses too,
 under the same temperature and constraint. Filters (top-k, top-p, min-p) are for
-sampling from a finished model: the trainer knows none.
+sampling from a finished model: the trainer knows none. Each prompt has a key
+and a row may end with any of several tokens: the answers of a local teacher
+must not depend on what a resumed run batches together.
 
 Letters: Q prompts, G rollouts, P prompt tokens, S cache slots, K candidates,
 M citable items, L levels, A allowed ids.
@@ -182,7 +184,7 @@ class Run:
     return None if self.filters is None else x
 
   def unfinished(self, loop: Loop) -> jax.Array:
-    """Says whether any rollout goes on: the early exit."""
+    """Returns whether any rollout is unfinished: the early exit."""
     return (loop.step < self.shape[2]) & ~loop.done.all()
 
   def step(self, loop: Loop) -> Loop:

@@ -33,8 +33,8 @@ class Settings:
     out_bias: a bias of attention's output projection.
     mlp_bias: biases of the feed-forward.
     tie_embeddings: the output projection is the token table.
-    param_dtype: of the kernels; tables, norms, biases and LoRA are float32.
-      What is trained wants float32.
+    param_dtype: of the kernels. Tables, norms, biases and LoRA are float32:
+      the tables have the new rows, which are trained.
     lora_rank: r of the low-rank updates of all projections (Hu et al., arXiv
       2106.09685); 0 for none.
     lora_alpha: the updates are scaled by alpha / r.
@@ -45,7 +45,7 @@ class Settings:
       groups that share a prompt have their own): 'plain', products and a
       softmax of ours, fastest on CPU; 'xla', JAX's `dot_product_attention`;
       'cudnn', the same on NVIDIA's kernel, which never holds [T, T] scores;
-      'splash', the like for TPUs, which fills rows up to a multiple of 128
+      'splash', the same for TPUs, which fills rows up to a multiple of 128
       tokens (elsewhere only on CPU, interpreted, for tests).
     remat: recompute each block in the backward pass.
   """

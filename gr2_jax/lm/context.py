@@ -25,7 +25,7 @@ class Context:
       for all layers; None where each layer has its own.
     keep: whether a pass over rows returns its keys and values.
     last: int32 [B], the one place of each row, or of each prompt before its
-      tails, that goes on after this layer, or None for all: keys and values are
+      tails, that the next layer gets, or None for all: keys and values are
       made of all places, the rest is not.
     tails: (G, T) where rows are prompts, [P], with their G tails of T tokens
       behind them.
@@ -63,7 +63,7 @@ def take_place(x: jax.Array, place: jax.Array | None) -> jax.Array:
 
 
 def going_on(x: jax.Array, context: Context) -> jax.Array:
-  """Takes the places of x [B, T, ...] that go on; see `Context.last`."""
+  """Takes the places of x [B, T, ...] that the next layer gets: `last`."""
   if context.last is None or context.tails is None:
     return take_place(x, context.last)
   prompt, tails = parted(x, context)

@@ -1,8 +1,8 @@
 """The one matmul of the models: chooses operand order and operand type.
 
-On CPU only some layouts of a product reach the fast kernels: XLA copies what
-does not lie so, on one core, and autodiff writes the gradients without a look
-at it. This helper writes forward and backward products itself.
+On CPU only some layouts of a product reach the fast kernels: XLA copies other
+layouts, on one core, and autodiff ignores this in the gradients. This helper
+writes forward and backward products itself.
 """
 
 import functools

@@ -225,7 +225,7 @@ def _check_tensors(file: File, config: LMConfig) -> None:
   if config.layers > len(file.shapes):
     raise ValueError(
       f'{file.path} asks for {config.layers} layers and holds '
-      f'{len(file.shapes)} tensors in all: fetch it anew.'
+      f'{len(file.shapes)} tensors in all: fetch it again.'
     )
   wanted = {}
   for name, shape in layout.names(config):
@@ -235,7 +235,7 @@ def _check_tensors(file: File, config: LMConfig) -> None:
   if missing:
     raise ValueError(
       f'{file.path} lacks {len(missing)} tensors that its metadata asks for, '
-      f'such as {missing[:4]}: convert the model anew.'
+      f'such as {missing[:4]}: convert the model again.'
     )
   unknown = sorted(set(file.shapes) - set(wanted) - {_FREQUENCIES})
   if unknown:
@@ -247,7 +247,7 @@ def _check_tensors(file: File, config: LMConfig) -> None:
     if file.shapes[name] != shape:
       raise ValueError(
         f'{file.path}: {name} is {file.shapes[name]} where the metadata asks '
-        f'for {shape}: convert the model anew.'
+        f'for {shape}: convert the model again.'
       )
 
 

@@ -28,7 +28,7 @@ _DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError)
 
 
 class _Reader(gguf.GGUFReader):
-  """The package's reader, which by itself goes on behind the end of a file."""
+  """The package's reader, which refuses to read behind the file's end."""
 
   def _get(self, offset, dtype, count=1, override_order=None):
     end = offset + np.dtype(dtype).itemsize * int(count)
@@ -69,7 +69,7 @@ class File:
     except (*_DAMAGE, RecursionError) as error:
       raise ValueError(
         f'{path} is not a GGUF file that can be read, or not whole: {error}. '
-        'Fetch it anew.'
+        'Fetch it again.'
       ) from error
     if self._reader.byte_order != 'I':
       raise ValueError(
@@ -114,12 +114,12 @@ class File:
     except _DAMAGE as error:
       raise ValueError(
         f'{self.path}: {key} in its metadata cannot be read ({error}): fetch '
-        'it anew.'
+        'it again.'
       ) from error
     if not _is(value, kind):
       raise ValueError(
         f'{self.path}: {key} in its metadata is {str(value)[:60]!r}, not of '
-        f'the type {kind}: fetch it anew, or convert the model anew.'
+        f'the type {kind}: fetch it again, or convert the model again.'
       )
     if isinstance(value, float):
       # The shortest number that is this float32: 1e-05, not 9.99999975e-06.
@@ -130,7 +130,7 @@ class File:
     """Returns a value as `get` does; a ValueError where there is none."""
     if key not in self._reader.fields:
       raise ValueError(
-        f'{self.path} has no {key} in its metadata: convert the model anew.'
+        f'{self.path} has no {key} in its metadata: convert the model again.'
       )
     return self.get(key, kind=kind)
 
@@ -142,7 +142,7 @@ class File:
     if value != default and not 0 < value <= MOST:
       raise ValueError(
         f'{self.path}: {key} in its metadata is {value}, not from 1 to {MOST}: '
-        'fetch it anew.'
+        'fetch it again.'
       )
     return value
 
@@ -154,7 +154,7 @@ class File:
     if not 0 < value < math.inf:
       raise ValueError(
         f'{self.path}: {key} in its metadata is {value}, not positive: fetch '
-        'it anew.'
+        'it again.'
       )
     return value
 
@@ -189,7 +189,7 @@ class File:
 
 
 def _is(value: Any, kind: Any) -> bool:
-  """Says whether a value is of a kind; see `File.get`."""
+  """Returns whether a value is of a kind; see `File.get`."""
   if isinstance(kind, list):
     return isinstance(value, list) and all(_is(x, kind[0]) for x in value)
   return isinstance(value, kind) and (

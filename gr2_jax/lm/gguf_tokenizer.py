@@ -129,21 +129,21 @@ def _tokens(file: File, vocab_size: int) -> tuple[list[str], list[int]]:
   if not len(tokens) == len(kinds) == vocab_size:
     raise ValueError(
       f'{file.path}: {len(tokens)} tokens and {len(kinds)} token types for '
-      f'{vocab_size} rows of the token table: convert the model anew.'
+      f'{vocab_size} rows of the token table: convert the model again.'
     )
   places = {}
   for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
     if token in places:
       raise ValueError(
         f'{file.path}: the token {token!r} has the ids {places[token]} and '
-        f'{i}: convert the model anew.'
+        f'{i}: convert the model again.'
       )
     places[token] = i
     if kind not in (_NORMAL, _CONTROL, _USER, _UNUSED):
       raise ValueError(
         f'{file.path}: the token {token!r} is of type {kind}; byte-level BPE '
         f'has the types {[_NORMAL, _CONTROL, _USER, _UNUSED]}: convert the '
-        'model anew.'
+        'model again.'
       )
   return tokens, kinds
 
@@ -156,7 +156,7 @@ def _merges(file: File, ids: dict[str, int]) -> list[tuple[str, str]]:
     if lacking:
       raise ValueError(
         f'{file.path}: the merge {merge!r} needs the tokens {lacking}, which '
-        'the vocabulary lacks: convert the model anew.'
+        'the vocabulary lacks: convert the model again.'
       )
     pairs.append((left, right))
   return pairs
@@ -174,7 +174,7 @@ def _processor(file: File, tokens: list[str], pre: str) -> Any:
     if not 0 <= place < len(tokens):
       raise ValueError(
         f'{file.path}: tokenizer.ggml.{name}_token_id is {place}, but there '
-        f'are {len(tokens)} tokens: convert the model anew.'
+        f'are {len(tokens)} tokens: convert the model again.'
       )
     used.append((tokens[place], place))
     pieces.insert(0 if name == 'bos' else len(pieces), tokens[place])
@@ -203,7 +203,7 @@ def roles(file: File) -> dict[str, str | None]:
     if place is not None and not 0 <= place < len(tokens):
       raise ValueError(
         f'{file.path}: the token for {role} is {place}, but there are '
-        f'{len(tokens)} tokens: convert the model anew.'
+        f'{len(tokens)} tokens: convert the model again.'
       )
   names = {
     role: None if place is None else tokens[place]

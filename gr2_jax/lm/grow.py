@@ -32,7 +32,7 @@ def grow(
     config: shape of the model.
     params: its parameters, on the mesh.
     first: the first new row. Rows after it that the checkpoint has, but no
-      token, are drawn anew.
+      token, are drawn again.
     rows: V afterwards, a multiple of what the mesh splits the tables into.
     mesh: the mesh.
     rules: the rule table of `params`.

@@ -120,7 +120,7 @@ def read_config(directory: pathlib.Path | str, **settings: Any) -> LMConfig:
 def _untied(
   config: LMConfig, tensors: Mapping[str, Any], directory: pathlib.Path
 ) -> LMConfig:
-  """Gives a tied model a head of its own where its files have another one."""
+  """Unties the head of a tied model whose files have another one."""
   if not config.tie_embeddings or not {_HEAD, _EMBEDDING} <= set(tensors):
     return config
   head, table = (tensors[k].get_slice(k) for k in (_HEAD, _EMBEDDING))
@@ -149,7 +149,7 @@ def _check(
     raise ValueError(
       f'{directory / "config.json"} asks for {config.layers} layers, and the '
       f'files hold {len(tensors)} tensors in all, many are missing: fetch the '
-      'model anew.'
+      'model again.'
     )
   wanted = {tensor_name(name) for name, _ in layout.names(config)}
   missing = sorted(wanted - set(tensors))
@@ -171,7 +171,7 @@ def _check(
     if tuple(part.get_shape()) != shape:
       raise ValueError(
         f'{directory}: tensor {key!r} is {tuple(part.get_shape())}, where '
-        f'config.json asks for {shape}: fetch both anew.'
+        f'config.json asks for {shape}: fetch both again.'
       )
     if part.get_dtype() not in tensor_files.TYPES:
       raise ValueError(

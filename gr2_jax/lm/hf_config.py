@@ -168,7 +168,7 @@ def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
   if not whole or value != default and not 0 < value <= MOST:
     raise ValueError(
       f'{key} = {value!r} in config.json is not a whole number from 1 to '
-      f'{MOST}: fetch the model anew.'
+      f'{MOST}: fetch the model again.'
     )
   return value
 
@@ -189,7 +189,7 @@ def number(raw: Mapping[str, Any], key: str, default: float) -> float:
   if not real or not 0 < value < math.inf:
     raise ValueError(
       f'{key} = {value!r} in config.json is not a positive number: fetch the '
-      'model anew.'
+      'model again.'
     )
   return float(value)
 
@@ -200,7 +200,7 @@ def _switch(raw: Mapping[str, Any], key: str) -> bool:
   if not isinstance(value, (bool, type(None))):
     raise ValueError(
       f'{key} = {value!r} in config.json is neither true nor false: fetch the '
-      'model anew.'
+      'model again.'
     )
   return bool(value)
 
@@ -242,7 +242,7 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
     found = raw.get(key) or {}
     if not isinstance(found, dict):
       raise ValueError(
-        f'{key} = {found!r} in config.json is no object: fetch the model anew.'
+        f'{key} = {found!r} in config.json is no object: fetch the model again.'
       )
     # As in `rope_scaling` of old.
     found = {'rope_type' if k == 'type' else k: x for k, x in found.items()}

@@ -36,7 +36,7 @@ def save(directory: pathlib.Path, config: LMConfig, params: Any) -> None:
 
 
 def exists(directory: pathlib.Path) -> bool:
-  """Says whether a complete model lies in a directory."""
+  """Returns whether a complete model lies in a directory."""
   return (pathlib.Path(directory) / _CONFIG).exists()
 
 

@@ -1,4 +1,4 @@
-"""RMSNorm with gradients of its own.
+"""RMSNorm with hand-written gradients.
 
 Sums are written as products with ones: on CPU XLA's fused reductions made the
 backward pass of an attention layer with query and key norms a quarter slower.

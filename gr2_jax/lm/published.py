@@ -1,4 +1,4 @@
-"""Shapes of published models, to plan for them before their weights are there.
+"""Shapes of published models, to plan for them without their weights.
 
 The numbers are those of the `config.json` files of huggingface.co/Qwen, and of
 the tokenizer beside them (151,643 pieces and 26 special tokens).

@@ -40,7 +40,7 @@ def open_one(path: pathlib.Path) -> Any:
   except safetensors.SafetensorError as error:
     raise ValueError(
       f'{path} is not a safetensors file that can be read, or not whole '
-      f'({path.stat().st_size} bytes): {error}. Fetch it anew.'
+      f'({path.stat().st_size} bytes): {error}. Fetch it again.'
     ) from error
 
 
@@ -122,8 +122,8 @@ def _read_index(path: pathlib.Path) -> dict[str, str]:
   weights = files.read_object(path).get('weight_map')
   if not isinstance(weights, dict) or not weights:
     raise ValueError(
-      f'{path} has no weight_map (tensor -> file): fetch it anew, or remove it '
-      f'where {WHOLE} is the whole model.'
+      f'{path} has no weight_map (tensor -> file): fetch it again, or remove '
+      f'it where {WHOLE} is the whole model.'
     )
   for name in weights.values():
     if not isinstance(name, str) or not files.is_plain_name(name):
@@ -135,7 +135,7 @@ def _read_index(path: pathlib.Path) -> dict[str, str]:
 
 
 def _beside(directory: pathlib.Path) -> str:
-  """Says what lies in the place of weights, as the end of a sentence."""
+  """Describes what is there in place of weights, as the end of a sentence."""
   if (directory / 'adapter_config.json').exists():
     return ' (there is an adapter: merge it into its base model, and save that)'
   if any(directory.glob('*.bin')) or any(directory.glob('*.pth')):

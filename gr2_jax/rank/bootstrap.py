@@ -1,4 +1,4 @@
-"""Paired bootstrap over lists: how far a difference of two systems is luck.
+"""Paired bootstrap over lists: the interval of a difference of two systems.
 
 Both systems are scored on the same lists, so lists are drawn, not scores: the
 spread that both share cancels. Efron and Tibshirani (1993), chapter 13,

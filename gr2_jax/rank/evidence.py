@@ -1,4 +1,4 @@
-"""Columns of evidence: numbers that speak for the candidates of a list.
+"""Columns of evidence: numbers by which the candidates of a list are ranked.
 
 evidence = Evidence(dataset, splits, EvidenceConfig())
 features = evidence.columns(histories, candidates, scores)  # [N, K, F]
@@ -70,7 +70,7 @@ class Evidence:
 
     Args:
       dataset: items and sequences.
-      splits: says how much of each sequence counts; nothing of a user whose
+      splits: how much of each sequence counts; nothing of a user whose
         `train_end` is 0.
       cfg: how histories count.
       sasrec: gives a column where there is one; trained on nothing else.
@@ -112,7 +112,7 @@ class Evidence:
     """Returns what is known of a catalogue that has grown.
 
     New items share features with old ones. Their popularity and what follows
-    what are 0. SASRec does not know them: histories go on without them, and
+    what are 0. SASRec does not know them: histories leave them out, and
     candidates get the mean of the list's others, so that the column says
     nothing of them.
 
@@ -204,7 +204,7 @@ class Evidence:
         f'{self._extra}].'
       )
     if (real[:, 1:] & ~real[:, :-1]).any():
-      raise ValueError('Candidates stand behind padding; -1 goes to the end.')
+      raise ValueError('Candidates follow padding; put -1 at the end.')
     if candidates.max(initial=-1) >= len(self._popularity):
       raise ValueError(
         f"Candidate {candidates.max()} is none of the catalogue's "
@@ -273,7 +273,7 @@ class Evidence:
   def _logits(
     self, histories: Sequence[np.ndarray], candidates: np.ndarray
   ) -> np.ndarray | None:
-    """SASRec's logits, [N, K]; 0 where there is no history to go on from."""
+    """SASRec's logits, [N, K]; 0 where there is no history."""
     if self._sasrec is None:
       return None
     logits = np.zeros(candidates.shape, np.float32)

@@ -10,7 +10,10 @@ learns v.
 
 There are two heads: 'full' with all columns, and 'alone' with the likelihood
 and the incoming order alone, which shows what the language model knows without
-the other evidence. All of it is our choice.
+the other evidence. 'full' starts at the weights of the linear model
+(`rank/linear.py`), fitted on all training lists, so that a ranker begins as
+good as its evidence. In RL each head learns from half of the rankings. All of
+it is our choice.
 """
 
 import pathlib

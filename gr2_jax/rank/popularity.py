@@ -27,7 +27,7 @@ def train(
 
   Args:
     dataset: the interactions.
-    splits: says where the training part of each user ends.
+    splits: where the training part of each user ends.
 
   Returns:
     The counts.
@@ -66,7 +66,7 @@ def top_k(
     model: the counts.
     histories: N arrays of item indices.
     k: length of each list.
-    exclude_seen: leaves out what the history holds.
+    exclude_seen: leaves out the items of the history.
 
   Returns:
     items int32 [N, k], best first, and their counts float32 [N, k]; -1 and

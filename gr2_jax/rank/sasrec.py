@@ -114,7 +114,7 @@ def train(
 ) -> Model:
   """Trains on what precedes every held-out item, until validation stops.
 
-  Killed and called again it goes on from its last checkpoint, with the same
+  Killed and called again it continues from its last checkpoint, with the same
   result; called on a finished directory it reads the model.
 
   Args:

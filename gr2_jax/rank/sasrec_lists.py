@@ -45,7 +45,7 @@ def top_k(
     model: the trained model.
     histories: N arrays of item indices, oldest first, none empty.
     k: length of each list, at most the size of the catalogue.
-    exclude_seen: leaves out what the history holds, all of it.
+    exclude_seen: leaves out all items of the history.
 
   Returns:
     items int32 [N, k], best first, the lower index first among equal scores;
@@ -76,7 +76,7 @@ def find_ranks(
     model: the trained model.
     histories: N arrays of item indices, oldest first, none empty.
     targets: int32 [N].
-    exclude_seen: leaves out what the history holds, as `top_k` does; a target
+    exclude_seen: leaves out the items of the history, as `top_k` does; a target
       that was seen ranks behind every item that was not.
 
   Returns:
@@ -168,7 +168,7 @@ def _in_batches(
   if not lengths.all():
     raise ValueError(
       f'History {int(np.argmin(lengths))} is empty; SASRec needs at least one '
-      'item to go on from.'
+      'item.'
     )
   size = padding.batch_size(model.mesh, len(histories), _BATCH)
   batches = list(padding.by_length(lengths, size))

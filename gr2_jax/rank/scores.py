@@ -26,7 +26,7 @@ def _checked(positions: np.ndarray, k: int) -> np.ndarray:
 
 
 def recall_by_list(positions: np.ndarray, k: int) -> np.ndarray:
-  """Says for each list whether its target is among the first k.
+  """Returns for each list whether its target is among the first k.
 
   Args:
     positions: int [N], 0-based position of the target in each list; a negative

@@ -37,7 +37,7 @@ def sid_logps(
 
   Args:
     model: shape of the LM.
-    fmt: says where the SID tokens lie.
+    fmt: has the ids of the SID tokens.
     params: parameters of the LM.
     prompt: int [Q, P], right-padded; ends where a semantic ID begins.
     valid: bool [Q, P].
@@ -168,7 +168,7 @@ def code_logps(
 
   Args:
     model: shape of the LM.
-    fmt: says where the SID tokens lie.
+    fmt: has the ids of the SID tokens.
     params: parameters of the LM.
     states: [Q, K or 1, L, D]; state l says what the code of level l is. Those
       of level 0 are the same for all candidates: the first one's are read.
@@ -263,7 +263,7 @@ def logps_after(
 
   Args:
     model: shape of the LM.
-    fmt: says where the SID tokens lie.
+    fmt: has the ids of the SID tokens.
     params: parameters of the LM.
     given: from `read`.
     sids: int [Q, K, L] codes.

@@ -38,13 +38,12 @@ class Series:
   y: Sequence[float]
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-  """Returns round numbers that cover low..high, about `count` of them.
+def ticks(low: float, high: float) -> list[float]:
+  """Returns about five round numbers that cover low..high.
 
   Args:
     low: smallest value.
     high: largest value, not below `low`.
-    count: how many are wanted.
 
   Returns:
     Evenly spaced multiples of 1, 2 or 5 times a power of ten; the first is not
@@ -53,7 +52,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
   if low == high:
     room = abs(low) * 0.1 or 1.0
     low, high = low - room, high + room
-  raw = (high - low) / (count - 1)
+  raw = (high - low) / 4
   power = 10.0 ** math.floor(math.log10(raw))
   step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
   first = math.floor(low / step + 1e-9)

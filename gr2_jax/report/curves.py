@@ -124,7 +124,7 @@ def draw(workdir: pathlib.Path) -> list[tuple[str, list[str]]]:
     workdir: the run's directory.
 
   Returns:
-    (heading, charts as HTML) by section, in the order of the road. A stage
+    (heading, charts as HTML) by section, in the order of the stages. A stage
     that was not run (the first phase of mid-training, SASRec) has no section,
     and a metric that was not recorded no line.
   """

@@ -161,7 +161,7 @@ def called(op: Op) -> list[tuple[str, str]]:
 def runs(module: Module) -> dict[str, int]:
   """Counts how often each computation runs in one run of the program.
 
-  The body of a loop counts as often as the loop goes round; of the branches of
+  The body of a loop counts as often as the loop iterates; of the branches of
   a conditional each counts once, though only one will run.
 
   Args:
@@ -171,7 +171,7 @@ def runs(module: Module) -> dict[str, int]:
     Counts by name of the computation, 0 where none is reached.
 
   Raises:
-    ValueError: a loop does not tell how often it goes round.
+    ValueError: a loop does not tell how often it iterates.
   """
   counts = collections.Counter({module.entry: 1})
   for name in _order(module):
@@ -204,7 +204,7 @@ def _order(module: Module) -> list[str]:
 
 
 def trips(module: Module, loop: Op) -> int:
-  """Returns how often a while loop goes round.
+  """Returns how often a while loop iterates.
 
   The compiler says so beside the loop; else the loop must count from a constant
   in steps of one up to a constant, as `lax.scan` does.
@@ -226,7 +226,7 @@ def trips(module: Module, loop: Op) -> int:
   limit = _limit(module, condition)
   if limit is None:
     raise ValueError(
-      f'Nothing says how often the loop {loop.name} goes round: a program is '
+      f'Nothing says how often the loop {loop.name} iterates: a program is '
       'counted only if its loops are scans.'
     )
   return limit

@@ -1,4 +1,4 @@
-"""What of the data a run uses: what was filtered, cut and held out.
+"""The data that a run uses: what was filtered, cut and held out.
 
 The stages say it when they know it, and the report once more. A report is read
 in part: what it lacks is not told.
@@ -13,7 +13,7 @@ _SPLITS = ('train', 'valid', 'test')
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-  """Says what became of the data, a sentence for each step.
+  """Describes what became of the data, a sentence a step.
 
   Args:
     report: the content of `report.json` or `retrieval.json`, or a part of it:
@@ -23,7 +23,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-  """Says where more than a fifth was dropped or cut, and the flag against it.
+  """Warns where more than a fifth was dropped or cut, with the flag against it.
 
   Args:
     report: as for `lines`.

@@ -115,8 +115,8 @@ def section(examples: Sequence[Example]) -> str:
     else 'The marked item is the one that came next'
   )
   return (
-    '<h2>Test lists</h2><p>A sample drawn by the seed, not chosen: what the '
-    'model got, what it made of it, and why, in its own words. '
+    '<h2>Test lists</h2><p>A random sample: the history, the incoming order, '
+    "the model's order and its explanation. "
     f'{marked}; arrows count the places it moved.</p>'
     + ''.join(map(_article, examples))
   )

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gr2_jax.report import (
-  charts,
   intervals,
   kept,
   lists,
@@ -261,8 +260,3 @@ def build(
     f'{_explanations(report)}{_learning(sections)}{lists.section(examples)}'
     f'<h2>Run</h2>{stages}{markup.configuration(report["config"])}',
   )
-
-
-def count_charts(page: str) -> int:
-  """Returns how many charts a page holds."""
-  return page.count(charts.MARK)

@@ -75,9 +75,8 @@ def ordered(systems: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def interval(triple: Sequence[float]) -> str:
-  """Writes [delta, low, high] as `+.012 [-.003, +.027]`."""
-  # Without the zeros three of them fit into the width of a terminal.
-  delta, low, high = (f'{v:+.3f}'.replace('0.', '.', 1) for v in triple)
+  """Writes [delta, low, high] as `+0.012 [-0.003, +0.027]`."""
+  delta, low, high = (f'{v:+.3f}' for v in triple)
   return f'{delta} [{low}, {high}]'
 
 

@@ -76,7 +76,7 @@ class Slice:
 
     Along each axis of the torus over which the group lies, one link brings data
     in where the axis is a line (a chip at its end has no other), two where the
-    group goes round a ring.
+    group iterates a ring.
 
     Args:
       group: devices that take part in a collective.
@@ -134,7 +134,7 @@ def memory(
   made: Mapping[str, float],
   beside: float,
 ) -> dict[str, float]:
-  """Says what a chip holds while a program runs.
+  """Returns the memory of a chip while a program runs.
 
   Args:
     analysis: `memory_analysis()` of the compiled program.

@@ -65,8 +65,7 @@ def retrieval_table(report: Mapping[str, Any]) -> str:
       rows(cells),
       'Bootstrap intervals of 95 %, paired where two differ\n'
       + rows(differences),
-      f'Targets whose first 1, 2, .. codes stand in the ten of {source}: '
-      f'{share}',
+      f'Targets whose first 1, 2, .. codes are in the ten of {source}: {share}',
     ]
   )
 
@@ -116,7 +115,7 @@ def closing_table(report: Mapping[str, Any]) -> str:
 
 
 def _kept(report: Mapping[str, Any], warnings: Sequence[str] = ()) -> list[str]:
-  """Says what became of the data, in a block or none."""
+  """Describes what became of the data, in a block or none."""
   told = [textwrap.fill(line, _WIDTH) for line in kept.lines(report)]
   told += map(_warning, warnings)
   return ['\n'.join(told)] if told else []
@@ -132,7 +131,7 @@ def _verdict(report: Mapping[str, Any]) -> str:
 
 
 def _meanings(systems: Mapping[str, Any]) -> str:
-  """Says what each system is, one in a line."""
+  """Lists what each system is, one a line."""
   names = [name for name in systems if name in results.SYSTEMS]
   width = max(map(len, names), default=0)
   return '\n'.join(
@@ -141,7 +140,7 @@ def _meanings(systems: Mapping[str, Any]) -> str:
 
 
 def _systems(systems: Mapping[str, Mapping[str, float]]) -> str:
-  """Lays out the systems; their metrics of grades in a table of their own."""
+  """Lays out the systems; metrics of grades in a second table."""
   names = (*_COLUMNS, *_RATES)
   heads = [name.replace('_rate', '') for name in names]
   cells = [['system', *heads, 'in', 'out']]
@@ -157,10 +156,10 @@ def _systems(systems: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _differences(triples: Mapping[str, Mapping[str, list[float]]]) -> str:
-  """Lays out differences, three beside each other."""
+  """Lays out differences, two side by side."""
   blocks, names = [], list(triples)
-  for start in range(0, len(names), 3):
-    part = names[start : start + 3]
+  for start in range(0, len(names), 2):
+    part = names[start : start + 2]
     cells = [['', *part]]
     for column in metrics(triples[part[0]]):
       cells.append(

@@ -33,7 +33,7 @@ def hbm_bytes(module: hlo.Module) -> float:
     Bytes read and written, those of loops as often as they go round.
 
   Raises:
-    ValueError: a loop does not tell how often it goes round.
+    ValueError: a loop does not tell how often it iterates.
   """
   runs = hlo.runs(module)
   return float(
@@ -120,7 +120,7 @@ def _inside(module: hlo.Module, fusion: hlo.Op) -> dict[str, hlo.Op]:
 
 
 def _written(module: hlo.Module, inner: dict[str, hlo.Op], op: hlo.Op) -> int:
-  """Returns the bytes that a result has anew: an update's, or all of them."""
+  """Returns the bytes that a result writes: an update's, or all of them."""
   while op.kind in _VIEWS and op.operands[0] in inner:
     op = inner[op.operands[0]]
   if op.kind == 'dynamic-update-slice':

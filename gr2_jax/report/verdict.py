@@ -1,4 +1,4 @@
-"""What a report comes to, in words: who won, by how much, what to beware of."""
+"""The verdict of a report, in words: who won, by how much, and warnings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def _outcomes(
 
 
 def _told(found: Mapping[str, Sequence[str]], other: str) -> str:
-  """Says how one stands to the other: `beats it in A, is level with it in B`.
+  """Compares one with the other: `beats it in A, is level with it in B`.
 
   Args:
     found: of `_outcomes`.
@@ -47,7 +47,7 @@ def _told(found: Mapping[str, Sequence[str]], other: str) -> str:
 
 
 def _against_evidence(found: Mapping[str, Sequence[str]]) -> str:
-  """Says what the language model adds to the evidence, if anything."""
+  """Describes what the language model adds to the evidence, if anything."""
   told = _told(found, 'the linear model on the same evidence')
   if not told:
     return ''
@@ -59,7 +59,7 @@ def _against_evidence(found: Mapping[str, Sequence[str]]) -> str:
 
 
 def sentence(report: Mapping[str, Any]) -> str:
-  """Says who won by how much: `rl`, what is served, against what it must beat.
+  """Names who won and by how much: `rl`, the served one, against the others.
 
   A difference whose interval holds 0 is none: the two are level.
 
@@ -88,7 +88,7 @@ def sentence(report: Mapping[str, Any]) -> str:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-  """Says in what a run is degenerate, so that its numbers mean little.
+  """Warns where a run is degenerate, so that its numbers mean little.
 
   Args:
     report: the content of `report.json`; what it lacks is not judged.
@@ -104,13 +104,13 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
   if rerank['n'] < _LISTS:
     found.append(
       f'Only {rerank["n"]} test lists hold their target (below {_LISTS}): the '
-      'differences are uncertain, whatever they are.'
+      'differences are uncertain.'
     )
   traces = (report.get('traces') or {}).get('accepted', _TRACES)
   if traces < _TRACES:
     found.append(
-      f'Only {traces} traces were accepted (below {_TRACES}): SFT learns them '
-      'by heart.'
+      f'Only {traces} traces were accepted (below {_TRACES}): SFT '
+      'memorises them.'
     )
   coverage = rerank.get('coverage', 1.0)
   if coverage < _COVERAGE:
@@ -123,7 +123,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
   if share > _TOP_SHARE:
     found.append(
       f'rl puts one and the same item first in {share:.0%} of the lists (above '
-      f'{_TOP_SHARE:.0%}): it hardly looks at the user.'
+      f'{_TOP_SHARE:.0%}): it hardly depends on the user.'
     )
   if 'ended' in rl:
     found.append(rl['ended'])

@@ -30,17 +30,16 @@ class RLConfig:
       of them; 0 for none [G].
     updates_per_rollout: mini-batches that the Q groups are split into, one
       update each, on lists of both kinds. With one the ratio would always be 1
-      and the clip dead; so many that the policy moves away from the one that
-      drew, and the clip acts [G].
+      and the clip dead; with 16 the policy moves away from the one that drew,
+      and the clip acts [G].
     microbatches: parts of a mini-batch whose gradients are summed [our choice].
-    max_rounds: a step samples at most so many times to find Q groups with
+    max_rounds: rounds of sampling a step, at most, to find Q groups with
       variance [G].
-    over_sampling: a round samples so many times Q prompts, a whole number of
-      them [G].
-    max_staleness: groups that a step has no use for wait for the next ones, at
-      most so many RL steps; 0 drops them at once. 1 [G]: their rollouts are
-      paid for, and the ratio with the log-probs of the policy that sampled them
-      corrects for a step's updates.
+    over_sampling: prompts of a round over Q; their number must be whole [G].
+    max_staleness: RL steps, at most, that groups wait which a step has no use
+      for; 0 drops them at once. 1 [G]: their rollouts are paid for, and the
+      ratio with the log-probs of the policy that sampled them corrects for a
+      step's updates.
     dynamic_sampling: train on groups only whose rank rewards differ [P]; False
       keeps all, which have something to learn where `kl` is on.
     old_logps: where the ratio starts from: 'sampler', the log-probs that the

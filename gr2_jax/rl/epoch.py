@@ -1,7 +1,8 @@
 """An epoch of RL, and what to say of one in which no group qualified.
 
 An epoch is one pass over the prompts: as many of them, sampled one after the
-other, as there are lists.
+other, as there are lists. After one in which no group qualified the run ends at
+the next checkpoint; the log and `summary.json` (`ended`) give the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ def barren_prompts(
 
 
 def message(count: int, steps: int, updates: int, config: RLConfig) -> str:
-  """Says that a run ended because no group qualified.
+  """Explains that a run ended because no group qualified.
 
   Args:
     count: of `barren_prompts`.
@@ -47,7 +48,7 @@ def message(count: int, steps: int, updates: int, config: RLConfig) -> str:
     f'RL ended after {steps} of {config.steps} steps and {updates} updates: '
     f'among the answers to the last {count} prompts no group had rank rewards '
     'that differ, so nothing could be learned, and the weights are those of '
-    'an earlier update. Raise rl.group_size or rl.temperature, or look at '
+    'an earlier update. Raise rl.group_size or rl.temperature, or check '
     'valid_rate and identity_rate in metrics.jsonl: the policy answers all '
     'alike.'
   )

@@ -5,7 +5,9 @@ has no advantage). What it keeps goes into the next free places of a buffer; the
 first Q places are what it trains on, and what lies behind them waits for the
 next step, a step older. Places that stay free have weight 0 and leave the loss
 by their mask. Whatever the fill, the shapes are the same: nothing recompiles,
-nothing raises.
+nothing raises. What waits is used first, and dropped after `rl.max_staleness`
+steps; checkpoints have it. Its log-probabilities stay those of the policy that
+sampled it.
 """
 
 import functools
@@ -49,7 +51,7 @@ class Groups:
 
 
 def has_variance(rank_rewards: jax.Array) -> jax.Array:
-  """Says which groups teach anything.
+  """Returns which groups teach anything.
 
   Args:
     rank_rewards: float [Q, G], `RLConfig.invalid` for invalid answers. With 0
@@ -127,7 +129,7 @@ def fill(buffer: Groups, new: Groups) -> Groups:
 
 @functools.partial(jax.jit, static_argnames='size')
 def look(buffer: Groups, size: int) -> tuple[jax.Array, jax.Array]:
-  """Says what a step would train on.
+  """Counts what a step would train on.
 
   Args:
     buffer: groups.

@@ -156,7 +156,7 @@ def ndcg(grades: jax.Array, places: jax.Array, mask: jax.Array) -> jax.Array:
 def copies_a_flaw(
   grades: jax.Array, identity: jax.Array, mask: jax.Array
 ) -> jax.Array:
-  """Says which answers repeat a pre-rank order that was not right.
+  """Returns which answers repeat a pre-rank order that was not right.
 
   Args:
     grades: int [.., 1, K], in pre-rank order.

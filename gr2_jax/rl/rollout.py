@@ -162,7 +162,7 @@ def reward(
 
 
 def _kept(config: RLConfig, rank_rewards: jax.Array) -> jax.Array:
-  """Says which groups are trained on, bool [Q]."""
+  """Returns which groups are trained on, bool [Q]."""
   varied = groups.has_variance(rank_rewards)
   return varied if config.dynamic_sampling else jnp.ones_like(varied)
 

@@ -33,8 +33,7 @@ def score(
   """Rewards answers by `RLConfig.reward`, their length aside.
 
   Args:
-    config: says which reward, whether it is conditional, alpha, and what an
-      invalid answer is paid.
+    config: the settings: `reward`, `conditional`, `alpha` and `invalid`.
     target: int32 [Q], 0-based place of the true item among the candidates.
     grades: int32 [Q, K], in pre-rank order.
     mask: bool [Q, K], False for the padding of short lists.

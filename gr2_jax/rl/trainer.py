@@ -1,4 +1,9 @@
-"""One RL step: rounds of rollouts until the buffer is full, then updates."""
+"""One RL step: rounds of rollouts until the buffer is full, then updates.
+
+The prompts of all rounds are read at each step, used or not, so that the place
+in the data depends on the step alone and a resumed run equals an undisturbed
+one.
+"""
 
 import time
 from collections.abc import Callable, Sequence

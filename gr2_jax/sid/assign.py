@@ -65,7 +65,7 @@ def random_last_level(sids: np.ndarray, codes: int, seed: int) -> np.ndarray:
 
 
 def resolve_conflicts(sids: np.ndarray, codes: int) -> np.ndarray:
-  """Gives every item an SID of its own, deterministically.
+  """Gives every item a distinct SID, deterministically.
 
   The first item of a collision keeps the SID; each later one, in the order of
   items, takes the free SID that keeps the longest prefix, counting upwards

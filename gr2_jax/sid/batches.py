@@ -91,10 +91,11 @@ class Blocks:
     return self.config.epochs * self.plan.blocks
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    """Returns {'vectors': float32 [B * S, W]}, and with partners also 'items'
-    and 'positives' int32 [B * S] (-1 for none) and 'partners' float32
-    [B * S, W], the positives' vectors. Step s takes rows s, s + S, ...: see
-    `train.step.split`.
+    """Returns a block by name of its arrays.
+
+    'vectors' float32 [B * S, W]; with partners also 'items' and 'positives'
+    int32 [B * S] (-1 for none), and 'partners' float32 [B * S, W], the
+    positives' vectors. Step s takes rows s, s + S, ...: see `train.step.split`.
     """
     number, block = divmod(index, self.plan.blocks)
     steps, batch = self.plan.steps, self.config.batch_size
@@ -155,8 +156,10 @@ def source(
   partners: np.ndarray | None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Blocks:
-  """Returns the blocks; see `Blocks`. Given a mesh of several processes, the
-  vectors of other processes' devices are not read.
+  """Returns the blocks; see `Blocks`.
+
+  Given a mesh of several processes, the vectors of other processes' devices are
+  not read.
 
   Raises:
     ValueError: the contrastive term is on without partners or off with them.

@@ -50,7 +50,7 @@ class SidConfig:
     warmup_epochs: passes without quantisation, before k-means starts the
       codebooks on the residuals of a latent space that has some shape [G].
     kmeans_iterations: Lloyd's steps after k-means++ [G].
-    kmeans_items: at most so many items, drawn at random, start the codebooks
+    kmeans_items: items, at most, drawn at random, that start the codebooks
       (or make them, with quantiser='kmeans') [G]; all of them lie on each
       device.
     last_level: how the last code is chosen: 'random', colliding items draw

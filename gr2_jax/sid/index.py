@@ -10,7 +10,7 @@ Letters: I items, L levels, C codes a level.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -142,55 +142,6 @@ class PrefixIndex:
       int32 [...] item indices; meaningless where the range is empty (hi == lo).
     """
     return self.order.at[lo].get(mode='clip')
-
-  def lookup(self, sid) -> int:
-    """Returns the item of one SID, on the host.
-
-    Args:
-      sid: L codes.
-
-    Returns:
-      The item's index.
-
-    Raises:
-      KeyError: as `find` does, or a SID of another length.
-    """
-    sid = tuple(int(code) for code in sid)
-    if len(sid) != self.levels:
-      raise KeyError(f'SID {sid} has {len(sid)} codes, not {self.levels}.')
-    return int(self.order[self.find(sid)[0]])
-
-  def find(self, prefix: Sequence[int]) -> tuple[int, int]:
-    """Returns the range of a prefix, on the host.
-
-    Args:
-      prefix: at most L codes; of none, the range is the whole catalogue.
-
-    Returns:
-      (lo, hi), the first row of the items that have it and one past the last.
-
-    Raises:
-      KeyError: no item has it; the message names it and the longest part of it
-        that exists.
-    """
-    prefix = tuple(int(code) for code in prefix)
-    if len(prefix) > self.levels:
-      raise KeyError(f'Prefix {prefix} has more than {self.levels} codes.')
-    sids = np.asarray(self.sids)
-    lo, hi = 0, self.num_items
-    for level, code in enumerate(prefix):
-      column = sids[lo:hi, level]
-      lo, hi = (
-        lo + int(np.searchsorted(column, code, 'left')),
-        lo + int(np.searchsorted(column, code, 'right')),
-      )
-      if lo == hi:
-        raise KeyError(
-          f'No SID of the catalogue begins with {prefix}: the longest part of '
-          f'it that does is {prefix[:level]}. Decode with constraints, or '
-          'check the SID file.'
-        )
-    return lo, hi
 
 
 def _first_at_least(

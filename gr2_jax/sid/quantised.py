@@ -26,7 +26,7 @@ _TILE = 512
 
 
 class Quantised(NamedTuple):
-  """What a trained quantiser says about I items.
+  """What a trained quantiser gives for I items.
 
   Attributes:
     codes: int32 [I, L], the nearest ones.
@@ -175,7 +175,7 @@ def infer(
 def codes(
   current: RqvaeState, config: SidConfig, data: batches.Vectors, mesh: Mesh
 ) -> np.ndarray:
-  """Quantises all items and says nothing but their codes: nothing is decoded.
+  """Quantises all items to their codes alone: nothing is decoded.
 
   Args:
     current: a trained state.

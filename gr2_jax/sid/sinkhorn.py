@@ -74,7 +74,7 @@ def last_level(
 
 
 def _round(mass: np.ndarray) -> np.ndarray:
-  """Gives each row a column of its own, heaviest entries first."""
+  """Gives each row a column that no other has, heaviest entries first."""
   rows, columns = mass.shape
   chosen = mass.argmax(1)
   free_row, free_column = np.ones(rows, bool), np.ones(columns, bool)

@@ -1,6 +1,6 @@
-"""Files of item vectors of one's own: a row belongs to an item by its id.
+"""Files of item vectors that a user brings: a row belongs to an item by its id.
 
-| file | what it holds |
+| file | contents |
 |---|---|
 | `.npz` | arrays `ids` [N], texts or integers, and `vectors` float [N, W] |
 | `.parquet` | columns `item_id` and `vector`, a list of W numbers each |

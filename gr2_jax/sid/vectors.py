@@ -97,7 +97,7 @@ def check(path: pathlib.Path, vectors: np.ndarray) -> None:
 
   Args:
     path: the file, for messages.
-    vectors: what it holds.
+    vectors: its vectors.
 
   Raises:
     ValueError: another shape than [I, W], or no floating-point numbers.
@@ -126,7 +126,7 @@ def check_finite(vectors: np.ndarray) -> None:
     if not finite.all():
       row = rows.start + int(np.flatnonzero(~finite)[0])
       raise ValueError(
-        f'The embedding of item {row} is not finite: compute it anew.'
+        f'The embedding of item {row} is not finite: compute it again.'
       )
 
 

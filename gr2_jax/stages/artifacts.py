@@ -182,7 +182,7 @@ class Artifacts:
     They are `traces.sft_share` of those of the last training positions,
     drawn by the run's seed, and the folds' lists where `candidates.fold_use`
     says so. The rest is `rl_lists`: a policy learns nothing from lists that it
-    knows by heart.
+    has memorised.
 
     Raises:
       ValueError: no such list holds its target.

@@ -1,4 +1,4 @@
-"""Lists as a ranker is asked about them: prompts, in few shapes."""
+"""Lists with their prompts, in few shapes."""
 
 import dataclasses
 import functools

@@ -1,13 +1,12 @@
 """Candidates: the lists that are re-ranked, and how well they were retrieved.
 
 Writes `workdir/candidates/{train,valid,test}.npz` with N lists each: `user` and
-`position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32
-[N, K], `target` int32 [N], place of the true item among the candidates or -1,
+`position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32 [N,
+K], `target` int32 [N], place of the true item among the candidates or -1,
 `rank` int32 [N], its place among the first max(K, 10), or this number, and
 `features` float32 [N, K, F], the evidence columns that `evidence.json` names
-(`rank/evidence.py`); then `workdir/retrieval.json`, the report of the road up
-to here. Of lists from slates `stages/slates.py` tells, of `folds.npz`
-`stages/folds.py`.
+(`rank/evidence.py`); then `workdir/retrieval.json`, the report up to here.
+Lists from slates: `stages/slates.py`; `folds.npz`: `stages/folds.py`.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""About how long a run takes and how much memory: told before it begins.
+"""An estimate of a run's time and memory, shown before it begins.
 
 Tokens times parameters, with FLOPs by formula (`lm/flops.py`), over what a
 device makes of such work. It is an estimate, and meant within a factor of two:
@@ -195,7 +195,7 @@ def _memory(
   interactions: int,
   row: int,
 ) -> float:
-  """Returns the process and the largest of what stages hold beside it."""
+  """Returns the memory of the process and of the largest stage."""
   state = _STATE * model.num_params
   phase, sft, sasrec = config.midtrain.all, config.sft, config.candidates.sasrec
   # Logits of a micro-batch and their gradient.
@@ -239,7 +239,7 @@ def minutes(cost: Cost, speed: float) -> dict[str, float]:
 def lines(
   config: ml_collections.ConfigDict, counts: counting.Counts
 ) -> list[str]:
-  """Says how long a run takes here, and how much memory.
+  """Describes how long a run takes here, and how much memory.
 
   Args:
     config: as for `estimate`.

@@ -1,8 +1,10 @@
 """A second round of RL, without explanations [GR2-T: the model that is served].
 
-The RL model goes on to be rewarded, but for the list alone: the constraint
-keeps the explanation empty. Off (`direct.steps` = 0) unless asked for; the
-evaluation then decodes the RL model itself without explanations.
+The RL model is rewarded further, but for the list alone: the constraint keeps
+the explanation empty (`explanation_tokens` = 0). So one model knows both kinds
+of answers, and the prompt is the same. For lists written token by token: with
+utilities the RL stage trains both kinds. Off (`direct.steps` = 0) by default;
+the evaluation then decodes the RL model itself without explanations.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a teacher would be sent, and what that would cost; nobody is asked."""
+"""The requests that a teacher would get, and their cost; none is sent."""
 
 import dataclasses
 import pathlib
@@ -159,7 +159,7 @@ def describe(
   price_in: float = 0.0,
   price_out: float = 0.0,
 ) -> str:
-  """Describes what the traces stage would ask, for a reader who is to pay.
+  """Describes what the traces stage would ask, and its cost.
 
   Args:
     config: of the run.

@@ -1,7 +1,7 @@
 """Evaluation: the test lists re-ranked by every system, and the report.
 
 Decodes greedily and writes `workdir/evaluate/answers_*.jsonl`, then
-`workdir/report.json` (gr2_jax/README.md, "Reports") and `workdir/report.html`.
+`workdir/report.json` (results/README.md) and `workdir/report.html`.
 What the systems are, `report/results.py` says. Beside them the position bias:
 what the models lose when prompts show the same candidates in a random order.
 """
@@ -38,11 +38,11 @@ class EvaluateConfig:
   Attributes:
     max_lists: test lists that are re-ranked, drawn by the seed; 0 for all.
     batch_size: lists decoded at a time.
-    chunk: at most so many lists between two points at which an interrupted run
+    chunk: lists, at most, between two points at which an interrupted run
       resumes.
     examples: lists on the page.
-    shuffled_lists: the first so many lists, in an order drawn by the seed, are
-      answered once more with their candidates in random order; 0 for none.
+    shuffled_lists: how many lists, drawn by the seed, are answered once more
+      with their candidates in random order; 0 for none.
   """
 
   max_lists: int = 0

@@ -25,7 +25,7 @@ class Finder:
   Attributes:
     store: catalogue, semantic IDs and prompts.
     retriever: the mid-trained model, over this catalogue.
-    exclude_seen: leaves out what the history holds.
+    exclude_seen: leaves out the items of the history.
   """
 
   store: artifacts.Artifacts

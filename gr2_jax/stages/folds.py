@@ -1,4 +1,4 @@
-"""Cross-fitted lists: training positions as those who held them out see them.
+"""Cross-fitted lists: training positions, by models that never saw their users.
 
 A retriever knows the users that it was trained on, so that lists for their
 training positions hold the target too often, and too far up. Here users are
@@ -16,6 +16,12 @@ The vocabulary and the semantic IDs are those of the run. The former knows items
 only; of the latter, RQ-VAE's contrastive pairs saw the training parts of all
 users where `sid.contrastive` is above 0: which codes an item has may then owe
 something to a fold's own users, though not which item follows which.
+
+By default the lists fit the weights of the evidence alone
+(`candidates.fold_use`): the final language model was mid-trained on their
+targets, ranks them far better by its own likelihood than unseen lists, and SFT
+on them would teach trust in what it memorised. Where the config changes in the
+middle of a fold, the training of that fold starts over.
 
 All of it is our choice.
 """

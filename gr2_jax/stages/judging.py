@@ -1,4 +1,4 @@
-"""Traces of a finished run, graded by a language model behind an address."""
+"""Traces of a finished run, graded by a language model on a server."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ def run(
   Args:
     workdir: of a run whose traces stage is finished.
     make: makes the judge, given what writes the lists.
-    sample: how many traces, drawn by the seed; more go on with those of fewer.
+    sample: how many traces, drawn by the seed; of more, fewer are a part.
     seed: of the draw.
-    insist: go on though the first answers hold no score.
+    insist: continue though the first answers have no score.
 
   Returns:
     The summary: judge, version and hash of its rubrics, number of traces, and
@@ -45,7 +45,9 @@ def run(
   traces = list(files.read_jsonl(workdir / 'traces' / 'traces.jsonl'))
   drawn = np.random.default_rng(seed).permutation(len(traces))[:sample]
   if not len(drawn):
-    raise ValueError(f'--sample={sample} of {len(traces)} traces is nothing.')
+    raise ValueError(
+      f'--sample={sample} of {len(traces)} traces: grade 1 or more.'
+    )
   cfg = config_lib.build(requests.TracesConfig, config.traces)
   grader = make(requests.make_writer(store, cfg))
   asked = [

@@ -3,6 +3,10 @@
 A stage's `config.json` is its key: `seed`; `inputs`, the fingerprints of the
 stages that it read; `external`, a hash of what it read from outside the run;
 and `config`, the sections that it read. `DONE` holds the key's fingerprint.
+How a run is watched (`config.tracking`) is in no key: it changes no result.
+
+A config that differs from that of a finished stage is refused also where
+`--stages` leaves that stage out: it would not describe the result.
 """
 
 import pathlib

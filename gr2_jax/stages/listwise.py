@@ -22,6 +22,9 @@ from gr2_jax.stages import artifacts, pretrained
 from gr2_jax.text.answer import AnswerFormat
 from gr2_jax.train import optimiser
 
+# Validation lists a pass; rounded up to fit the mesh.
+_VALIDATED = 64
+
 
 def fit_head(store: artifacts.Artifacts, mesh: jax.sharding.Mesh) -> Any:
   """Makes the head that training starts from, on all training lists.
@@ -38,7 +41,7 @@ def fit_head(store: artifacts.Artifacts, mesh: jax.sharding.Mesh) -> Any:
 def trainable(
   shape: LMConfig, store: artifacts.Artifacts
 ) -> optimiser.Trainable | None:
-  """Says which of a ranker's parameters learn: all of the head.
+  """Returns which of a ranker's parameters learn: all of the head.
 
   Args:
     shape: of the LM.
@@ -151,7 +154,6 @@ def validation(
   fmt: AnswerFormat,
   prompts: prompt_set.PromptSet,
   mesh: jax.sharding.Mesh,
-  batch_size: int = 64,
 ) -> Callable[[Any], Mapping[str, float]]:
   """Makes what measures a ranker on validation lists, without explanation.
 
@@ -160,13 +162,12 @@ def validation(
     fmt: the answer format.
     prompts: direct prompts of the lists.
     mesh: the mesh.
-    batch_size: lists a pass; rounded up to fit the mesh.
 
   Returns:
     {'lm', 'head'} -> `valid_nll` of the true item, `valid_ndcg@5` and
     `valid_recall@1` of the full head, and `valid_alone_ndcg@5`.
   """
-  most = min(batch_size, len(prompts))
+  most = min(_VALIDATED, len(prompts))
   size = padding.round_up(most, sharding.batch_parts(mesh))
   starts = range(0, len(prompts), size)
   # The last batch is filled up with lists from the front, which are cut off.

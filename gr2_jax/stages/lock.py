@@ -1,8 +1,8 @@
 """One run at a time in a workdir: a file with host and process id.
 
 On one host the process id tells whether the holder still runs. To others it
-shows a beat: it touches the file, over and over. Whether that happens is
-watched for on one clock, that of who waits, so that hosts' clocks may differ.
+shows a heartbeat: it touches the file again and again. That is judged by one
+clock, that of the process that waits, so the clocks of hosts may differ.
 """
 
 import contextlib
@@ -123,7 +123,7 @@ def _touch(path: pathlib.Path, own: str) -> bool:
   except FileNotFoundError:
     return True  # Removed by hand: nobody else holds it either.
   with stream:
-    # Nobody takes it over between the look and the touch.
+    # Nobody takes it over between the check and the touch.
     fcntl.flock(stream, fcntl.LOCK_EX)
     if stream.read() == own:
       # No time is given: the file system's clock tells it, not this host's.
@@ -178,7 +178,7 @@ def _parse(path: pathlib.Path, text: str) -> tuple[str, int, int | None]:
 
 
 def _is_left(path: pathlib.Path, text: str) -> bool:
-  """Says whether a process of this host left it; False for other hosts."""
+  """Returns whether a process of this host left it; False for other hosts."""
   host, pid, started = _parse(path, text)
   if host != socket.gethostname():
     return False

@@ -75,7 +75,7 @@ class Training:
     config: of the run.
     store: what earlier stages wrote; its vocabulary need not be there yet.
     vocab: the vocabulary.
-    splits: say what is trained on, and what the loss is validated on.
+    splits: what is trained on, and what the loss is validated on.
     directory: gets what training leaves behind.
     mesh: the mesh.
     seed: of the data order.
@@ -138,7 +138,7 @@ class Training:
     return dataclasses.replace(cfg, steps=steps)
 
   def run(self, shape: lm_config.LMConfig, params: Any) -> Any:
-    """Trains, from where it was cut off if it was.
+    """Trains, or resumes a training that was cut off.
 
     Args:
       shape: of the model.

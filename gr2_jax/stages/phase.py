@@ -36,11 +36,11 @@ class TrainConfig:
     max_skipped: steps in a row whose loss or gradient is not finite, and whose
       update is skipped for it, after which training ends.
     keep_best: the checkpoint with the best validation stays, beside the two
-      latest ones, and is what comes of the phase; False takes the last step.
-    shards: examples are made once and written to so many ArrayRecord files for
-      each task; 0 makes them when they are read.
+      latest ones, and is the result of the phase; False takes the last step.
+    shards: ArrayRecord files of each task, to which examples are written once;
+      0 makes examples when they are read.
     workers: processes that read, pack and stack ahead of the step, beside the
-      training process; they need shards. 0 does it in between.
+      training process; they need shards. 0 does this in the training process.
   """
 
   steps: int

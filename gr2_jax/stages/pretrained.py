@@ -1,4 +1,4 @@
-"""Pretrained models as a start of the road: weights, tokenizer, new rows.
+"""Pretrained models as a start of the pipeline: weights, tokenizer, new rows.
 
 `config.lm.pretrained` names a Hugging Face directory, a GGUF file, or an asset
 that holds one. The checkpoint fixes the model; beside it, `config.lm` holds how
@@ -111,7 +111,7 @@ def read_shape(cfg: ModelConfig) -> tuple[LMConfig, pretrained.Pretrained]:
 
 
 def trainable(shape: LMConfig, vocab: Vocab) -> optimiser.Trainable | None:
-  """Says what the phases after the warm-up train.
+  """Returns what the phases after the warm-up train.
 
   Args:
     shape: of the model.
@@ -137,7 +137,7 @@ def _pieces(
   roles = gguf.roles(path)
   if not roles['eos']:
     raise ValueError(
-      f'{path} does not say which token ends a text: convert the model anew.'
+      f'{path} does not say which token ends a text: convert the model again.'
     )
   try:
     return pretrained.Pretrained(tokenizer, **roles)

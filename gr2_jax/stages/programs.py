@@ -2,7 +2,8 @@
 
 Each comes from the functions that run it: mid-training's step (SFT's is the
 same program on other rows), RL's update, the sampler's prefill and one step of
-its loop. The mesh may consist of devices that are not there.
+its loop. The mesh may consist of devices that are not there. The step of
+decoding is a program of its own, whose arguments have the loop's shardings.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a ranker is asked, how it answers, and what it answers."""
+"""The settings, the questions and the answers of a ranker."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ LIKELIHOOD = 'likelihood'
 
 
 def is_by_list(config: ml_collections.ConfigDict) -> bool:
-  """Says whether a run ranks by the paper's lists, and not by utilities.
+  """Returns whether a run ranks by the paper's lists, and not by utilities.
 
   Args:
     config: of the run.

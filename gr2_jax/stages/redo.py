@@ -18,10 +18,10 @@ def check(
   force: bool = False,
   redo: bool = False,
 ) -> list[str]:
-  """Refuses a start that would contradict or delete what the workdir holds.
+  """Refuses a start that would contradict or delete finished stages.
 
-  Nothing is written. What the asked stages read from outside the run is looked
-  for, so that a wrong path is found here.
+  Nothing is written. What the asked stages read from outside the run is checked
+  to exist, so that a wrong path is found here.
 
   Args:
     config: a whole config.

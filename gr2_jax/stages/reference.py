@@ -1,7 +1,9 @@
 """The models beside the policy in RL: what it starts from, and the reference.
 
 `rl.start` names a stage. `rl.reference` names the SFT stage or a directory that
-`lm/io.py` wrote, in this run or in another one of the same vocabulary.
+`lm/io.py` wrote, in this run or in another one of the same vocabulary. The KL
+to it runs over whole distributions, so that it is the same for DAPO's reference
+and for a teacher; each group is read once, in the update, beside the policy.
 """
 
 import filecmp

@@ -195,7 +195,7 @@ def build(
     systems: what each system made of them.
 
   Returns:
-    The report (gr2_jax/README.md, "Reports") with the summaries of the stages
+    The report (results/README.md) with the summaries of the stages
     beside it; `seconds` still lacks the evaluation itself.
   """
   blocks, seconds = read_summaries(context.workdir, EARLIER)

@@ -1,4 +1,4 @@
-"""What a teacher is asked about a run's lists, and in whose words."""
+"""The requests to a teacher about a run's lists, and their settings."""
 
 import dataclasses
 from typing import Literal
@@ -24,8 +24,8 @@ class TracesConfig:
     attempts: how often a list is asked at most [G].
     sft_share: share of the lists of the last training positions that a teacher
       explains and SFT trains on; RL has the others [G].
-    lists: at most so many lists are asked, drawn by the seed; 0 for all. With
-      more, those of fewer are among them.
+    lists: most lists that are asked about, drawn by the seed; 0 for all. A
+      larger number adds to the lists of a smaller one.
     explanation_tokens: budget of the words, that of `rl.explanation_tokens`:
       what a teacher may write is what the model may write.
     near_duplicate: similarity in (0, 1] from which on an explanation repeats an
@@ -37,8 +37,8 @@ class TracesConfig:
     rules: the weights of the rules.
     local: how a local model runs.
     keep: of a synthetic world, which asks no teacher: share of the answers that
-      keep the incoming order; the others begin with another item and go round,
-      as a round of cards is cut [our choice].
+      keep the incoming order; the others are rotated to begin with another
+      item [our choice].
   """
 
   teacher: str = RULES

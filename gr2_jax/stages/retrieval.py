@@ -1,5 +1,8 @@
 """How well candidates were retrieved: metrics, intervals and their report.
 
+A run that ends with its candidates has this report alone: the protocol of the
+literature (`configs/beauty.py:literature`) leaves nothing to re-rank.
+
 Letters: N lists, n items a list, L levels.
 """
 
@@ -104,7 +107,7 @@ def illegal_rate(items: np.ndarray, num_items: int) -> float:
 def prefix_recall(
   items: np.ndarray, targets: np.ndarray, sids: np.ndarray
 ) -> list[float]:
-  """Says how far down the semantic ID the right way is found.
+  """Measures how many codes of the semantic ID are right.
 
   Args:
     items: int32 [N, n]; -1 pads.
@@ -127,7 +130,7 @@ def write_report(
   summary: Mapping,
   seconds: float,
 ) -> None:
-  """Writes `workdir/retrieval.json`: a report of the road up to here.
+  """Writes `workdir/retrieval.json`: a report of the pipeline up to here.
 
   Args:
     config: of the run.

@@ -38,7 +38,7 @@ class CandidatesConfig:
     width: W of the beam search [G].
     batch_size: prompts searched at a time [G].
     chunk: lists between two points at which an interrupted run resumes [G].
-    exclude_seen: leaves out what the history holds [G]; nobody rates a film or
+    exclude_seen: leaves out the history's items [G]; nobody rates a film or
       reviews a product twice in these data. Turn it off where people buy the
       same again, or their targets cannot be found.
     baselines: retrievers measured beside the source, of 'popularity' and
@@ -48,13 +48,13 @@ class CandidatesConfig:
     folds: n > 1 divides the users into n folds; a retriever that never saw the
       users of a fold makes lists for their training positions, which are many
       more than what is held out [G]. 0 makes none. See `stages/folds.py`.
-    fold_positions: of each user the last so many training positions get such a
+    fold_positions: how many of the last training positions of a user get such a
       list, 0 for all; later ones are more like what is served.
     fold_steps: share of mid-training's steps that the folds' models are given.
     fold_use: what folds' lists are for: 'head', the weights of the evidence,
       whose columns are cross-fitted too, or 'sft', also the language model
       [G]. That one has been mid-trained on their targets, and learns to trust
-      what it knows by heart.
+      what it has memorised.
   """
 
   source: str = 'lm'
@@ -144,7 +144,7 @@ class Sources:
     cfg: of the stage.
     store: what earlier stages wrote.
     context: of the stage.
-    splits: say what the retrievers may know.
+    splits: what the retrievers may know.
     directory: SASRec is trained in it.
     seed: of SASRec.
     find_model: gives the directory of the language model.

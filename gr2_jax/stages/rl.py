@@ -140,7 +140,7 @@ def _warning(
   lists: int,
   cfg: rl_config.RLConfig,
 ) -> dict[str, str]:
-  """Tells of a run, or of its last epoch, in which no group qualified."""
+  """Warns of a run, or of its last epoch, in which no group qualified."""
   barren = epoch.barren_prompts(records, cfg)
   updates = int(final.train.step)
   if updates and barren < lists:

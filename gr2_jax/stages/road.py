@@ -46,8 +46,10 @@ def run(
   force: bool = False,
   redo: bool = False,
 ) -> None:
-  """Runs the stages, and prints the closing table after the last stage, or that
-  of retrieval where the candidates are the last one asked for.
+  """Runs the stages and prints the closing table.
+
+  After the last stage, or that of retrieval after the candidates where these
+  are the last stage asked for.
 
   What can be checked is checked first: a start that is refused changes nothing
   in the workdir.
@@ -56,7 +58,7 @@ def run(
     config: a whole config, as the files in `configs/` give it.
     workdir: directory of the run, made if missing.
     only: stages to run; empty for all. They run in the order of `STAGES`.
-    force: go on from checkpoints that were made with another config.
+    force: continue from checkpoints that were made with another config.
     redo: make finished stages again that do not fit the config or their inputs.
 
   Raises:
@@ -64,7 +66,7 @@ def run(
       contradicts another or the devices; or what `redo.check` refuses.
     FileNotFoundError: files or stages that are read are missing.
     ModuleNotFoundError: `config.tracking` needs a package that is missing.
-    RuntimeError: another run is going on in the workdir.
+    RuntimeError: another run is active in the workdir.
   """
   unknown = sorted(set(only) - set(STAGES))
   if unknown:

@@ -24,7 +24,7 @@ def observer(
     store: the run's artifacts.
     lists: that RL trains on.
     directory: gets `rollouts.jsonl`.
-    cfg: says how often.
+    cfg: how often.
     mesh: the mesh.
   """
   writer = MetricsWriter(directory / 'rollouts.jsonl')

@@ -42,7 +42,7 @@ class Context:
     mesh: the device mesh of `config.mesh`.
     seed: `config.seed` folded with the stage's name.
     key: what the stage is made of: seed, inputs and config.
-    force: go on from checkpoints that were made with another config.
+    force: continue from checkpoints that were made with another config.
     tracking: how its trainings are watched, of `config.tracking`; no stage is
       made again where that changes.
   """
@@ -291,7 +291,7 @@ def stage(
     inputs: stages whose artifacts it reads, or what gives them.
     external: gives a hash of what the stage reads from outside the workdir.
     keep: files and folders in the stage's directory that stay when it is made
-      again, because they say themselves what they hold for.
+      again: they are valid for any config.
 
   Returns:
     A decorator: `body(config, context) -> summary dict` becomes a `Stage`,

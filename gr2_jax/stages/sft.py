@@ -3,7 +3,9 @@
 With `answer.ranking='likelihood'` the true item's utility is raised above the
 others' (`stages/sft_loss.py`): of lists without explanation, of lists with the
 words of a teacher before the choice, and text rows keep what mid-training
-taught. RL's lists are others (`Artifacts.sft_lists`).
+taught. SFT trains on `traces.sft_share` of the lists of the last training
+positions; RL has the rest, since it learns nothing from lists that the model
+has memorised (`Artifacts.sft_lists`).
 
 With 'list', the paper's way, text rows alone are trained on (GR2, stage 2):
 
@@ -283,7 +285,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
   if not traces:
     raise ValueError(
-      f'{context.input("traces")} has no accepted trace: look at the reasons '
+      f'{context.input("traces")} has no accepted trace: see the reasons '
       'in its summary.json, and raise traces.attempts or use mode targeted.'
     )
   order = np.random.default_rng(context.seed).permutation(len(traces))

@@ -44,6 +44,8 @@ def truncation(
 ) -> dict[str, int]:
   """Counts what the prompts of traces leave out, each of them once.
 
+  Not while rows are made: how often that happens depends on the input pipeline.
+
   Args:
     store: the run's artifacts.
     traces: lines of `traces.jsonl`.

@@ -1,7 +1,7 @@
 """Semantic IDs: item texts to vectors to codes to distinct SIDs.
 
 Writes `workdir/sid/`: `embeddings.npy` float32 [I, W] and the items' ids,
-`embeddings.ids` (unless the config names vectors of its own), the RQ-VAE's
+`embeddings.ids` (unless the config names given vectors), the RQ-VAE's
 `checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L],
 `raw` (before conflicts are resolved) and what the tokenizer needs for new items
 (`stages/new_items.py`): `books`, `mean` and `scale`.

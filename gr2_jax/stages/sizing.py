@@ -2,8 +2,9 @@
 
 A config may leave settings unset (None), as `configs/own.py` does by `unset`.
 Commands call `fill` before anything runs: it reads and filters the data,
-`size_rules.sizes` chooses values for what is still None, and the config that
-goes on, into `config.json` too, is a whole one. What the user sets is never
+`size_rules.sizes` chooses values for what is still None, and the config that is
+passed on, and written to `config.json`, is complete: the same data give the
+same config, so that finished stages are skipped. What the user sets is never
 changed.
 """
 
@@ -47,7 +48,7 @@ def unset(config: ml_collections.ConfigDict) -> None:
 
 
 def fill(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Chooses the settings that are None, by the data, and says what it chose.
+  """Chooses the settings that are None, by the data, and logs its choices.
 
   Args:
     config: of a run.

@@ -1,4 +1,10 @@
-"""The lists of a run whose candidates are served slates (`data.slates`)."""
+"""The lists of a run whose candidates are served slates (`data.slates`).
+
+Of a graded list the one true item (for traces, SFT, Recall and NDCG@k) is the
+best graded, first in pre-rank order. A list of several positives seldom fits
+into one part of a `leave_one_out` split: use `last_n`. Retrieval is then
+measured with the mid-trained model, since no list comes from a retriever.
+"""
 
 import pathlib
 

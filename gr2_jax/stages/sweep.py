@@ -1,7 +1,7 @@
 """Runs one config with many changes and seeds, and lays the results out.
 
-Every run is a run directory of its own, so a sweep that was cut off goes on
-where it stopped: finished stages are skipped.
+Every run has its own directory, so a sweep that was cut off continues where it
+stopped: finished stages are skipped.
 """
 
 import os
@@ -240,8 +240,9 @@ def changed(
 def _share(
   sweep: ml_collections.ConfigDict, workdir: pathlib.Path, redo: bool
 ) -> dict[str, str]:
-  """Makes what all runs share, by the base config itself; what that sets, such
-  as vectors of one's own, all runs have anyway.
+  """Makes what all runs share, by the base config itself.
+
+  What that sets already, such as given item vectors, is left out.
   """
   share = {k: path for k, path in sweep.share if not _get(sweep.base, k)}
   if not share:

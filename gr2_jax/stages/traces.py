@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   Raises:
     ValueError: no list with a target, or no trace accepted.
-    trial.VainError: the first answers of a language model are in vain.
+    trial.VainError: the first answers of a language model are all rejected.
   """
   return processes.on_first(_sample, config, context)
 
@@ -73,7 +73,7 @@ def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     raise ValueError(
       f'None of {len(lists)} lists got a trace '
       f'({trial.advice(summary["rejected"])}). Lists whose attempts are spent '
-      f'are asked again with more traces.attempts (now {cfg.attempts}) alone.'
+      f'are asked again only with more traces.attempts (now {cfg.attempts}).'
     )
   files.write_jsonl(context.directory / 'traces.jsonl', traces)
   return {

@@ -62,7 +62,7 @@ def make_step(
     (optimiser, step).
 
   Raises:
-    ValueError: the model's shape brings dropout of its own.
+    ValueError: the model's shape sets dropout itself.
   """
   if config.dropout:
     raise ValueError(
@@ -136,7 +136,7 @@ def train(
 
 
 def best_step(directory: pathlib.Path) -> dict[str, int]:
-  """Says of a summary which step a training returned.
+  """Returns which step a training returned, for a summary.
 
   Args:
     directory: that `train` was given.

@@ -56,7 +56,7 @@ def midtrain(
 def candidates(
   config: ml_collections.ConfigDict, context: runner.Context
 ) -> dict:
-  """Writes the world's lists; says how good their incoming order is."""
+  """Writes the world's lists; returns how good their incoming order is."""
   return processes.on_first(_write_lists, config, context)
 
 
@@ -117,7 +117,7 @@ def traces(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   return {'answers': len(answers)}
 
 
-# In place of the road's stages of these names.
+# In place of the pipeline's stages of these names.
 STAGES = {
   'sid': sid,
   'midtrain': midtrain,

@@ -2,7 +2,9 @@
 
 A trace teaches by its words and by its list, so both must be sound: the list a
 permutation of the candidates, and words that cite what was shown and what was
-chosen. What is checked is GR2's [P] where it says so, else our choice.
+chosen. The words of the rules need not cite the first item: the end of an
+answer names it. No missing item is filled in, since every teacher sees all
+candidates. What is checked is GR2's [P] where it says so, else our choice.
 """
 
 import dataclasses
@@ -124,7 +126,7 @@ def order(ranking: Sequence[int], target: int) -> list[int]:
 
 
 def _is_unicode(text: str) -> bool:
-  """Says whether a text can be written: JSON can spell half a character."""
+  """Returns whether a text can be written: JSON can spell half a character."""
   try:
     text.encode()
   except UnicodeEncodeError:

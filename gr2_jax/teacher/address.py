@@ -1,4 +1,4 @@
-"""Where a server is, how it is asked, and its key, which is written nowhere."""
+"""The address of a server, the requests to it, and its key."""
 
 import dataclasses
 import ipaddress
@@ -28,15 +28,15 @@ class EndpointConfig:
     concurrency: requests at a time.
     timeout: seconds that a whole answer may take, waiting in the server's queue
       included.
-    retries: how often a request is made again after it failed.
+    retries: how often a failed request is sent again.
     backoff: seconds before the first of these; doubled each time.
-    max_requests: budget, tries again included; 0 for none.
+    max_requests: budget, retries included; 0 for none.
     max_tokens: budget of prompts and answers together; 0 for none.
-    structured: AUTO asks for JSON by schema and goes on without where the
-      server refuses that; SCHEMA insists; NONE does not ask.
+    structured: AUTO asks for JSON by schema, and without it where the server
+      refuses that; SCHEMA insists; NONE does not ask.
     replies_as: another name of the model, by which the server answers.
-    insist: go on though the first answers of a language model, a local one
-      included, are all turned down in one way (`--insist`).
+    insist: continue though the first answers of a language model, a local
+      one included, are all turned down in one way (`--insist`).
   """
 
   url: str = ''
@@ -77,17 +77,17 @@ class Key:
     """Reads it.
 
     Raises:
-      ValueError: it holds what a header cannot hold.
+      ValueError: it has characters that no header can have.
     """
     self._value = os.environ.get(KEY, '').strip()
     if not all('!' <= char <= '~' for char in self._value):
       raise ValueError(
         f'The environment variable {KEY} holds spaces, line breaks or other '
-        'characters that no key has: set it anew (it is not shown here).'
+        'characters that no key has: set it again (it is not shown here).'
       )
 
   def __bool__(self) -> bool:
-    """Says whether there is one."""
+    """Returns whether there is one."""
     return bool(self._value)
 
   def reveal(self) -> str:

@@ -77,7 +77,7 @@ class Asker:
     Raises:
       RuntimeError: the teacher left requests out, answered one twice, or has a
         problem that is none of `REASONS`.
-      trial.VainError: the first answers are in vain.
+      trial.VainError: the first answers are all rejected.
     """
     stored = {row: self._journal.get(self._keys[row], attempt) for row in rows}
     missing = [row for row in rows if stored[row] is None]

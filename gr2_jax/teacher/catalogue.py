@@ -85,7 +85,7 @@ class Catalogue:
 
 
 def clean(text: str) -> str:
-  """Makes one line of a text that nobody vouches for.
+  """Makes one line of an untrusted text.
 
   Control characters and all kinds of space become single spaces, characters
   without a form of their own (marks of direction, of zero width) vanish, and

@@ -1,8 +1,9 @@
 """Chat templates: messages -> the text on which a model was tuned.
 
 A template is a Jinja program that comes with the model. It is run in a sandbox
-and by the conventions of transformers (`apply_chat_template`), but for the
-date, which stands still: a run that goes on tomorrow asks what it asked today.
+and by the conventions of transformers (`apply_chat_template`), except that the
+date is fixed, so that the same request has the same text on every day. It gets
+`enable_thinking=False`.
 """
 
 import datetime
@@ -68,7 +69,7 @@ class ChatTemplate:
     except TemplateError as error:
       raise ValueError(
         f'The chat template of {name} is no Jinja that can be read: {error}. '
-        'Fetch the model anew.'
+        'Fetch the model again.'
       ) from error
 
   def render(self, messages: Sequence[Mapping[str, str]]) -> str:

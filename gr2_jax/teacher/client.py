@@ -49,7 +49,7 @@ class _Run:
 
 
 class Client:
-  """One model behind one address."""
+  """One model on one server."""
 
   def __init__(
     self,
@@ -186,8 +186,8 @@ class Client:
       logging.info('%s wants %r.', self._cfg.url, dialect.limit)
     if known.schema and not dialect.schema:
       logging.warning(
-        '%s refuses JSON by schema (response_format); the run goes on without '
-        'it, so more answers may be unreadable.',
+        '%s refuses JSON by schema (response_format); the run continues '
+        'without it, so more answers may be unreadable.',
         self._cfg.url,
       )
     self._dialect = known.simplest(dialect)

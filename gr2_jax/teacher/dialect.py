@@ -63,7 +63,7 @@ class Dialect:
     return None
 
   def renames(self, other: 'Dialect') -> bool:
-    """Says whether `other` has the new name of the limit, unlike this one."""
+    """Returns whether `other` alone has the new name of the limit."""
     return self.limit != _RENAMED and other.limit == _RENAMED
 
   def simplest(self, other: 'Dialect') -> 'Dialect':

@@ -1,4 +1,4 @@
-"""A teacher behind an address: any server of OpenAI's chat completions."""
+"""A teacher on a server: any with OpenAI's chat completions."""
 
 import contextlib
 import dataclasses

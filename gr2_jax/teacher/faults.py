@@ -35,7 +35,7 @@ class Fault(Exception):
 
 
 class Refused(Exception):
-  """A request that the server turned down for good.
+  """A request that the server refused; asking again would not help.
 
   Attributes:
     status: the HTTP status.
@@ -54,7 +54,7 @@ class EndpointError(RuntimeError):
 
 
 def passes(status: int) -> bool:
-  """Says whether a later try may bring another status than this one."""
+  """Returns whether a later try may bring another status than this one."""
   return status in _PASSING or status >= 500
 
 

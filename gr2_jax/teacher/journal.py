@@ -8,7 +8,7 @@ give them again. Lines are only ever added.
 
 An answer is found by its list and attempt. A list is known by user, position
 and the hash of what is shown, so lists that a new retriever made are asked
-anew, and those that stayed as they were are not.
+again, and those that stayed as they were are not.
 """
 
 import collections
@@ -133,7 +133,7 @@ def read(path: pathlib.Path) -> Iterator[dict]:
     most = least | known if number > 1 else least
     if not isinstance(line, dict) or not least <= set(line) <= most:
       raise ValueError(
-        f'{path}:{number}: no line of a journal of answers; mend or remove it.'
+        f'{path}:{number}: no line of a journal of answers; fix or remove it.'
       )
     yield line
 

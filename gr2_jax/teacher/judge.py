@@ -48,7 +48,7 @@ class Graded:
 
 
 class Judge:
-  """A model behind an address that grades.
+  """A model on a server that grades.
 
   Attributes:
     name: the model's.
@@ -65,7 +65,7 @@ class Judge:
     """Reads the rubrics; nothing is asked yet.
 
     Args:
-      writer: writes what the explained list looked like.
+      writer: writes the explained list.
       cfg: the server and how it is asked.
       model: the name by which it knows the model.
       version: a folder in RUBRICS.

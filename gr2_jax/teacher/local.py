@@ -26,8 +26,8 @@ class LocalConfig:
 
   Attributes:
     batch_size: lists decoded at a time; rounded up to fit the mesh.
-    bucket: prompts are padded to a multiple of so many tokens, each one to its
-      own: a program is compiled for each multiple.
+    bucket: prompts are padded to a multiple of this many tokens, each one to
+      its own: a program is compiled for each multiple.
     param_dtype: of the kernels.
     bf16_matmul: matmul operands in bfloat16.
     scan: one scanned block for all layers; off is faster on CPU.
@@ -238,7 +238,7 @@ def load(
   if owners != {jax.process_index()}:
     raise ValueError(
       f'A local teacher is asked by one process, but the mesh spans '
-      f'{len(owners)}: run --stages=traces in a single process of its own, '
+      f'{len(owners)}: run --stages=traces in a single process, '
       'then the other stages again in all of them.'
     )
   path = foreign.find(model, 'traces.model')

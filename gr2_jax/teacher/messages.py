@@ -1,8 +1,13 @@
-"""What a language model is told: messages after GR2's five principles [P].
+"""The messages to a language model, after GR2's five principles [P].
 
 Role and task; history and all candidates shown together, every item as wrapped
 semantic ID, title and category path; knowledge priming; reasoning that must
 cite semantic IDs; three steps. The words are ours (`parts.py`).
+
+Explanations are accepted by the run's own tokens, and a teacher is given a
+number of words: what is left beside three semantic IDs, at `tokens_a_word`. It
+sees as much history as the run's own prompts show: what it cites beyond that,
+the model it teaches could not know.
 """
 
 import dataclasses

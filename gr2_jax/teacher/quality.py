@@ -75,7 +75,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
   owner = np.repeat(np.arange(len(words)), [len(text) for text in words])
   grams = flat
   for shift in range(1, n):
-    # Numbered anew each time, so that the product stays small.
+    # Numbered again each time, so that the product stays small.
     grams = np.unique(grams, return_inverse=True)[1]
     grams = grams[:-1] * max(len(numbers), 1) + flat[shift:]
   grams = grams[owner[: len(grams)] == owner[n - 1 :]]
@@ -85,7 +85,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
 def _among(
   cited: Sequence[Sequence[int | None]], groups: Sequence[Collection[int]]
 ) -> itertools.chain[bool]:
-  """Says of each citation whether it is in the group of its text."""
+  """Returns for each citation whether it is in the group of its text."""
   sets = [{int(item) for item in group} for group in groups]
   pairs = zip(cited, sets, strict=True)
   return itertools.chain.from_iterable(

@@ -90,7 +90,7 @@ def read(body: bytes) -> Reply:
 
 
 def is_from(reply: Reply, model: str, alias: str) -> bool:
-  """Says whether a reply is from the model that was asked.
+  """Returns whether a reply is from the model that was asked.
 
   Args:
     reply: the reply.

@@ -84,7 +84,7 @@ class RulesTeacher:
 
     Args:
       dataset: items and sequences; of these only `[:splits.train_end]` is read.
-      splits: says how much of each sequence may be seen.
+      splits: how much of each sequence may be seen.
       sids: semantic IDs, int [I, L].
       vocab: measures and writes explanations.
       history_items: how many of the last items prompts show.

@@ -97,7 +97,7 @@ def collect(
     acceptance: what answers are measured by.
     seed: of all requests; see `asking.request_seed`.
     journal: the answers that are there, and where new ones go.
-    insist: go on though the first answers are in vain; see `trial.Trial`.
+    insist: continue though the first answers are all rejected; see `Trial`.
 
   Returns:
     (traces in the order of the tasks, tally).
@@ -106,7 +106,7 @@ def collect(
     ValueError: an unknown mode, no attempt, a request that holds a hint, or a
       target that is not among its candidates.
     RuntimeError: the teacher left requests out, or answered one twice.
-    trial.VainError: the first answers are in vain.
+    trial.VainError: the first answers are all rejected.
   """
   _check(tasks, mode, attempts)
   asker = asking.Asker(teacher, tasks, mode, acceptance, seed, journal, insist)

@@ -1,4 +1,4 @@
-"""What stands between messages and the tokens of a model of one's own."""
+"""From messages to the tokens of a local model, and back."""
 
 import dataclasses
 import pathlib
@@ -80,7 +80,7 @@ def _ends(path: pathlib.Path) -> list[int | None]:
     if end is not None and (not isinstance(end, int) or isinstance(end, bool)):
       raise ValueError(
         f'{path}: eos_token_id is {found!r}, not the id of a token: fetch the '
-        'file anew.'
+        'file again.'
       )
   return ends
 
@@ -114,7 +114,7 @@ def _make(
   if not known:
     raise ValueError(
       f'{path} does not say which token ends an answer: add eos_token_id to '
-      'generation_config.json, or convert the model anew.'
+      'generation_config.json, or convert the model again.'
     )
   size = tokenizer_files.size(tokenizer)
   beyond = [end for end in known if not 0 <= end < size]

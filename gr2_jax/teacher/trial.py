@@ -31,7 +31,7 @@ REMEDIES = {
     'serve the model with thinking off'
   ),
   acceptance.REFUSED: (
-    'the server wrote nothing, or declined: look at its log and its filters, '
+    'the server wrote nothing, or declined: check its log and its filters, '
     'or take another model'
   ),
   acceptance.ONLY_THOUGHT: (
@@ -69,7 +69,7 @@ class VainError(RuntimeError):
 
 
 def advice(rejected: Mapping[str, int]) -> str:
-  """Says why answers were turned down, and what is likely to help.
+  """Explains why answers were turned down, and what is likely to help.
 
   Args:
     rejected: answers by reason, at least one of them.
@@ -97,10 +97,10 @@ def message(teacher: str, said: str, text: str, kept: pathlib.Path) -> str:
   shown = repr(text[:_SHOWN]) + ' ...' * (len(text) > _SHOWN)
   begins = f'One begins: {shown}.' if text else 'They have no text.'
   return (
-    f'The first {FIRST} answers of {teacher!r} are in vain ({said}). {begins} '
-    f'All answers are kept in {kept}, and no further ones were asked for. '
-    'Start the same command again when that is mended, or with --insist to go '
-    'on as it is.'
+    f'The first {FIRST} answers of {teacher!r} are all rejected ({said}). '
+    f'{begins} All answers are kept in {kept}, and no further ones were asked '
+    'for. Start the same command again when that is fixed, or with --insist to '
+    'continue as it is.'
   )
 
 
@@ -121,7 +121,7 @@ class Trial:
     Args:
       teacher: its name, for the error.
       journal: where the answers are.
-      insist: it is passed without a look.
+      insist: it is passed unseen.
     """
     self._teacher, self._journal, self._passed = teacher, journal, insist
     self._counts: collections.Counter = collections.Counter()
@@ -145,7 +145,7 @@ class Trial:
       reason: why it was turned down; None: it is kept.
 
     Raises:
-      VainError: it is the last one on trial, and all are in vain.
+      VainError: it is the last one on trial, and all are rejected.
     """
     if self._passed:
       return

@@ -15,7 +15,7 @@ _LIBRARIES = ('openai', 'httpx2', 'httpcore2')
 
 
 class Wire:
-  """The way to one model behind one address."""
+  """The connection to one model on one server."""
 
   def __init__(self, cfg: address.EndpointConfig, model: str, key: address.Key):
     """Keeps what every request needs."""

@@ -6,13 +6,12 @@ The text is GR2's [P] and valid JSON for every reader; the five delimiters below
 are one token each (ours), so that constraints, parsing and rewards work on
 token ids. An explanation is its words, if any, then `top` and the item that is
 ranked first (our choice: so what is said and what is ranked cannot differ). In
-the list a semantic ID is its L tokens without wrappers, elsewhere it has them.
+the list a semantic ID is its L tokens without wrappers, elsewhere it has them:
+with L = 4 a candidate costs 5 tokens in place of 7.
 """
 
 import dataclasses
-import json
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ class AnswerFormat:
   other_ends: tuple[int, ...] = ()
 
   def ends(self, tokens):
-    """Says which tokens, an array of either kind, are the last of an answer."""
+    """Returns which tokens, of NumPy or JAX, are the last of an answer."""
     ended = tokens == self.eos
     for other in self.other_ends:
       ended |= tokens == other
@@ -111,7 +110,7 @@ def check_delimiters(
   if tuple(found or ()) != DELIMITERS:
     raise ValueError(
       f'The vocabulary in {directory} has the delimiters {found}, answers of '
-      f'this version {list(DELIMITERS)}: train the run anew, or use the '
+      f'this version {list(DELIMITERS)}: train the run again, or use the '
       'version that made it.'
     )
 
@@ -165,38 +164,3 @@ def encode_answer(
   ranking += [fmt.close, fmt.eos]
   kind = [REASONING] * len(reasoning) + [RANKING] * len(ranking)
   return reasoning + ranking, kind
-
-
-def decode_answer(vocab: 'vocab_lib.Vocab', ids: list[int]) -> dict:
-  """Reads an answer's text as JSON.
-
-  Args:
-    vocab: the vocabulary.
-    ids: tokens of an answer, up to and including its end token or padding.
-
-  Returns:
-    {'explanation': str, 'recommendations': [text of a semantic ID, ...]}.
-
-  Raises:
-    ValueError: the text is not such a JSON object.
-  """
-  text = vocab.decode(ids)
-  try:
-    value = json.loads(text)
-  except json.JSONDecodeError as error:
-    raise ValueError(f'The answer {text!r} is not JSON: {error}.') from error
-  keys = {'explanation', 'recommendations'}
-  if not isinstance(value, dict) or set(value) != keys:
-    raise ValueError(f'The answer {text!r} has other keys than {sorted(keys)}.')
-  return value
-
-
-def parse_sid(text: str, levels: int) -> tuple[int, ...] | None:
-  """Reads '<s_a_3><s_b_0>...' as L codes; None where it is no semantic ID."""
-  codes = re.findall(r'<s_[a-z]_([0-9]+)>', text)
-  written = ''.join(
-    f'<s_{chr(ord("a") + level)}_{code}>' for level, code in enumerate(codes)
-  )
-  if len(codes) != levels or written != text:
-    return None
-  return tuple(int(code) for code in codes)

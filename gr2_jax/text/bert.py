@@ -173,7 +173,7 @@ def read_config(path: pathlib.Path, bf16_matmul: bool = False) -> BertConfig:
   if found.width % found.heads:
     raise ValueError(
       f'{path}: hidden_size = {found.width} does not divide by '
-      f'num_attention_heads = {found.heads}: fetch the model anew.'
+      f'num_attention_heads = {found.heads}: fetch the model again.'
     )
   return found
 
@@ -207,7 +207,7 @@ def _params(path: pathlib.Path, config: BertConfig, tensors: Any) -> dict:
       found = 'nothing' if found is None else tuple(found.get_shape())
       raise ValueError(
         f'{path}: {name} should have the shape {shape}, found {found}. The '
-        'file does not belong to config.json: fetch both anew.'
+        'file does not belong to config.json: fetch both again.'
       )
     if kind not in tensor_files.TYPES:
       raise ValueError(

@@ -42,7 +42,7 @@ def byte_piece(byte: int) -> str:
 
 
 def is_byte_level(spec: Mapping) -> bool:
-  """Says which of the two kinds a specification is of."""
+  """Returns which of the two kinds a specification is of."""
   return any(s['type'] == 'ByteLevel' for s in _steps(spec['pre_tokenizer']))
 
 

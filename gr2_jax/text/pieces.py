@@ -127,7 +127,7 @@ def check_text(text: str) -> None:
     text.encode()
   except UnicodeEncodeError as error:
     raise ValueError(
-      f'Text {text!r} holds a lone surrogate: mend its encoding.'
+      f'Text {text!r} has a lone surrogate: fix its encoding.'
     ) from error
 
 

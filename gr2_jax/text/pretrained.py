@@ -1,8 +1,8 @@
 """The tokenizer of a pretrained LLM as text pieces of a vocabulary.
 
 GR2 starts from a pretrained LLM [P], whose embedding rows belong to the ids of
-its own tokenizer, a Hugging Face `tokenizer.json`. `bpe` says which ones are
-read.
+its own tokenizer, a Hugging Face `tokenizer.json`. `bpe.py` lists those that
+are read.
 """
 
 import json
@@ -72,7 +72,7 @@ class Pretrained:
       if names.setdefault(token, name) != name:
         raise ValueError(
           f'The tokenizer gives id {token} to {names[token]!r} and {name!r}: '
-          'its file is damaged, fetch it anew.'
+          'its file is damaged, fetch it again.'
         )
     self._spec, self._exact = spec, bpe.exact(spec)
     tokens = {'bos': bos or SEPARATOR, 'eos': eos, 'pad': pad or eos}

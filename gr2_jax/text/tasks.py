@@ -78,7 +78,7 @@ def make(
 
   Args:
     dataset: items and sequences.
-    splits: says how much of each sequence may be seen.
+    splits: how much of each sequence may be seen.
     sids: semantic IDs, int [I, L].
     vocab: the vocabulary.
     prompt: budgets that the examples share with the prompts.

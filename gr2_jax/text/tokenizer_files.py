@@ -39,7 +39,7 @@ def read(directory: pathlib.Path) -> tokenizers.Tokenizer:
     tokenizer = from_spec(raw)
   except ValueError as error:
     raise ValueError(
-      f'{path} is no tokenizer that can be read ({error}): fetch it anew, or '
+      f'{path} is no tokenizer that can be read ({error}): fetch it again, or '
       'save it again with the present version of its library.'
     ) from error
   for entry in raw.get('added_tokens') or []:
@@ -48,7 +48,7 @@ def read(directory: pathlib.Path) -> tokenizers.Tokenizer:
     if found != entry['id']:
       raise ValueError(
         f'{path} gives {entry["content"]!r} the id {entry["id"]}, but the ids '
-        f'before it leave a gap and it becomes {found}: fetch the file anew, '
+        f'before it leave a gap and it becomes {found}: fetch the file again, '
         'or fill the gap.'
       )
   return tokenizer
@@ -93,7 +93,7 @@ class Config:
         template = jinja.read_text(encoding='utf-8')
       except UnicodeDecodeError as error:
         raise ValueError(
-          f'{jinja} is not UTF-8 ({error}): fetch it anew.'
+          f'{jinja} is not UTF-8 ({error}): fetch it again.'
         ) from error
     self._template = _template(template, source)
 
@@ -114,7 +114,7 @@ class Config:
       return name or None
     raise ValueError(
       f'{self.path}: {key} is {token!r}, not the name of a token: fetch the '
-      'file anew.'
+      'file again.'
     )
 
 
@@ -131,13 +131,13 @@ def _template(found: object, source: pathlib.Path) -> str | list | None:
   if not named:
     raise ValueError(
       f'{source}: chat_template is a {type(found).__name__}, neither a text '
-      'nor a list of {name, template}: fetch the file anew.'
+      'nor a list of {name, template}: fetch the file again.'
     )
   return found
 
 
 def _missing(path: pathlib.Path) -> str:
-  """Says what to do without the file."""
+  """Returns what to do without the file."""
   others = [name for name in _OTHERS if (path.parent / name).is_file()]
   remedy = 'give the directory of a Hugging Face model with its tokenizer.'
   if others:

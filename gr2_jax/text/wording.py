@@ -39,7 +39,7 @@ def corpus(items: Sequence[dataset_lib.Item]) -> Iterator[str]:
 
 
 def persona(items: Sequence[dataset_lib.Item]) -> str:
-  """Says in a sentence what the items' user likes (our choice of wording)."""
+  """Writes in a sentence what the items' user likes (our choice of wording)."""
   leaves = collections.Counter(c for i in items for c in i.categories[-1:])
   brands = collections.Counter(i.brand for i in items if i.brand)
   likes = [name for name, _ in leaves.most_common(2)]

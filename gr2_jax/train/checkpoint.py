@@ -27,7 +27,7 @@ from gr2_jax.train.retention import Policy
 
 
 def _brief(error: Exception) -> str:
-  """Returns both ends of a message; TensorStore's go on for pages."""
+  """Returns both ends of a message; TensorStore's are pages long."""
   text = ' '.join(str(error).split())
   return text if len(text) < 400 else f'{text[:250]} ... {text[-150:]}'
 
@@ -46,7 +46,7 @@ def _reading(what: str) -> Iterator[None]:
 class Checkpointer:
   """Saves and restores (state, iterator state, meta) by step.
 
-  Writing goes on in the background while the caller computes. A checkpoint
+  Writing continues in the background while the caller computes. A checkpoint
   appears under its final name only when it is complete, so a crash leaves the
   one before. Use as a context manager, or call `close`.
   """
@@ -146,7 +146,7 @@ class Checkpointer:
 
   @contextlib.contextmanager
   def _explained(self, step: int) -> Iterator[None]:
-    """Says of a failure to write where, and what is left."""
+    """Describes a failure to write: where, and what is left."""
     try:
       yield
     except Exception as error:
@@ -157,7 +157,7 @@ class Checkpointer:
       raise OSError(
         f'Checkpoint {step} could not be written to {self._directory}, where '
         f'{free / 2**20:,.0f} MiB are free: {_brief(error)}. Of those before '
-        f'it, {left}. Make room, or mend what the error says, and run the same '
+        f'it, {left}. Make room, or fix what the error names, and run the same '
         'command again.'
       ) from error
 
@@ -196,7 +196,7 @@ class Checkpointer:
         continue
       for bad, error in damaged.items():
         logging.warning(
-          'Checkpoint %s is damaged (%s): going on from step %d. The damaged '
+          'Checkpoint %s is damaged (%s): continuing from step %d. The damaged '
           'one is kept as %d.damaged.',
           self._directory / str(bad),
           error,
@@ -212,7 +212,7 @@ class Checkpointer:
       found = '; '.join(f'{step}: {error}' for step, error in damaged.items())
       raise ValueError(
         f'Every checkpoint in {self._directory} is damaged ({found}). Restore '
-        'the folder from a copy, or remove it to begin anew.'
+        'the folder from a copy, or remove it to start over.'
       )
     return None
 
@@ -249,7 +249,7 @@ class Checkpointer:
     return state
 
   def _set_aside(self, steps: Sequence[int]) -> None:
-    """Renames checkpoints, so that their steps can be saved anew."""
+    """Renames checkpoints, so that their steps can be saved again."""
     if not steps:
       return
     for step in steps if jax.process_index() == 0 else ():

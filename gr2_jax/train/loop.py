@@ -17,7 +17,7 @@ from gr2_jax.train.skips import Skips
 
 
 class _Window:
-  """Sums metrics since the last record; looks at those of every step."""
+  """Sums metrics since the last record; checks those of every step."""
 
   def __init__(self, pairs: Any, skips: Skips):
     self.pairs = {k: tuple(v) for k, v in pairs.items()}
@@ -44,7 +44,7 @@ class _Window:
     self.pairs = pairs
 
   def take(self) -> dict[str, float]:
-    """Returns the means since the last call and starts anew."""
+    """Returns the means since the last call and starts over."""
     self.flush()
     pairs, self.pairs = self.pairs, {}
     return metrics_lib.means(pairs)
@@ -81,7 +81,7 @@ class _Job:
   tracking: writers.Tracking | None
 
   def run(self, state: Any) -> Any:
-    """Restores, and goes on from there."""
+    """Restores, and continues from there."""
     steps = self.tracking.profile if self.tracking else ''
     path = self.directory / 'checkpoints'
     with (
@@ -150,7 +150,7 @@ class _Job:
     checkpointer: Checkpointer,
     bar: Any,
   ) -> bool:
-    """Writes what is due after `done` steps; says if a checkpoint was."""
+    """Writes what is due after `done` steps; returns whether it saved."""
     last = done == self.num_steps
     save = done % self.ckpt_every == 0 or last
     due = done % self.log_every == 0 or last

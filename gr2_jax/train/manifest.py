@@ -126,19 +126,19 @@ def check(
   if changed and not policy.force:
     raise ValueError(
       f'Checkpoint {path} was made with another config (saved -> now): '
-      f'{_listed(changed)}. Use that config; or force it, to go on with the '
-      f'new one (--force); or remove {path.parent.parent} to begin anew.'
+      f'{_listed(changed)}. Use that config; or continue with the new '
+      f'one (--force); or remove {path.parent.parent} to start over.'
     )
   if changed:
     logging.warning(
-      'Going on from %s although its config differs (saved -> now): %s.',
+      'Continuing from %s although its config differs (saved -> now): %s.',
       path,
       _listed(changed),
     )
 
 
 def check_code(path: pathlib.Path, body: Mapping[str, Any]) -> None:
-  """Warns of a checkpoint that other code made; it is used all the same.
+  """Warns of a checkpoint that other code made, which is used.
 
   Args:
     path: of the checkpoint.
@@ -146,7 +146,7 @@ def check_code(path: pathlib.Path, body: Mapping[str, Any]) -> None:
   """
   if body['code'] != version.describe():
     logging.warning(
-      'Checkpoint %s was made by %s; this is %s. It is used: what comes of it '
+      'Checkpoint %s was made by %s; this is %s. It is used: the result '
       'may differ from a run by one of them alone.',
       path,
       body['code'],

@@ -1,7 +1,7 @@
-"""SIGTERM and Ctrl-C: the machine is wanted elsewhere, or the run is to pause.
+"""SIGTERM and Ctrl-C: a run saves, and ends with an exit code to resume on.
 
 A loop finishes its step, saves, and ends the process with the exit code of the
-signal; the same command goes on from there. Outside of loops there is nothing
+signal; the same command continues from there. Outside of loops there is nothing
 to save that is not on disk already, and `listen` ends the process at once, with
 the same code.
 """
@@ -36,7 +36,7 @@ class Preempted(SystemExit):
     super().__init__(code)
     name = 'SIGTERM' if code == EXIT_CODE else 'Ctrl-C'
     logging.warning(
-      '%s: %sending with exit code %d. The same command goes on.',
+      '%s: %sending with exit code %d. The same command continues.',
       name,
       f'{saved}; ' if saved else '',
       code,
@@ -48,7 +48,7 @@ def _leave(number: int, frame: Any) -> None:
 
 
 def _ours() -> bool:
-  """Says whether this process may set handlers.
+  """Returns whether this process may set handlers.
 
   Processes that run together agree on a step at which all stop: JAX listens to
   the signal for them.

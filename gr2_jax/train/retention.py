@@ -17,7 +17,7 @@ class Policy:
       returns its last state.
     config: JSON-able, with the seeds; a checkpoint that was made with another
       one is refused. None to compare nothing.
-    force: use it all the same, with a warning.
+    force: use it, with a warning.
   """
 
   keep: int = 2
@@ -54,7 +54,7 @@ class Best:
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> list[bool]:
-    """Says of each checkpoint whether it stays: Orbax's PreservationPolicy."""
+    """Returns whether each checkpoint stays: Orbax's PreservationPolicy."""
     steps = [found.step for found in checkpoints]
     best = ranked(self._scores, steps)[:1]
     return [step in best for step in steps]

@@ -35,7 +35,7 @@ class Skips:
     self._directory = directory
 
   def check(self, step: int, pairs: _Pairs, batch: Any) -> dict:
-    """Looks at the metrics of a step.
+    """Checks the metrics of a step.
 
     Args:
       step: updates done with it.
@@ -77,7 +77,7 @@ class Skips:
     raise FloatingPointError(
       f'Step {step}: {", ".join(bad) or "the gradient"} not finite, '
       f'{self.row} steps in a row (limit: {self._limit}); as sum and count: '
-      f'{numbers}. Its batch is {path}. Look at it, or lower the learning rate '
+      f'{numbers}. Its batch is {path}. Inspect it, or lower the learning rate '
       'or clip_norm, or raise max_skipped; no checkpoint holds a skipped '
       'update.'
     )

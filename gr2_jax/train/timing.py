@@ -1,7 +1,12 @@
 """Where the time of a training goes, how fast it is, and what it compiles.
 
 The numbers are written to `timing.jsonl`: `metrics.jsonl` is the same, bit for
-bit, for an interrupted run and an undisturbed one, and times never are.
+bit, for an interrupted run and an undisturbed one, and times never are. What a
+step times itself is a metric named `timing/...` (RL's rollouts and updates).
+
+`mfu` counts FLOPs by formula (`lm/flops.py`), of real tokens and the keys that
+they attend to: padding and recomputation are no work. RL has none, since
+decoding is bound by bandwidth.
 """
 
 import contextlib
@@ -82,7 +87,7 @@ class Clock:
       self._work[name] = self._work.get(name, 0.0) + float(amount)
 
   def take(self) -> dict[str, float]:
-    """Returns what was booked since the last call and starts anew.
+    """Returns what was booked since the last call and starts over.
 
     Returns:
       `seconds`, of which `seconds/<part>` for each part; `compilations/<part>`;

@@ -70,7 +70,7 @@ class _TensorBoard:
   """Event files without double points after a resumption."""
 
   def __init__(self, directory: pathlib.Path, first: int):
-    # Not its SummaryWriter: what that holds in a queue its `flush` leaves there
+    # Not its SummaryWriter: its `flush` leaves the events of a queue unwritten
     # (2.6.5), and a killed run would have a gap.
     self._lib = importlib.import_module('tensorboardX.event_file_writer')
     folder = directory / 'tensorboard'

@@ -1,4 +1,4 @@
-"""Apache Beam gives what this process gives; WORKSPACE.md has the command."""
+"""Apache Beam gives what this process gives; see tests/README.md."""
 
 import json
 

@@ -70,7 +70,7 @@ def _first(cfg):
 def test_the_incoming_order_is_as_wrong_as_the_noise_says():
   assert _first(dataclasses.replace(CFG, noise=0.0)) == 1
   # Two items: wrong if the noise turns a gap of 1 around, Phi(-1 / sqrt 2).
-  # 1,200 lists: three standard errors are .037.
+  # 1,200 lists: three standard errors are 0.037.
   two = dataclasses.replace(CFG, k=2, noise=1.0)
   assert _first(two) == pytest.approx(1 - 0.2398, abs=0.037)
   shares = [_first(dataclasses.replace(CFG, noise=x)) for x in (0.5, 1.5, 5)]

@@ -73,7 +73,7 @@ def test_two_workers_give_the_same_batches_each_time_and_resume(written):
   fresh.close()
 
 
-def test_another_number_of_workers_cannot_go_on(written):
+def test_another_number_of_workers_cannot_continue(written):
   iterator = _iterator(written, 0)
   state = iterator.get_state()
   state = {**state, 'made_of': {**state['made_of'], 'workers': 2}}
@@ -83,17 +83,18 @@ def test_another_number_of_workers_cannot_go_on(written):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2, 3])
-def test_an_epoch_has_every_example_once(workers, written):
-  # Unpacked rows come in the order of one process, whatever the workers.
-  alone = _iterator(written, 0, pack=False, batch_size=1)
-  iterator = _iterator(written, workers, pack=False, batch_size=1)
+def test_epochs_have_every_example_as_often(workers, written):
+  iterator = _iterator(written, workers)
   seen = collections.Counter()
-  for _ in range(500):
+  # A row has about two examples: some four epochs.
+  for _ in range(350):
     batch = next(iterator)
-    _assert_same(batch, next(alone))
-    seen[int(batch['tokens'][0, 0])] += 1
+    first = (batch['positions'] == 0) & (batch['segments'] > 0)
+    seen.update(batch['tokens'][first].tolist())
   iterator.close()
-  assert seen == collections.Counter(range(500))
+  assert set(seen) == set(range(500))
+  # Each worker holds back the rows that it is packing.
+  assert max(seen.values()) - min(seen.values()) <= 3
 
 
 @pytest.mark.slow
@@ -101,7 +102,6 @@ def test_one_worker_gives_what_the_process_itself_gives(written):
   alone, iterator = _iterator(written, 0), _iterator(written, 1)
   for _ in range(30):
     _assert_same(next(iterator), next(alone))
-  assert iterator.truncated == alone.truncated
   iterator.close()
 
 

@@ -27,7 +27,7 @@ def sids():
 
 @pytest.fixture(scope='module')
 def search(tiny, fmt, prompts):
-  def run(sids, width, exclude=NONE, params=None, prefix=(), prompts=prompts):
+  def run(sids, width, exclude=NONE, params=None, prompts=prompts):
     items, scores = beam.beam_search(
       tiny.config,
       tiny.params if params is None else params,
@@ -36,7 +36,6 @@ def search(tiny, fmt, prompts):
       fmt,
       width,
       jnp.asarray(exclude, jnp.int32),
-      prefix,
     )
     return np.asarray(items), np.asarray(scores)
 
@@ -69,14 +68,14 @@ def level_scores(tiny, fmt, prompts, sids):
   return score_items(tiny, fmt, prompts, sids)
 
 
-def plain_search(level_scores, sids, width, excluded=(), prefix=()):
+def plain_search(level_scores, sids, width, excluded=()):
   """Beam search in plain Python: (score, then SID) decides at every level."""
-  beams = [prefix]
-  for level in range(len(prefix), LEVELS):
+  beams = [()]
+  for level in range(LEVELS):
     grown = {}
     for i, sid in enumerate(sids.tolist()):
       if i not in excluded and tuple(sid[:level]) in beams:
-        score = level_scores[i, len(prefix) : level + 1].sum()
+        score = level_scores[i, : level + 1].sum()
         grown[tuple(sid[: level + 1])] = score
     beams = sorted(grown, key=lambda s: (-grown[s], s))[:width]
   found = [sids.tolist().index(list(s)) for s in beams]
@@ -107,34 +106,6 @@ def test_random_tries(search, tiny, fmt, prompts, items, width):
   if width >= items:
     exhaustive = np.argsort(-scores.sum(-1), axis=-1, kind='stable')
     np.testing.assert_array_equal(found[:, :items], exhaustive)
-
-
-@pytest.mark.parametrize('length', [1, 2])
-@pytest.mark.parametrize('width', [2, 27])
-def test_a_prefix_is_a_part_of_the_catalogue(
-  search, fmt, prompts, sids, level_scores, length, width
-):
-  prefix = tuple(sids[7, :length].tolist())
-  lengths = np.asarray(prompts[1]).sum(1)
-  rows = np.zeros((4, 8 + length), np.int32)
-  rows[:, :8] = prompts[0]
-  exclude = NONE.copy()
-  exclude[2, 0] = 7
-  for q, end in enumerate(lengths):
-    tokens = fmt.sid_offset + np.arange(length) * CODES + prefix
-    rows[q, end : end + length] = tokens
-  longer = rows, np.arange(8 + length) < lengths[:, None] + length
-  items, _ = search(sids, width, exclude, prefix=prefix, prompts=longer)
-  want = [
-    plain_search(level_scores[q], sids, width, set(exclude[q].tolist()), prefix)
-    for q in range(4)
-  ]
-  assert items.tolist() == want
-
-
-def test_under_an_absent_prefix_nothing_is_found(search, sids):
-  items, scores = search(sids, 3, prefix=(CODES - 1,))
-  assert (items == -1).all() and np.isneginf(scores).all()
 
 
 def test_a_narrow_beam_equals_a_plain_beam_search(search, sids, level_scores):
@@ -258,11 +229,6 @@ def test_an_index_of_other_sids_is_an_error(tiny, fmt, prompts, sids):
       3,
       jnp.asarray(NONE),
     )
-
-
-def test_a_whole_sid_is_no_prefix(search, sids):
-  with pytest.raises(ValueError, match='prefix of 3 codes leaves none of 3'):
-    search(sids, 3, prefix=(0, 0, 0))
 
 
 @pytest.mark.parametrize('tied', [True, False])

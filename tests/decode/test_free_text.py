@@ -45,7 +45,7 @@ def test_a_prompt_with_a_key_of_its_own_knows_no_other(write):
   others, _ = write([5, 1, 7, 1])
   np.testing.assert_array_equal(others[[0, 2]], tokens[[0, 2]])
   assert (others[[1, 3]] != tokens[[1, 3]]).any(axis=(1, 2)).all()
-  # One key: the members of a group differ all the same.
+  # One key: the members of a group still differ.
   assert (tokens[:, 0] != tokens[:, 1]).any()
   assert mask.any()
 

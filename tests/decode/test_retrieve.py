@@ -101,21 +101,6 @@ def test_other_batches_compile_nothing(make):
   assert beam.beam_search._cache_size() == before
 
 
-def test_a_part_of_the_catalogue(make):
-  retriever = make(width=30)
-  whole, _ = retriever.top_k([[7, 8]], 30, [np.array([0])])
-  sids = np.empty((30, 3), int)
-  sids[np.asarray(retriever.index.order)] = retriever.index.sids
-  first = int(sids[5, 0])
-  part, scores = retriever.top_k([[7, 8]], 30, [np.array([0])], (first,))
-  # Within one prefix its own probability does not change the order.
-  want = [i for i in whole[0].tolist() if i >= 0 and sids[i, 0] == first]
-  assert 5 in want and len(want) < 29
-  assert part[0].tolist() == want + [-1] * (30 - len(want))
-  with pytest.raises(KeyError, match=r'begins with \(7,\)'):
-    retriever.top_k([[7, 8]], 3, [np.array([0])], (7,))
-
-
 def test_nothing_to_find(make):
   items, scores = make().top_k([], 3, [])
   assert items.shape == scores.shape == (0, 3)

@@ -1,6 +1,6 @@
 """The endpoint teacher beside a real server, SmolLM2 under transformers.
 
-WORKSPACE.md has the command; the first run installs the server.
+tests/README.md has the command; the first run installs the server.
 """
 
 import contextlib

@@ -127,7 +127,7 @@ def test_several_processes_write_the_report_of_one(data, alone, count):
   workdir = data.parent / f'of_{count}'
   said = _finish(several.start(count, 4 // count, _command(data, workdir)))
   assert not list(_differences(alone, _report(workdir)))
-  # One of them tells what goes on.
+  # One of them logs for all.
   assert 'Stage evaluate: start' in said[0]
   assert not any('Stage evaluate' in text for text in said[1:])
   # Again: all skip all.

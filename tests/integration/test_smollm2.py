@@ -1,4 +1,4 @@
-"""The road from a real pretrained model: a few steps of each stage."""
+"""The pipeline from a real pretrained model: a few steps of each stage."""
 
 import pathlib
 import subprocess

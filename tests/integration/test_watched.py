@@ -1,4 +1,4 @@
-"""The road over hostile texts, watched: report, TensorBoard, times, traces."""
+"""The pipeline over hostile texts: report, TensorBoard, times, traces."""
 
 import html.parser
 import json

@@ -128,7 +128,7 @@ def test_a_row_has_the_seconds_by_part():
 @pytest.mark.slow
 @pytest.mark.parametrize('way', bench_peer.WAYS)
 def test_trl_makes_steps(way):
-  """Runs where TRL is installed; WORKSPACE.md has the command."""
+  """Runs where TRL is installed; tests/README.md has the command."""
   pytest.importorskip('trl')
   peer = bench_peer.Peer(TASK, way)
   for count in (1, 2):

@@ -205,4 +205,4 @@ def test_a_signal_ends_a_busy_command_at_once_and_quietly(number, code):
   _, said = process.communicate(timeout=120)
   assert process.returncode == code
   (line,) = said.splitlines()
-  assert f'ending with exit code {code}. The same command goes on.' in line
+  assert f'ending with exit code {code}. The same command continues.' in line

@@ -360,7 +360,7 @@ PARAGRAPHS = (
   'are kept hard, they will last longer, and the whole bicycle will be easier '
   'to ride, especially on a road that goes up a hill.',
 )
-# Greedy, float32; the smallest lead of a token over the next is .06.
+# Greedy, float32; the smallest lead of a token over the next is 0.06.
 # transformers 5.24 gives the same from this file, and 3.2293 nats a token.
 CONTINUATIONS = {
   'The capital of France is': 'ĠParis . Ċ Ċ The Ġanswer Ġis :',

@@ -197,8 +197,7 @@ def test_bytes_that_are_lost_are_listed(tmp_path, caplog):
   'pre', ['default', 'gpt-2', 'smollm', 'qwen2', 'llama-bpe']
 )
 def test_no_title_forges_a_token(tmp_path, data, pre):
-  """The tokenizer itself finds its tokens in a text; as text pieces it does
-  not."""
+  """As text pieces a tokenizer does not find its own tokens in a text."""
   if not (tmp_path / 'a').exists():
     write(tmp_path / 'a', pre, bos_token_id=END)
   own = gguf_tokenizer.build(File(tmp_path / 'a'), len(TOKENS))

@@ -1,6 +1,6 @@
 """Equality with transformers on random models of every family.
 
-Runs where transformers and torch are installed; WORKSPACE.md has the command.
+Runs where transformers and torch are installed; see tests/README.md.
 """
 
 import functools

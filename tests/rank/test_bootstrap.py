@@ -131,8 +131,9 @@ def test_groups_of_one_list_change_nothing():
   )
   half = (alone['r'][2] - alone['r'][1]) / 2
   # Other lists are drawn. The standard error of a 2.5 % quantile of 10,000
-  # draws is sqrt(.025 * .975 / 10,000) / density, .027 deviations of the mean
-  # or .014 half-widths; two of them differ by 1.4 times that: four errors.
+  # draws is sqrt(0.025 * 0.975 / 10,000) / density, 0.027 deviations of the
+  # mean or 0.014 half-widths; two of them differ by 1.4 times that: four
+  # errors.
   np.testing.assert_allclose(mixed['r'], alone['r'], atol=4 * 0.02 * half)
 
 

@@ -42,8 +42,8 @@ def test_columns_by_hand():
   assert made.names == evidence.NAMES
   found = made.columns([np.array([2, 0])], np.array([[1, 3, 2]]), [[5, 2, 2]])
   assert found.shape == (1, 3, 5) and found.dtype == np.float32
-  # Item 2 is one step older and weighs .8. Items 0 and 2 share Space and Fox,
-  # 0 and 1 the word Star, which weighs half: (1, 1, .5) / 1.5 is item 0's row,
+  # Item 2 is one step older and weighs 0.8. Items 0 and 2 share Space and Fox,
+  # 0 and 1 the word Star, which weighs half: (1, 1, 0.5) / 1.5 is item 0's row,
   # (1, 1) / sqrt 2 item 2's.
   theme = 0.8 / np.sqrt(2) + 1 / 1.5
   content = (0.5 / 1.5, 0, 2 * theme / np.sqrt(2))
@@ -202,7 +202,7 @@ def test_new_items_have_features_and_nothing_else(network):
   follow = 2 / np.sqrt(2.5 * 2), 0, 0.5 / np.sqrt(2.5 * 1.5)
   np.testing.assert_allclose(column('follow')[0], standard(*follow), atol=1e-6)
   np.testing.assert_array_equal(column('follow')[1], 0)
-  # SASRec goes on from the items that it knows, and says nothing of it.
+  # SASRec uses the items that it knows.
   logits = sasrec_lists.scores(network, [np.array([2, 0])], np.array([[1, 2]]))
   low, high = standard(*logits[0])
   scale = np.sqrt(1.5)

@@ -77,7 +77,7 @@ def test_two_columns_by_grid_and_by_another_optimiser():
     for point in itertools.product(grid, grid)
   }
   assert best >= max(values.values())
-  # The best point of a grid of .25 is a neighbour of the optimum.
+  # The best point of a grid of 0.25 is a neighbour of the optimum.
   nearest = np.array(max(values, key=values.get))
   assert np.abs(nearest - weights).max() < 0.3
   other = scipy.optimize.minimize(
@@ -90,7 +90,7 @@ def test_two_columns_by_grid_and_by_another_optimiser():
 def test_weights_of_simulated_choices_are_recovered():
   truth = np.array([2.0, -1.0, 0.5, 0.0])
   weights = linear.fit(*draw(20_000, 10, truth), l2=1e-6)
-  # Standard errors are about .02 at twenty thousand lists.
+  # Standard errors are about 0.02 at twenty thousand lists.
   np.testing.assert_allclose(weights, truth, atol=0.08)
 
 
@@ -110,7 +110,7 @@ def test_full_steps_that_go_too_far_are_halved():
   mask = np.ones((100, 10), bool)
   target = np.where(np.arange(100) < 60, 3, 0)
   weights = linear.fit(features, mask, target, l2=1e-9)
-  # Odds of .6 to .4 for one against nine.
+  # Odds of 0.6 to 0.4 for one against nine.
   assert weights[0] == pytest.approx(np.log(0.6 / 0.4 * 9), abs=1e-6)
 
 

@@ -20,7 +20,7 @@ LENGTHS = np.array([7, 4, 1, 5])
 # Words of each explanation: none but `open`, some, all slots.
 WORDS = np.array([[1, 6], [3, 4], [6, 2], [5, 5]])
 # float32 sums in another order; a token that sees too much or too little, or
-# stands elsewhere, changes log-probabilities by .1 and more.
+# stands elsewhere, changes log-probabilities by 0.1 and more.
 CLOSE = dict(rtol=0, atol=2e-5)
 
 direct = jax.jit(utilities.sid_logps, static_argnums=(0, 1))

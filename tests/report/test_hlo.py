@@ -65,7 +65,7 @@ def test_a_loop_counts_as_often_as_it_goes_round():
 
 
 def test_a_loop_of_unknown_length_is_refused():
-  with pytest.raises(ValueError, match='how often the loop loop goes round'):
+  with pytest.raises(ValueError, match='how often the loop loop iterates'):
     hlo.runs(hlo.parse(TEXT.replace('constant(6)', 'negate(%i.1)')))
   with pytest.raises(ValueError, match='no ENTRY'):
     hlo.parse('HloModule empty')

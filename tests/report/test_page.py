@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from gr2_jax.report import curves, page
+from gr2_jax.report import charts, curves, page
 
 
 @pytest.fixture(scope='module')
@@ -132,7 +132,7 @@ def test_a_run_without_differences_has_a_page(report, examples):
 
 
 def test_counted_charts(document, report):
-  assert page.count_charts(document) == 18
+  assert document.count(charts.MARK) == 18
   assert document.count('data-chart="rerank/') == len(
     report['rerank']['deltas']
   )
@@ -180,5 +180,5 @@ def test_chromium_draws_every_chart_without_an_error(document, tmp_path):
   console = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
   assert not console
   drawn = re.search(r'data-drawn="(\d+)"', done.stdout)
-  assert int(drawn.group(1)) == page.count_charts(document)
+  assert int(drawn.group(1)) == document.count(charts.MARK)
   assert 'data-wide="false"' in done.stdout

@@ -175,7 +175,7 @@ def test_closing_table_shows_systems_and_intervals(report):
   assert 'direct-rl' in text and 'Candidates of 500 lists in random' in text
   assert 'hit rate 0.160' in text
   assert max(map(len, lines)) <= 80
-  assert results.interval([0.5, -0.25, 1]) == '+.500 [-.250, +1.000]'
+  assert results.interval([0.5, -0.25, 1]) == '+0.500 [-0.250, +1.000]'
 
 
 def test_closing_table_of_few_systems(report):

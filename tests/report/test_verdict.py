@@ -24,21 +24,23 @@ def test_a_win_over_everything():
     prerank=(WON, [0.1, 0.05, 0.15]), evidence=(WON, WON), sft=(WON, LEVEL)
   )
   assert verdict.sentence(report) == (
-    'The re-ranker (rl) beats the incoming order in NDCG@5 (+.043 [+.027, '
-    '+.060]) and Recall@5 (+.100 [+.050, +.150]). It beats the linear model on '
-    'the same evidence in NDCG@5 (+.043 [+.027, +.060]) and Recall@5 (+.043 '
-    '[+.027, +.060]): the language model adds to the evidence.'
+    'The re-ranker (rl) beats the incoming order in NDCG@5 (+0.043 [+0.027, '
+    '+0.060]) and Recall@5 (+0.100 [+0.050, +0.150]). It beats the linear '
+    'model on the same evidence in NDCG@5 (+0.043 [+0.027, +0.060]) and '
+    'Recall@5 (+0.043 [+0.027, +0.060]): the language model adds to the '
+    'evidence.'
   )
 
 
 def test_metrics_that_disagree():
   report = _report(prerank=(WON, LEVEL), evidence=(LEVEL, LOST))
   assert verdict.sentence(report) == (
-    'The re-ranker (rl) beats the incoming order in NDCG@5 (+.043 [+.027, '
-    '+.060]) and is level with it in Recall@5 (+.004 [-.002, +.010]). It is '
-    'level with the linear model on the same evidence in NDCG@5 (+.004 [-.002, '
-    '+.010]) and loses to it in Recall@5 (-.030 [-.050, -.010]): the language '
-    'model adds nothing to the evidence.'
+    'The re-ranker (rl) beats the incoming order in NDCG@5 (+0.043 [+0.027, '
+    '+0.060]) and is level with it in Recall@5 (+0.004 [-0.002, +0.010]). It '
+    'is '
+    'level with the linear model on the same evidence in NDCG@5 (+0.004 '
+    '[-0.002, +0.010]) and loses to it in Recall@5 (-0.030 [-0.050, -0.010]): '
+    'the language model adds nothing to the evidence.'
   )
 
 
@@ -49,7 +51,7 @@ def test_metrics_that_disagree():
     ((LEVEL, LEVEL), ': the language model adds nothing to the evidence.'),
     ((LOST, LOST), ': the language model adds nothing to the evidence.'),
     # One for, one against: no conclusion.
-    ((WON, LOST), 'loses to it in Recall@5 (-.030 [-.050, -.010]).'),
+    ((WON, LOST), 'loses to it in Recall@5 (-0.030 [-0.050, -0.010]).'),
   ],
 )
 def test_what_the_language_model_adds(evidence, end):
@@ -60,7 +62,9 @@ def test_what_the_language_model_adds(evidence, end):
 def test_a_loss_to_sft_is_said():
   report = _report(prerank=(WON, WON), sft=(LEVEL, LOST))
   said = verdict.sentence(report)
-  assert said.endswith(', and loses to SFT in Recall@5 (-.030 [-.050, -.010]).')
+  assert said.endswith(
+    ', and loses to SFT in Recall@5 (-0.030 [-0.050, -0.010]).'
+  )
   assert 'SFT' not in verdict.sentence(
     _report(prerank=(WON, WON), sft=(WON, WON))
   )

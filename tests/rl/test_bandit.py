@@ -1,8 +1,8 @@
 """What the rewards favour where an order is less often valid than a copy.
 
 A bandit of three answers to a list: copy it, reorder it at random, or apply the
-rule, which puts the true item first. Copies are valid in .9 of the cases, the
-others in .2. Rewards, advantages and filter are the project's own.
+rule, which puts the true item first. Copies are valid in 0.9 of the cases, the
+others in 0.2. Rewards, advantages and filter are the project's own.
 """
 
 import functools
@@ -15,7 +15,7 @@ import pytest
 from gr2_jax.rl import advantage, groups, rewards
 
 K, ALPHA = 10, 0.2
-# Chance of the true item's place in the incoming order: first in .44.
+# Chance of the true item's place in the incoming order: first in 0.44.
 PLACES = np.array([0.44, 0.25, 0.15, 0.08, 0.04, 0.02, 0.02, 0, 0, 0])
 COPY, RANDOM, RULE = range(3)
 VALID = jnp.array([0.9, 0.2, 0.2])
@@ -73,7 +73,7 @@ def test_with_zero_the_condition_decides():
     assert policy[RULE] > 0.9
   for policy in _policies('unconditional', 0.0):
     # It stays mixed: the more copies, the fewer groups pass the filter by them.
-    # Larger groups pass more often, and copies win more: .9 with sixteen.
+    # Larger groups pass more often, and copies win more: 0.9 with sixteen.
     assert 0.6 < policy[COPY] < 0.9 and policy[RULE] > 0.1
 
 
@@ -143,7 +143,7 @@ def test_minus_one_favours_reordering_beyond_the_bound(shaped, order):
     expected = (expected - (1 + ALPHA * first) * valid[0]) / 2
     # float32 advantages of order one.
     np.testing.assert_allclose(found, expected, atol=1e-6)
-  # Far from the bandit's .2 / .9.
+  # Far from the bandit's 0.2 / 0.9.
   assert bound > 0.8
 
 

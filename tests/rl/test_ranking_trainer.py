@@ -93,7 +93,7 @@ def test_explained_lists_have_metrics_of_their_own(mesh1, rl):
     assert (x != y).all()
 
 
-def test_each_step_draws_anew_by_the_seed(mesh1, rl, draws):
+def test_each_step_draws_again_by_the_seed(mesh1, rl, draws):
   batch = _batch(mesh1, tiny.ranked_set())
   for trainer in (rl, rl, _trainer(mesh1, seed=4)):
     trainer.step(trainer.start(tiny.ranker(mesh1)), batch)
@@ -114,7 +114,7 @@ def test_the_two_prompts_draw_apart(mesh1, rl, draws):
   assert (draws[0][:, : tiny.G] != draws[1]).any()
 
 
-def test_no_step_compiles_or_moves_anything_anew(mesh1, rl):
+def test_no_step_compiles_or_moves_anything_again(mesh1, rl):
   prompts = tiny.ranked_set()
   put = lambda begin: _batch(mesh1, prompts, begin, KINDS)
   state = rl.start(tiny.ranker(mesh1))

@@ -71,7 +71,7 @@ PROMOTION = np.array(
     [1 / 4] * 3 + [0] * 3,
   ]
 )
-# And .2 where it rose, or was first and stays first.
+# And 0.2 where it rose, or was first and stays first.
 SHAPED = PROMOTION + 0.2 * np.array(
   [[1, 0, 1, 0, 1, 0], [1, 0, 0, 1, 1, 0], [1] * 3 + [0] * 3]
 )

@@ -26,18 +26,18 @@ def test_alpha_for_every_valid_answer_cancels_where_all_are_valid():
 
 def test_an_invalid_answer_makes_it_a_pay_for_copying():
   valid = VALID.at[1, 3].set(False)
-  # Rank 3 kept, lifted to 1, kept, and no permutation: 0, .4, 0 and -1.
+  # Rank 3 kept, lifted to 1, kept, and no permutation: 0, 0.4, 0 and -1.
   plain = _advantages(rewards.rank_promotion, valid, 0.0)[1]
   paid = _advantages(rewards.rank_promotion, valid, 0.2)[1]
   assert plain == pytest.approx([0.15, 0.55, 0.15, -0.85], abs=1e-6)
   assert paid == pytest.approx([0.2, 0.6, 0.2, -1.0], abs=1e-6)
   # The conditional reward gives alpha to the one that was lifted: kept orders
-  # fall from .15 to .1.
+  # fall from 0.15 to 0.1.
   fair = _advantages(rewards.conditional, valid, 0.2)[1]
   assert fair == pytest.approx([0.1, 0.7, 0.1, -0.9], abs=1e-6)
 
 
 def test_the_conditional_reward_pays_for_copying_where_it_is_right():
   fair = _advantages(rewards.conditional, VALID, 0.2)[0]
-  # Kept at 1: .2 and .2; lowered to 2 and 3: -.2 and -.4.
+  # Kept at 1: 0.2 and 0.2; lowered to 2 and 3: -0.2 and -0.4.
   assert fair == pytest.approx([0.25, -0.15, -0.35, 0.25], abs=1e-6)

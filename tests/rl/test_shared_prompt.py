@@ -60,8 +60,12 @@ def batch():
 
 
 def _rows(batch):
-  """Writes each answer behind its prompt: tokens [Q * G, P + S], and where
-  the states stand that say what the answer's tokens are."""
+  """Writes each answer behind its prompt.
+
+  Returns:
+    Tokens [Q * G, P + S], and the places [Q * G, S] of the states that predict
+    the answer's tokens.
+  """
   rows = np.zeros((Q, G, P + S), np.int32)
   places = np.zeros((Q, G, S), np.int32)
   for q in range(Q):

@@ -95,7 +95,7 @@ def test_eight_devices_sample_and_learn_the_same(mesh8, run):
     )
   assert int(state.train.step) == 2
   # Nor does a step move anything to the devices, or from one to another, but
-  # what it lays out anew by intention.
+  # what it lays out again by intention.
   rounds = sharding.shard_batch(mesh8, next(_rounds(prompts)))
   with jax.transfer_guard('disallow'):
     rl._observe = None
@@ -149,7 +149,7 @@ def _round(prompts, bucket, hopeful):
   return lists.replace(candidate_mask=mask, target=target)
 
 
-def test_no_step_compiles_or_moves_anything_anew(mesh1, busy):
+def test_no_step_compiles_or_moves_anything_again(mesh1, busy):
   """Whatever the fill, the leftovers, the rounds and the buckets."""
   prompts, rl = busy
   state = rl.start(tiny.params(mesh1))

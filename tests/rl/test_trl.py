@@ -1,6 +1,6 @@
 """Equality with TRL's `loss_type='dapo'`, computed by its own trainer.
 
-Runs where TRL is installed; WORKSPACE.md has the command.
+Runs where TRL is installed; tests/README.md has the command.
 """
 
 import jax

@@ -54,30 +54,6 @@ def test_absent_prefix_is_empty_and_stays_empty():
   assert (int(lo), int(hi)) == (5, 5)
 
 
-def test_lookup_names_what_is_missing():
-  found = index.build(SIDS, 3)
-  assert [found.lookup(row) for row in SIDS] == [0, 1, 2, 3, 4]
-  with pytest.raises(KeyError, match=r'\(0, 2, 1\).* part .* is \(0,\)'):
-    found.lookup([0, 2, 1])
-  with pytest.raises(KeyError, match='2 codes, not 3'):
-    found.lookup([0, 2])
-
-
-def test_the_range_of_a_prefix():
-  found = index.build(SIDS, 3)
-  assert found.find([]) == (0, 5)
-  for prefix in [(0,), (2,), *map(tuple, SIDS.tolist())]:
-    lo, hi = found.find(prefix)
-    have = [
-      i for i, s in enumerate(SIDS.tolist()) if s[: len(prefix)] == [*prefix]
-    ]
-    assert sorted(np.asarray(found.order[lo:hi]).tolist()) == have != []
-  with pytest.raises(KeyError, match=r'begins with \(1,\).* is \(\)'):
-    found.find([1])
-  with pytest.raises(KeyError, match='more than 3 codes'):
-    found.find([0, 0, 0, 0])
-
-
 @pytest.mark.parametrize(
   ('sids', 'message'),
   [
@@ -168,5 +144,3 @@ def test_ten_million_items():
   absent = rows(np.setdiff1d(rng.integers(0, codes**levels, 512), drawn))
   _, count = walk(built, jnp.asarray(absent))
   np.testing.assert_array_equal(count, 0)
-  with pytest.raises(KeyError, match='longest part'):
-    built.lookup(absent[0])

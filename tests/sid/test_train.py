@@ -84,7 +84,7 @@ def test_resumes_in_the_middle_of_several_blocks(
 def test_sigterm_within_an_epoch_changes_no_bit(
   vectors, mesh1, tmp_path, monkeypatch
 ):
-  """It is saved after the second of three blocks, and goes on with the third.
+  """It is saved after the second of three blocks, and continues with the third.
 
   The record of the cut epoch is a mean over all of its blocks.
   """

@@ -1,5 +1,4 @@
-"""Batches that the devices of a start cannot split (`test_experiment.py` has
-the rules of settings alone)."""
+"""Batches that devices cannot split (`test_experiment.py`: all settings)."""
 
 import re
 

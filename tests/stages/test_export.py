@@ -1,6 +1,6 @@
 """An exported run in transformers: tokenizer, new tokens, greedy answers.
 
-Runs where transformers and torch are installed; WORKSPACE.md has the command.
+Runs where transformers and torch are installed; see tests/README.md.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""The road's start from a pretrained model, its training, and its export."""
+"""The start from a pretrained model, its training, and its export."""
 
 import shutil
 

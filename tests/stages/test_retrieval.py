@@ -73,6 +73,6 @@ def test_targets_of_one_user_are_drawn_together():
     mean, low, high = found['retrieval']['intervals']['recall@5']
     assert mean == 0.5
     half[name] = (high - low) / 2
-  # Binomial: .98 / sqrt(n); quantiles of 20 users are a multiple of .05.
+  # Binomial: 0.98 / sqrt(n); quantiles of 20 users are a multiple of 0.05.
   assert half['users'] == pytest.approx(0.98 / 20**0.5, abs=0.026)
   assert half['lists'] == pytest.approx(0.98 / 200**0.5, abs=0.006)

@@ -288,14 +288,14 @@ def test_the_slope_by_finite_differences(mesh1, batch, whole):
       with sharding.use(mesh1, sharding.TRAIN_RULES):
         sums.append(float(run(moved, split, 1)[1]))
     slope = whole[0]['head'][name]['tau']
-    # Rounding of sums of about 50 over a difference of .02.
+    # Rounding of sums of about 50 over a difference of 0.02.
     np.testing.assert_allclose(
       (sums[0] - sums[1]) / 0.02, slope, rtol=1e-2, atol=5e-3
     )
 
 
 def _dropped(mesh, batch, kind, seed=None):
-  """The loss of lists, where a shape that drops .3 has this seed."""
+  """The loss of lists, where a shape that drops 0.3 has this seed."""
   given = {kind: batch[kind], 'text': batch['text']}
   given['text'] = {**given['text'], 'task': batch['text']['task'] * 0}
   if seed is not None:

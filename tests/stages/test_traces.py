@@ -231,7 +231,7 @@ def test_what_was_paid_for_is_used_again(world, teach):
   assert last.asked == []
 
 
-def test_other_candidates_are_asked_anew(world, teach):
+def test_other_candidates_are_asked_about(world, teach):
   path, config, place, _ = world
   teach()
   traces.run(config, path / 'one')

@@ -60,9 +60,9 @@ def test_answers_know_the_format_and_not_the_rule(run):
     assert answer['explanation'] == ''
     kept += order == shown
     true_first += begin == target
-  # 200 draws: three standard errors of the share are .085.
+  # 200 draws: three standard errors of the share are 0.085.
   assert kept / 200 == pytest.approx(config.traces.keep, abs=0.085)
-  # Five places, none likelier than another: three deviations are .085.
+  # Five places, none likelier than another: three deviations are 0.085.
   assert true_first / 200 == pytest.approx(0.2, abs=0.085)
 
 

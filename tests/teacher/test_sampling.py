@@ -206,7 +206,7 @@ def test_killed_at_random_moments_nothing_is_asked_twice(tmp_path, seed):
   ]
   assert lines[0] == lines[1]
 
-  # More attempts go on with what is there.
+  # More attempts add to what is there.
   more = Scripted(_random_script)
   collect(tmp_path / 'whole', more, tasks, REJECTION, 5)
   assert more.asked and {attempt for attempt, *_ in more.asked} == {4}

@@ -93,7 +93,7 @@ def test_the_latest_and_the_best_stay(tmp_path):
   policy = Policy(keep=2, best='-nll')
   values = [5.0, 2.0, 3.0, 2.0, None, 4.0]
   for step, value in enumerate(values, 1):
-    # Opened anew each time: which is best must be known from the disk.
+    # Opened again each time: which is best must be known from the disk.
     with Checkpointer(tmp_path, policy) as checkpointer:
       metrics = None if value is None else {'nll': value, 'other': -step}
       checkpointer.save(step, _state(step, 10), metrics=metrics)
@@ -209,7 +209,7 @@ def test_damage_is_found_or_does_no_harm(two, tmp_path, damage, caplog, tidy):
       if step == 1:
         fell_back.add(path.relative_to(directory / '2').parts[0])
         assert f'{directory / "2"} is damaged' in caplog.text
-        assert 'going on from step 1' in caplog.text
+        assert 'continuing from step 1' in caplog.text
         assert (directory / '2.damaged').is_dir()
         # Its step is free again.
         checkpointer.save(2, _state(2))
