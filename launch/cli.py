@@ -48,7 +48,7 @@ def _report(main: Callable, argv: Sequence[str]) -> int | None:
   """Ends with the message of an error that names its remedy (exit code 1)."""
   try:
     code = main(argv)
-    sys.stdout.flush()
+    print(end='', flush=True)  # Here, where a reader that left is noticed.
     return code
   except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:
     if isinstance(error, BrokenPipeError) and _is_left(sys.stdout):

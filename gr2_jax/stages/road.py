@@ -80,9 +80,9 @@ def run(
     left = processes.on_first(
       redo_lib.check, config, workdir, stages, asked, force, redo
     )
-    if left:
-      parts = sharding.batch_parts(meshes.make(config))
-      checks.check_batches(checked, parts, left)
+    # Of a finished run, too: what reads it takes the mesh of the last start.
+    parts = sharding.batch_parts(meshes.make(config))
+    checks.check_batches(checked, parts, left)
     processes.on_first(config_lib.save, config, workdir / 'config.json')
     for index, (name, stage) in enumerate(stages.items(), 1):
       if name in asked:

@@ -1,6 +1,7 @@
 """Lists ranked by utilities: the three modes, and what they depend on."""
 
 import dataclasses
+import itertools
 
 import flax.linen as nn
 import jax
@@ -262,13 +263,11 @@ def test_histories_read_once_compile_nothing_after_warming_up(direct):
   by.warm_up(2, 5, encode=True)
   counter, rng = timing.compilations(), np.random.default_rng(0)
   before = counter.count
-  for users in (1, 2):
-    for length in (0, 1, 9, 30):
-      users = by.encode([np.arange(length) % 20] * users)
-      for count in (1, 4, 5):
-        lists = [rng.permutation(20)[:count] for _ in users.histories]
-        assert all(len(row) == count for row in users.score(lists))
-      users = len(users.histories)
+  for number, length in itertools.product((1, 2), (0, 1, 9, 30)):
+    users = by.encode([np.arange(length) % 20] * number)
+    for count in (1, 4, 5):
+      lists = [rng.permutation(20)[:count] for _ in range(number)]
+      assert [len(row) for row in users.score(lists)] == [count] * number
   assert counter.count == before
   # The counter counts: more histories than were warmed up for.
   by.encode(HISTORIES).score(CANDIDATES)

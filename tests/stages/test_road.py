@@ -110,6 +110,11 @@ def test_batches_are_checked_before_anything_is_written(done, tmp_path):
   road.run(_config(), workdir)
   # The mesh is in no stage's key: a finished run is one on other devices, too.
   road.run(config, workdir)
+  # But what reads it would take this one.
+  config.mesh.data = 3
+  with pytest.raises(ValueError, match='data=3, .* does not cover 8 devices'):
+    road.run(config, workdir)
+  assert config_lib.load(workdir / 'config.json').mesh.data == 8
 
 
 def test_a_path_in_another_spelling_is_no_other_setting(
