@@ -1,11 +1,12 @@
 """How ours and a peer are measured: in turns, in one run."""
 
+import contextlib
 import os
 import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import NamedTuple
 
@@ -131,5 +132,12 @@ def machine() -> dict:
     'cores': len(os.sched_getaffinity(0)),
     # Of the whole machine, when it began: processes that could run.
     'load': round(os.getloadavg()[0], 2),
-    'packages': {name: metadata.version(name) for name in packages},
+    'packages': dict(_versions(packages)),
   }
+
+
+def _versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+  """Yields the versions of packages that are installed: no group takes all."""
+  for name in packages:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      yield name, metadata.version(name)

@@ -16,13 +16,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app
+from absl import app, flags
 
 from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import artifacts, export
 from gr2_jax.text import answer as answer_lib
 from launch import cli, serve
+
+flags.adopt_module_key_flags(serve)
 
 
 def allowed(

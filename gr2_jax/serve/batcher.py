@@ -5,8 +5,10 @@
     jobs[0].future.result()
 
 A batch starts when the devices are free and it is full, or its oldest list has
-waited `wait` seconds. Direct and explained lists have batches of their own; of
-two kinds that wait, the one whose oldest list has the earlier deadline is next.
+waited `wait` seconds. It takes a power of two of lists, no more than wait: the
+ranker fills any other number up, and computes what fills it. Direct and
+explained lists have batches of their own; of two kinds that wait, the one whose
+oldest list has the earlier deadline is next.
 """
 
 import collections
@@ -180,7 +182,8 @@ class Batcher:
         continue
       # Who was cancelled meanwhile takes no place in the batch.
       batch: list[Job] = []
-      while queue and len(batch) < self._size:
+      size = 1 << min(len(queue), self._size).bit_length() - 1
+      while queue and len(batch) < size:
         job = queue.popleft()
         if job.future.set_running_or_notify_cancel():
           batch.append(job)

@@ -6,6 +6,8 @@ import dataclasses
 import http.server
 import json
 import os
+import pathlib
+import subprocess
 import sys
 import threading
 import types
@@ -273,6 +275,33 @@ def test_a_slow_reader_gets_the_whole_answer(monkeypatch):
   with _faulty('') as port:
     status, found, more = asyncio.run(ask(port))
   assert status == 200 and len(found['results']) == 300 and not more
+
+
+BENCH = """
+from launch import bench, bench_serve, cli
+
+row = {'name': 'soak', 'memory': {}}
+rows = [row | {'sound': sound} for sound in (SOUND, True)]
+bench_serve._soak = lambda workdir, requests: iter(rows)
+cli.run(bench.main)
+"""
+
+
+@pytest.mark.parametrize('sound', [True, False])
+def test_a_soak_with_faults_ends_with_1(sound, tmp_path):
+  command = [sys.executable, '-c', BENCH.replace('SOUND', str(sound)), 'serve']
+  output = tmp_path / 'report.json'
+  done = subprocess.run(
+    [*command, '--workdir=x', '--soak=5', f'--output={output}'],
+    capture_output=True, text=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    cwd=pathlib.Path(__file__).resolve().parents[2],
+  )  # fmt: skip
+  assert done.returncode == (0 if sound else 1), done.stderr
+  assert ('The soak found faults' in done.stderr) != sound
+  report = json.loads(output.read_text())
+  assert report['results'][0]['sound'] == sound
+  assert report['machine']['cores'] > 0 and report['machine']['load'] >= 0
+  assert '"sound": true' in done.stdout
 
 
 def test_a_server_that_ends_says_why():

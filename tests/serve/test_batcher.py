@@ -79,6 +79,16 @@ def test_a_list_waits_for_others_no_longer_than_it_may(answers):
   queue.close()
 
 
+def test_batches_are_powers_of_two(queue, answers):
+  # Five or three would be computed as eight or four.
+  jobs = [_hold(queue), *(_job(str(i)) for i in range(7))]
+  queue.submit(jobs[1:])
+  answers.go.set()
+  for job in jobs:
+    job.future.result(10)
+  assert [len(names) for _, names in answers.batches] == [1, 4, 2, 1]
+
+
 def test_the_earlier_deadline_goes_first(queue, answers):
   first = _hold(queue)
   late = _job('late', 'explained', 60.0)
