@@ -24,6 +24,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from gr2_jax.serve import workers
 from launch import cli, start
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a finished run.')
@@ -81,6 +82,13 @@ _DRAIN = flags.DEFINE_integer(
 _REMOTE = flags.DEFINE_bool(
   'remote_admin', False, 'Take changes from other machines, too.'
 )
+_WORKERS = flags.DEFINE_integer(
+  'workers',
+  1,
+  'Processes behind the port, each with a model of its own; on CPUs alone. '
+  'Several take no changes.',
+  lower_bound=1,
+)
 flags.mark_flag_as_required('workdir')
 
 _HTTP = {
@@ -99,19 +107,28 @@ _HTTP = {
 }
 
 
-def main(argv) -> None:
+def main(argv) -> int | None:
   """Loads the model and serves it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  run()
+  return run()
 
 
-def run(load: Callable[..., Any] | None = None) -> None:
+def run(load: Callable[..., Any] | None = None) -> int | None:
   """Serves a model.
 
   Args:
     load: what gives the engine in place of `engine.load`, for comparisons.
+
+  Returns:
+    The exit code; None for 0.
   """
+  listener = _listen(_HOST.value, _PORT.value)
+  if _WORKERS.value > 1:
+    # Before JAX is imported; what follows runs in each of them.
+    code = workers.start(_WORKERS.value, listener)
+    if code is not None:
+      return code
   start.set_up()
   try:
     import uvicorn
@@ -125,7 +142,6 @@ def run(load: Callable[..., Any] | None = None) -> None:
       '`.venv/bin/pip install -r launch/serve_requirements.txt`, or '
       '`pip install "gr2_jax[serve]"`.'
     ) from error
-  listener = _listen(_HOST.value, _PORT.value)
   load = functools.partial(
     load or engine_lib.load,
     model=_MODEL.value,
@@ -133,21 +149,9 @@ def run(load: Callable[..., Any] | None = None) -> None:
     batch_size=_BATCH.value,
     longest=_CANDIDATES.value,
   )
-  given = _CATALOGUE.value
-  catalogue = pathlib.Path(given).expanduser() if given else None
-  there = catalogue is not None and catalogue.exists()
-  engine = load(_WORKDIR.value, catalogue=catalogue if there else None)
-  settings = service_lib.Settings(
-    batch_size=_BATCH.value,
-    wait=_WAIT.value / 1000,
-    bound=_QUEUE.value,
-    deadline=_DEADLINE.value / 1000,
-    explained_deadline=_EXPLAINED_DEADLINE.value / 1000,
-    token=os.environ.get('GR2_SERVE_TOKEN', ''),
-    admin_token=os.environ.get('GR2_ADMIN_TOKEN', ''),
-    remote_admin=_REMOTE.value,
-    catalogue=catalogue,
-  )
+  settings = service_lib.Settings(**_settings())
+  there = settings.catalogue is not None and settings.catalogue.exists()
+  engine = load(_WORKDIR.value, catalogue=settings.catalogue if there else None)
   service = service_lib.Service(engine, settings, load)
   engine_lib.watch_compilations(service.count_compilation)
   server = uvicorn.Server(
@@ -158,13 +162,45 @@ def run(load: Callable[..., Any] | None = None) -> None:
       **_HTTP,
     )
   )
+  if _WORKERS.value > 1:
+    # Until then connections wait, or go to others.
+    service.start().result()
+    if service.failed:
+      raise RuntimeError(service.failed)
+  _listen_and_run(server, listener, engine.name)
+  if not service.ready and not service.failed:
+    # A program that is being compiled cannot be stopped.
+    logging.flush()
+    os._exit(0)
+  return None
+
+
+def _settings() -> dict[str, Any]:
+  """Returns the settings of the service that flags and environment give."""
+  catalogue = _CATALOGUE.value
+  return {
+    'batch_size': _BATCH.value,
+    'wait': _WAIT.value / 1000,
+    'bound': _QUEUE.value,
+    'deadline': _DEADLINE.value / 1000,
+    'explained_deadline': _EXPLAINED_DEADLINE.value / 1000,
+    'token': os.environ.get('GR2_SERVE_TOKEN', ''),
+    'admin_token': os.environ.get('GR2_ADMIN_TOKEN', ''),
+    'remote_admin': _REMOTE.value,
+    'catalogue': pathlib.Path(catalogue).expanduser() if catalogue else None,
+    'workers': _WORKERS.value,
+  }
+
+
+def _listen_and_run(server: Any, listener: socket.socket, name: str) -> None:
+  """Serves until a signal has drained the server."""
   # It listens to signals itself, and sends them again when it has drained.
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: None)
   # From here on connections wait, and none is refused until uvicorn answers.
   listener.listen(_CONNECTIONS.value)
   host, port = listener.getsockname()[:2]
-  logging.info('Serving %s on http://%s:%d', engine.name, host, port)
+  logging.info('Serving %s on http://%s:%d', name, host, port)
   server.run(sockets=[listener])
 
 

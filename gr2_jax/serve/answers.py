@@ -84,10 +84,11 @@ def usage(inputs: Sequence[requests.Input], rankings: Sequence[Any]) -> dict:
   """Counts what a request took.
 
   Args:
-    inputs: its lists.
+    inputs: its lists; what is none counts for nothing.
     rankings: a `ranking.Ranking` each, or None.
   """
-  count = lambda key: sum(len(x.record.get(key, [])) for x in inputs)
+  own = lambda key: [each.record.get(key) for each in inputs]
+  count = lambda key: sum(len(x) for x in own(key) if isinstance(x, list))
   found = [x for x in rankings if x is not None]
   return {
     'history': count('history'),

@@ -166,6 +166,13 @@ async def _change(service: service_lib.Service, request: http.Request) -> dict:
   """Returns what a request asks to change, if it may."""
   settings = service.settings
   access.check_admin(request, settings.admin_token, settings.remote_admin)
+  if settings.workers > 1:
+    raise requests.Refused(
+      *(403, 'forbidden'),
+      f'Changes are not taken with --workers={settings.workers}, of which a '
+      'request reaches one: start the server again, or replicas with one '
+      'worker each.',
+    )
   body = await access.read_body(request, settings.limits)
   if not service.ready:
     raise service.not_ready()

@@ -1,14 +1,12 @@
-"""One thread for the devices, which answers what has come in together.
+"""A thread that answers what has come in together.
 
     batcher = Batcher(answer, size=32, wait=0.002, bound=256)
     jobs = batcher.submit([...])
     jobs[0].future.result()
 
-A batch starts when the devices are free and it is full, or its oldest list has
+A batch starts when the thread is free and it is full, or its oldest list has
 waited `wait` seconds. It takes a power of two of lists, no more than wait: the
-ranker fills any other number up, and computes what fills it. Direct and
-explained lists have batches of their own; of two kinds that wait, the one whose
-oldest list has the earlier deadline is next.
+ranker fills any other number up, and computes what fills it.
 """
 
 import collections
@@ -41,18 +39,14 @@ class Job:
   """One list that waits, or is answered.
 
   Attributes:
-    kind: 'direct' or 'explained'.
     record: the list.
     where: what to call it in errors.
-    deadline: of `time.monotonic`; cancelled by then, if it still waits.
     future: an `Answered`.
     arrived: of `time.monotonic`.
   """
 
-  kind: str
   record: dict
   where: str
-  deadline: float
   future: concurrent.futures.Future = dataclasses.field(
     default_factory=concurrent.futures.Future
   )
@@ -81,24 +75,26 @@ class Batcher:
 
   def __init__(
     self,
-    answer: Callable[[str, Sequence[Job]], Sequence[Any]],
+    answer: Callable[[Sequence[Job]], Sequence[Any]],
     size: int,
     wait: float,
     bound: int,
-    heard: Callable[[str, list[Answered]], None] = lambda kind, found: None,
+    heard: Callable[[list[Answered]], None] = lambda found: None,
+    counted: Callable[[int], None] = lambda change: None,
   ):
     """Starts the thread.
 
     Args:
-      answer: (kind, n jobs) -> n answers; runs on the thread.
+      answer: n jobs -> n answers; runs on the thread.
       size: lists of a batch, at most.
       wait: seconds that the oldest list of a batch waits for others.
       bound: lists that may wait.
-      heard: told the kind and what came of each batch.
+      heard: told what came of each batch.
+      counted: told by how many the lists that wait have become more.
     """
-    self._answer, self._heard = answer, heard
+    self._answer, self._heard, self._counted = answer, heard, counted
     self._size, self._wait, self._bound = size, wait, bound
-    self._queues: dict[str, collections.deque[Job]] = {}
+    self._queue: collections.deque[Job] = collections.deque()
     self._calls: collections.deque = collections.deque()
     self._changed = threading.Condition()
     self._closed = False
@@ -109,7 +105,7 @@ class Batcher:
 
   def __len__(self) -> int:
     """Returns how many lists wait."""
-    return sum(map(len, list(self._queues.values())))
+    return len(self._queue)
 
   def submit(self, jobs: Sequence[Job]) -> None:
     """Puts lists into the queue, all or none.
@@ -126,8 +122,8 @@ class Batcher:
         raise RuntimeError('The server is shutting down.')
       if len(self) + len(jobs) > self._bound:
         raise Full(min(60, math.ceil(self._pace * len(self)) or 1))
-      for job in jobs:
-        self._queues.setdefault(job.kind, collections.deque()).append(job)
+      self._queue.extend(jobs)
+      self._counted(len(jobs))
       self._changed.notify()
 
   def call(self, function: Callable[[], Any]) -> concurrent.futures.Future:
@@ -166,16 +162,15 @@ class Batcher:
 
   def _next(self) -> list[Job] | None:
     """Waits for a batch; None for a call, [] for the end."""
+    queue = self._queue
     while True:
       if self._calls:
         return None
-      waiting = [queue for queue in self._queues.values() if queue]
-      if not waiting:
+      if not queue:
         if self._closed:
           return []
         self._changed.wait()
         continue
-      queue = min(waiting, key=lambda jobs: jobs[0].deadline)
       left = queue[0].arrived + self._wait - time.monotonic()
       if len(queue) < self._size and left > 0 and not self._closed:
         self._changed.wait(left)
@@ -183,10 +178,12 @@ class Batcher:
       # Who was cancelled meanwhile takes no place in the batch.
       batch: list[Job] = []
       size = 1 << min(len(queue), self._size).bit_length() - 1
+      before = len(queue)
       while queue and len(batch) < size:
         job = queue.popleft()
         if job.future.set_running_or_notify_cancel():
           batch.append(job)
+      self._counted(len(queue) - before)
       if batch:
         return batch
 
@@ -194,7 +191,7 @@ class Batcher:
     """Answers a batch; one that fails is tried again list by list."""
     begin = time.monotonic()
     try:
-      found = list(self._answer(batch[0].kind, batch))
+      found = list(self._answer(batch))
     except Exception as error:
       if len(batch) > 1:
         for job in batch:
@@ -209,7 +206,7 @@ class Batcher:
       Answered(answer, begin - job.arrived, seconds, len(batch))
       for job, answer in zip(batch, found, strict=True)
     ]
-    self._heard(batch[0].kind, done)
+    self._heard(done)
     for job, answered in zip(batch, done, strict=True):
       job.future.set_result(answered)
 

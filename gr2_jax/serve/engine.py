@@ -5,9 +5,11 @@ engine.warm_up()
 engine.answer('direct', [{'history': [...], 'candidates': [...]}], ['a list'])
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +19,11 @@ from absl import logging
 
 from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import catalogues, grown, ranker, ranking
+from gr2_jax.stages import catalogues, grown, new_items, ranker, ranking
 from gr2_jax.train import timing
+
+# Programs of several devices must start in one order on all of them.
+_TURN = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Engine:
     trained: items of the run; those behind them came later.
     batch_size: lists answered at a time.
     longest: candidates of a list, at most, that `warm_up` prepares for.
+    tokenizer: returns what gives new items semantic IDs; read when first asked.
   """
 
   workdir: pathlib.Path
@@ -42,6 +48,7 @@ class Engine:
   trained: int
   batch_size: int
   longest: int
+  tokenizer: Callable[[], new_items.Tokenizer]
 
   @property
   def name(self) -> str:
@@ -82,7 +89,7 @@ class Engine:
   def no_news(self) -> str:
     """Why it cannot give new items semantic IDs; empty if it can."""
     try:
-      self.direct.tokenizer.codes([dataset_lib.Item('', 'A title')])
+      self.tokenizer().codes([dataset_lib.Item('', 'A title')])
     except (ValueError, OSError, RuntimeError) as error:
       logging.warning('New items will be refused: %s', error)
       return f'this server takes no new items ({error})'
@@ -107,15 +114,17 @@ class Engine:
     """
     asked = self.direct if kind == ranking.DIRECT else self.explained
     given: list[Any] = list(lists)
-    for i, record in enumerate(lists):
-      if record.get('items') and self.no_news:
-        given[i] = rerank.Answer(
-          {'error': f'{where[i]}: {self.no_news}.'}, True
-        )
-      elif record.get('items'):
-        # Read once for both.
-        asked.__dict__['tokenizer'] = self.direct.tokenizer
-    return rerank.rank_each(asked, given, where, self.batch_size)
+    news = [i for i, record in enumerate(lists) if record.get('items')]
+    if news and self.no_news:
+      for i in news:
+        error = f'{where[i]}: {self.no_news}.'
+        given[i] = rerank.Answer({'error': error}, True)
+      news = []
+    tokenizer = self.tokenizer() if news else None
+    with _TURN if asked.mesh.size > 1 else contextlib.nullcontext():
+      return rerank.rank_each(
+        asked, given, where, self.batch_size, tokenizer=tokenizer
+      )
 
   def grow(
     self, items: Sequence[dataset_lib.Item]
@@ -133,12 +142,9 @@ class Engine:
     """
     if self.no_news:
       raise ValueError(f'No items were added: {self.no_news}.')
-    tokenizer, taken = self.direct.tokenizer, self.direct.store.sids
+    tokenizer, taken = self.tokenizer(), self.direct.store.sids
     _, sids = tokenizer.distinct(items, tokenizer.codes(items), taken)
-    made = self._with(grown.grow(self.direct, items, sids))
-    made.direct.__dict__['tokenizer'] = tokenizer
-    made.__dict__['no_news'] = ''
-    return made, sids
+    return self._with(grown.grow(self.direct, items, sids)), sids
 
   def save(self, path: pathlib.Path) -> None:
     """Writes the items that came after training as a catalogue.
@@ -157,10 +163,8 @@ class Engine:
 
 def explaining(direct: ranker.Ranker) -> ranker.Ranker:
   """Returns a ranker of the same model that explains."""
-  made = dataclasses.replace(direct, mode=ranking.EXPLAINED)
-  if made.by_utilities:
-    made.__dict__['evidence'] = direct.evidence
-  return made
+  known = direct.evidence if direct.by_utilities else None
+  return dataclasses.replace(direct, mode=ranking.EXPLAINED, known=known)
 
 
 def load(
@@ -197,7 +201,10 @@ def load(
   if explain and model != ranking.DIRECT:
     explained = explaining(direct)
   where = pathlib.Path(workdir).expanduser().absolute()
-  return Engine(where, model, direct, explained, trained, batch_size, longest)
+  return Engine(
+    *(where, model, direct, explained, trained, batch_size, longest),
+    functools.cache(functools.partial(new_items.load, where, direct.mesh)),
+  )
 
 
 def watch_compilations(heard: Callable[[], None]) -> None:

@@ -1,6 +1,9 @@
 """What the server counts, for Prometheus."""
 
+import os
+
 import prometheus_client as prometheus
+from prometheus_client import multiprocess
 
 _SECONDS = (
   *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
@@ -53,7 +56,10 @@ class Metrics:
       'gr2_compilations_after_warm_up', 'Programs compiled for requests.'
     )
     self.waiting = prometheus.Gauge(
-      'gr2_queue_lists', 'Lists in the queue.', registry=self._registry
+      'gr2_queue_lists',
+      'Lists in the queue.',
+      registry=self._registry,
+      multiprocess_mode='livesum',
     )
 
   def heard(self, kind: str, found: list) -> None:
@@ -69,8 +75,12 @@ class Metrics:
       self.queued.labels(kind).observe(each.queued)
 
   def text(self) -> bytes:
-    """Returns all numbers as Prometheus reads them."""
-    return prometheus.generate_latest(self._registry)
+    """Returns all numbers as Prometheus reads them, of workers their sums."""
+    registry = self._registry
+    if 'PROMETHEUS_MULTIPROC_DIR' in os.environ:
+      registry = prometheus.CollectorRegistry()
+      multiprocess.MultiProcessCollector(registry)
+    return prometheus.generate_latest(registry)
 
   @property
   def content_type(self) -> str:

@@ -1,7 +1,9 @@
 """The server without HTTP: queue, deadlines, fallbacks, reloads, new items."""
 
 import asyncio
+import concurrent.futures
 import dataclasses
+import functools
 import pathlib
 import threading
 import time
@@ -23,7 +25,7 @@ class Settings:
   Attributes:
     batch_size: lists answered at a time, at most.
     wait: seconds that a list waits for others to share its batch.
-    bound: lists that may wait.
+    bound: lists that may wait, of each kind.
     deadline: seconds after which a list gets its incoming order.
     explained_deadline: the same where an explanation is wanted.
     token: that requests bear; none is asked for if empty.
@@ -31,6 +33,7 @@ class Settings:
     remote_admin: whether those may come from other machines.
     catalogue: where new items are kept; None for memory alone.
     limits: sizes of requests.
+    workers: processes that answer behind one port.
   """
 
   batch_size: int = 32
@@ -43,6 +46,7 @@ class Settings:
   remote_admin: bool = False
   catalogue: pathlib.Path | None = None
   limits: requests.Limits = requests.Limits()
+  workers: int = 1
 
 
 class Service:
@@ -63,7 +67,10 @@ class Service:
     settings: Settings,
     load: Callable[[pathlib.Path], Any],
   ):
-    """Starts the device thread.
+    """Starts a thread for each kind of answers.
+
+    One explanation takes as long as many direct answers, which do not wait for
+    it: on CPUs both are computed at the same time.
 
     Args:
       engine: the engine.
@@ -75,14 +82,16 @@ class Service:
     self.ready, self.failed = False, ''
     self.load = load
     self._changing = asyncio.Lock()
-    self._batcher = batcher.Batcher(
-      self._answer,
-      settings.batch_size,
-      settings.wait,
-      settings.bound,
-      self.metrics.heard,
-    )
-    self.metrics.waiting.set_function(lambda: len(self._batcher))
+    self._started: concurrent.futures.Future | None = None
+    self._batchers = {
+      kind: batcher.Batcher(
+        functools.partial(self._answer, kind),
+        *(settings.batch_size, settings.wait, settings.bound),
+        functools.partial(self.metrics.heard, kind),
+        self.metrics.waiting.inc,
+      )
+      for kind in (DIRECT, EXPLAINED)
+    }
 
   @property
   def limits(self) -> requests.Limits:
@@ -92,12 +101,14 @@ class Service:
 
   def count_compilation(self) -> None:
     """Counts a program that a request had to wait for."""
-    own = threading.current_thread() is self._batcher.thread
-    if own and self.ready:
+    own = [each.thread for each in self._batchers.values()]
+    if self.ready and threading.current_thread() in own:
       self.metrics.compilations.inc()
 
-  def start(self) -> None:
-    """Compiles all shapes on the device thread; `ready` tells when it is."""
+  def start(self) -> concurrent.futures.Future:
+    """Compiles all shapes on a thread, once; `ready` tells when it has."""
+    if self._started is not None:
+      return self._started
 
     def warm_up() -> None:
       begin = time.monotonic()
@@ -110,11 +121,13 @@ class Service:
       self.ready = True
       logging.info('Ready after %.1f s.', time.monotonic() - begin)
 
-    self._batcher.call(warm_up)
+    self._started = self._batchers[DIRECT].call(warm_up)
+    return self._started
 
   def close(self) -> None:
-    """Answers what waits, and ends the device thread."""
-    self._batcher.close()
+    """Answers what waits, and ends the threads, unless they compile."""
+    for each in self._batchers.values() if self.ready else ():
+      each.close()
 
   def _answer(
     self, kind: str, jobs: Sequence[batcher.Job]
@@ -173,11 +186,11 @@ class Service:
     if request.timeout_ms is not None:
       patience = min(patience, request.timeout_ms / 1000)
     jobs = {
-      i: batcher.Job(kind, each.record, each.where, begin + patience)
+      i: batcher.Job(each.record, each.where)
       for i, each in enumerate(request.inputs)
       if not each.error
     }
-    self._submit(list(jobs.values()))
+    self._submit(kind, list(jobs.values()))
     await _wait([job.future for job in jobs.values()], begin + patience)
     outputs, done = [], []
     for i, each in enumerate(request.inputs):
@@ -205,9 +218,9 @@ class Service:
       },
     }
 
-  def _submit(self, jobs: list[batcher.Job]) -> None:
+  def _submit(self, kind: str, jobs: list[batcher.Job]) -> None:
     try:
-      self._batcher.submit(jobs)
+      self._batchers[kind].submit(jobs)
     except batcher.Full as error:
       self.metrics.rejected.inc()
       raise requests.Refused(

@@ -45,7 +45,10 @@ def engine(tmp_path_factory, mesh1):
   direct = small.make_ranker(workdir, mesh1, mode=ranking.DIRECT, given=head)
   explained = engine_lib.explaining(direct)
   return engine_lib.Engine(
-    pathlib.Path(workdir), 'rl', direct, explained, 20, batch_size=2, longest=0
+    *(pathlib.Path(workdir), 'rl', direct, explained, 20),
+    batch_size=2,
+    longest=0,
+    tokenizer=lambda: direct.tokenizer,
   )
 
 
@@ -147,31 +150,32 @@ def test_a_server_without_a_text_encoder_says_so(client):
 
 
 @pytest.fixture
-def with_tokenizer(engine, monkeypatch):
-  monkeypatch.setitem(engine.direct.__dict__, 'tokenizer', Tokenizer())
-  monkeypatch.setitem(engine.__dict__, 'no_news', '')
+def reading(engine):
+  """The engine with a tokenizer that reads the texts of new items."""
+  return dataclasses.replace(engine, tokenizer=Tokenizer)
 
 
-def test_texts_become_items(engine, with_tokenizer):
+@pytest.mark.parametrize('kind', ['direct', 'explained'])
+def test_texts_become_items(reading, kind):
   record = {
     'history': ['i1'],
     'candidates': ['i2', 'document 1'],
     'items': [{'item_id': 'document 1', 'title': 'New', 'categories': []}],
   }
-  (found,) = engine.answer('direct', [record], ['it'])
+  (found,) = reading.answer(kind, [record], ['it'])
   assert sorted(found.record['order']) == ['document 1', 'i2']
   assert 'unknown' not in found.record and not found.failed
 
 
-def test_a_catalogue_grows_and_is_kept(engine, with_tokenizer, tmp_path):
+def test_a_catalogue_grows_and_is_kept(reading, tmp_path):
   item = dataclasses.replace(small.ITEMS[0], item_id='n1', title='New')
-  grown, sids = engine.grow([item])
-  assert grown.knows('n1') and not engine.knows('n1')
+  grown, sids = reading.grow([item])
+  assert grown.knows('n1') and not reading.knows('n1')
   assert grown.title('n1') == 'New' and list(grown.added) == [item]
   record = {'history': ['n1'], 'candidates': ['i2', 'n1']}
   for kind in ('direct', 'explained'):
     (found,) = grown.answer(kind, [record], ['it'])
     assert 'unknown' not in found.record and found.record['valid']
   grown.save(tmp_path / 'catalogue.jsonl')
-  read = catalogues.read_for(tmp_path / 'catalogue.jsonl', engine.direct.store)
+  read = catalogues.read_for(tmp_path / 'catalogue.jsonl', reading.direct.store)
   assert read.items == [item] and np.array_equal(read.sids, sids)

@@ -17,11 +17,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CODE = """
-from launch import cli, serve
-from gr2_jax.serve import engine
-from tests.serve import fakes
-engine.load = lambda workdir, **more: fakes.Sorts(workdir)
-engine.watch_compilations = lambda heard: None
+from launch import cli, serve, start
+
+def set_up(real=start.set_up):
+  # As in the command, JAX comes behind the fork of workers.
+  real()
+  from gr2_jax.serve import engine
+  from tests.serve import fakes
+  engine.load = lambda workdir, **more: fakes.Sorts(workdir)
+  engine.watch_compilations = lambda heard: None
+
+start.set_up = set_up
 cli.run(serve.main)
 """
 LIST = {'history': [], 'candidates': ['i1', 'i3']}
@@ -33,10 +39,12 @@ def _command(*flags):
 
 
 @contextlib.contextmanager
-def _serve(*flags, **environment):
+def _serve(*flags, workers=1, **environment):
   """Yields (process, port) of a server that is ready."""
   with subprocess.Popen(
-    _command('--port=0', '--deadline_ms=10000', *flags),
+    _command(
+      *('--port=0', '--deadline_ms=10000', f'--workers={workers}', *flags)
+    ),
     stderr=subprocess.PIPE,
     text=True,
     cwd=ROOT,
@@ -48,7 +56,8 @@ def _serve(*flags, **environment):
         lines.append(line)
         if found := re.search(r'http://[\d.]+:(\d+)', line):
           port = int(found[1])
-        if 'Ready after' in line:
+        done = ''.join(lines)
+        if min(map(done.count, ('Ready after', 'http://'))) == workers:
           break
       else:
         raise AssertionError(''.join(lines))
@@ -59,35 +68,34 @@ def _serve(*flags, **environment):
         process.kill()
 
 
-def _ask(port, document, path='/v1/rerank'):
+def _ask(port, document, path='/v1/rerank', token=''):
   connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
   with contextlib.closing(connection):
-    connection.request('POST', path, json.dumps(document))
+    headers = {'Authorization': f'Bearer {token}'}
+    connection.request('POST', path, json.dumps(document), headers)
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains(number):
-  with _serve(GR2_ADMIN_TOKEN='a-secret') as (process, port):
+@pytest.mark.parametrize(
+  ('number', 'workers'), [(signal.SIGTERM, 1), (signal.SIGINT, 2)]
+)
+def test_a_signal_drains(number, workers):
+  given = {'workers': workers, 'GR2_ADMIN_TOKEN': 'a-secret'}
+  with _serve('--batch_size=1', **given) as (process, port):
     found = []
-    ask = lambda: found.append(_ask(port, {'inputs': [SLOW] * 5}))
+    ask = lambda: found.append(_ask(port, {'inputs': [SLOW] * 10}))
     thread = threading.Thread(target=ask)
     thread.start()
-    # The lists are on the device when the signal comes.
-    while (
-      not re.search(
-        r'gr2_queue_seconds_count|gr2_queue_lists [1-9]', _metrics(port)
-      )
-      and thread.is_alive()
-    ):
+    waits = lambda: re.search('gr2_queue_lists [1-9]', _metrics(port))
+    while thread.is_alive() and not waits():
       pass
     process.send_signal(number)
     thread.join()
     rest = process.stderr.read()
     assert process.wait(60) == 0
   ((status, document),) = found
-  assert status == 200 and len(document['outputs']) == 5
+  assert status == 200 and len(document['outputs']) == 10
   assert all(output['valid'] for output in document['outputs'])
   assert 'a-secret' not in ''.join(process.lines) + rest
   assert 'Traceback' not in rest
@@ -134,6 +142,63 @@ def test_hostile_connections_leave_others_alone():
     status, found = _ask(port, LIST)
     assert status == 200
     assert [x['item_id'] for x in found['results']] == ['i3', 'i1']
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def _workers(process):
+  path = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
+  return [int(pid) for pid in path.read_text().split()]
+
+
+def test_workers_share_a_port(tmp_path):
+  secret = {'GR2_ADMIN_TOKEN': 'a-secret', 'TMPDIR': str(tmp_path)}
+  with _serve(workers=2, **secret) as (process, port):
+    workers = _workers(process)
+    assert len(workers) == 2
+    # Each of them answers, and the numbers are those of both.
+    for pid in workers:
+      os.kill(pid, signal.SIGSTOP)
+      assert _ask(port, LIST)[0] == 200
+      os.kill(pid, signal.SIGCONT)
+    count = 'gr2_requests_total{route="/v1/rerank",status="200"} 2.0'
+    assert count in _metrics(port)
+    for path in ('/v1/reload', '/v1/items'):
+      assert _ask(port, {}, path)[0] == 401
+      status, found = _ask(port, {}, path, 'a-secret')
+      assert status == 403 and '--workers=2' in found['error']['message']
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+  assert not list(tmp_path.glob('gr2_metrics_*'))
+
+
+def test_workers_are_refused_on_accelerators(tmp_path):
+  (tmp_path / 'jax.py').write_text("default_backend = lambda: 'gpu'")
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'launch.serve'),
+      *('--workdir=/runs/fake', '--workers=2', '--port=0'),
+    ],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+  )
+  assert done.returncode == 1
+  assert "takes CPUs, and JAX finds 'gpu'" in done.stderr.splitlines()[-1]
+
+
+def test_a_signal_ends_what_is_still_compiled():
+  with subprocess.Popen(
+    _command('--port=0', '--workdir=/runs/stuck'),
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+  ) as process:
+    for line in process.stderr:
+      if found := re.search(r'http://[\d.]+:(\d+)', line):
+        break
+    assert _ask(int(found[1]), LIST)[0] == 503
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
 

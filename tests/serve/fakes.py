@@ -1,12 +1,14 @@
 """An engine without a model: the later in the alphabet, the better."""
 
 import pathlib
+import threading
 import time
 
 import numpy as np
 
 from gr2_jax import rerank
 from gr2_jax.data import dataset
+from gr2_jax.serve import requests
 
 TITLES = {f'i{i}': f'Film <b>{i}</b>' for i in range(9)}
 
@@ -15,6 +17,7 @@ class Sorts:
   """Sorts candidates downwards. Some ids have effects of their own.
 
   'slow' takes a tenth of a second, 'boom' raises, 'free' gets no valid answer.
+  A run called 'stuck' is never ready.
   """
 
   explains = True
@@ -46,6 +49,8 @@ class Sorts:
 
   def warm_up(self):
     self.warm += 1
+    if self.workdir.name == 'stuck':
+      threading.Event().wait()
 
   def answer(self, kind, lists, where):
     self.batches.append((kind, len(lists)))
@@ -54,9 +59,11 @@ class Sorts:
     ]
 
   def _answer(self, kind, record, where):
-    ids = record['candidates']
-    if 'slow' in ids:
+    ids = record.get('candidates')
+    if isinstance(ids, list) and 'slow' in ids:
       time.sleep(0.1)
+    if problem := requests.problem(requests.Input(record, where)):
+      return rerank.Answer({'error': problem}, True)
     if 'boom' in ids:
       raise RuntimeError('a secret of the inside')
     if len(ids) < 2:

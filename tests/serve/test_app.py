@@ -71,7 +71,8 @@ def test_explanations_and_titles(client):
 def test_errors_of_several_lists_belong_to_them(client):
   short, twice = ['i1'], ['slow', 'slow']
   asked = [{**LIST, 'candidates': x} for x in (short, twice, ['boom', 'i1'])]
-  response = client.post('/v1/rerank', json={'inputs': [LIST, *asked, 7]})
+  asked += [7, {**LIST, 'candidates': 5}, {'history': {}}]
+  response = client.post('/v1/rerank', json={'inputs': [LIST, *asked]})
   assert response.status_code == 200
   first, *others = response.json()['outputs']
   assert _order(first) == ['i3', 'i2', 'i1']
@@ -82,6 +83,9 @@ def test_errors_of_several_lists_belong_to_them(client):
     'message': 'inputs[3]: it could not be answered.',
   }
   assert others[3]['error']['message'] == 'inputs[4]: give an object.'
+  for number in (5, 6):
+    message = others[number - 1]['error']['message']
+    assert message.startswith(f"inputs[{number}]: 'candidates' must be a list")
   alone = client.post('/v1/rerank', json=asked[0])
   assert alone.status_code == 400
   assert alone.json()['error'] == {
@@ -178,6 +182,29 @@ def test_requests_at_the_same_time_share_batches():
   assert found == [200] * 8
   assert sum(size for _, size in engine.batches) == 8
   assert len(engine.batches) < 8
+
+
+def test_direct_lists_do_not_wait_for_explanations():
+  class Explains(fakes.Sorts):
+    begun, go = threading.Event(), threading.Event()
+
+    def answer(self, kind, lists, where):
+      if kind == 'explained':
+        self.begun.set()
+        self.go.wait(10)
+      return super().answer(kind, lists, where)
+
+  engine, found = Explains(), []
+  with _serve(engine, deadline=10.0, explained_deadline=10.0) as client:
+    ask = lambda: client.post('/v1/rerank', json={**LIST, 'explain': True})
+    thread = threading.Thread(target=lambda: found.append(ask()))
+    thread.start()
+    engine.begun.wait(10)
+    assert client.post('/v1/rerank', json=LIST).json()['valid']
+    engine.go.set()
+    thread.join()
+  assert found[0].json()['valid']
+  assert engine.batches == [('direct', 1), ('explained', 1)]
 
 
 def test_what_is_not_ready_says_so():

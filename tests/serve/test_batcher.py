@@ -1,4 +1,4 @@
-"""The queue: batches, order of kinds, its bound, failures, its end."""
+"""The queue: batches, its bound, failures, its end."""
 
 import threading
 import time
@@ -14,10 +14,10 @@ class Answers:
   def __init__(self):
     self.batches, self.go = [], threading.Event()
 
-  def __call__(self, kind, jobs):
+  def __call__(self, jobs):
     self.go.wait(10)
     names = [job.record['name'] for job in jobs]
-    self.batches.append((kind, names))
+    self.batches.append(names)
     if 'boom' in names:
       raise RuntimeError('boom')
     return names
@@ -36,8 +36,8 @@ def queue(answers):
   made.close()
 
 
-def _job(name, kind='direct', deadline=10.0):
-  return batcher.Job(kind, {'name': name}, name, time.monotonic() + deadline)
+def _job(name):
+  return batcher.Job({'name': name}, name)
 
 
 def _hold(queue):
@@ -56,9 +56,7 @@ def test_what_waits_is_answered_together(queue, answers):
   assert [job.future.result(10).answer for job in jobs] == [
     *('first', '0', '1', '2', '3', '4', '5'),
   ]
-  assert [names for _, names in answers.batches] == [
-    ['first'], ['0', '1', '2', '3'], ['4', '5'],
-  ]  # fmt: skip
+  assert answers.batches == [['first'], ['0', '1', '2', '3'], ['4', '5']]
   assert jobs[1].future.result().size == 4
   assert jobs[1].future.result().queued >= 0
 
@@ -89,17 +87,17 @@ def test_batches_are_powers_of_two(queue, answers):
   assert [len(names) for _, names in answers.batches] == [1, 4, 2, 1]
 
 
-def test_the_earlier_deadline_goes_first(queue, answers):
-  first = _hold(queue)
-  late = _job('late', 'explained', 60.0)
-  soon = [_job('a'), _job('b')]
-  queue.submit([late, *soon])
+def test_what_waits_is_counted(answers):
   answers.go.set()
-  late.future.result(10)
-  assert answers.batches[1:] == [
-    ('direct', ['a', 'b']), ('explained', ['late']),
-  ]  # fmt: skip
-  assert first.future.done()
+  counts = []
+  queue = batcher.Batcher(
+    answers, size=2, wait=0.0, bound=8, counted=counts.append
+  )
+  jobs = [_job(str(i)) for i in range(3)]
+  queue.submit(jobs)
+  jobs[2].future.result(10)
+  assert counts == [3, -2, -1]
+  queue.close()
 
 
 def test_a_full_queue_refuses_whole_requests(queue, answers):
@@ -118,7 +116,7 @@ def test_who_was_cancelled_takes_no_place(queue, answers):
   jobs[0].future.cancel()
   answers.go.set()
   assert jobs[4].future.result(10).size == 4
-  assert answers.batches[1] == ('direct', ['1', '2', '3', '4'])
+  assert answers.batches[1] == ['1', '2', '3', '4']
 
 
 def test_a_failure_stays_with_its_list(queue, answers):
@@ -140,7 +138,7 @@ def test_calls_run_on_the_same_thread(queue, answers):
 
 
 def test_the_end_answers_what_waits(queue, answers):
-  jobs = [_hold(queue), _job('a'), _job('b', 'explained')]
+  jobs = [_hold(queue), _job('a'), _job('b')]
   queue.submit(jobs[1:])
   threading.Timer(0.05, answers.go.set).start()
   queue.close()
@@ -163,4 +161,4 @@ def test_nothing_is_lost_or_doubled_from_many_threads(answers):
     for job in own:
       assert job.future.result(10).answer == job.record['name']
   queue.close()
-  assert sum(len(names) for _, names in answers.batches) == 160
+  assert sum(map(len, answers.batches)) == 160
