@@ -14,20 +14,32 @@ from tests.train import toy
 from tests.train.toy import STEPS, Batches, Killed
 
 
+def _bias(state):
+  return {'bias': state.params['bias'][0]}
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, mesh1):
+  """The end of an undisturbed run, and its metrics."""
+  directory = tmp_path_factory.mktemp('whole')
+  end = toy.fit(mesh1, directory, Batches(), evaluate=_bias)
+  return end, (directory / 'metrics.jsonl').read_text()
+
+
 @pytest.mark.parametrize('as_bytes', [False, True])
 @pytest.mark.parametrize('stop', [1, 5])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, mesh1, stop, as_bytes):
-  evaluate = lambda s: {'bias': s.params['bias'][0]}
-  whole = toy.fit(mesh1, tmp_path / 'a', Batches(), evaluate=evaluate)
+def test_a_killed_run_ends_with_the_same_bits(
+  whole, tmp_path, mesh1, stop, as_bytes
+):
   broken = Batches(as_bytes, stop=stop)
   with pytest.raises(Killed):
-    toy.fit(mesh1, tmp_path / 'b', broken, evaluate=evaluate)
-  with (tmp_path / 'b' / 'metrics.jsonl').open('a') as stream:
+    toy.fit(mesh1, tmp_path, broken, evaluate=_bias)
+  with (tmp_path / 'metrics.jsonl').open('a') as stream:
     stream.write('{"step": 999, "lo')
-  again = toy.fit(mesh1, tmp_path / 'b', Batches(as_bytes), evaluate=evaluate)
-  assert toy.same_bits(whole, again)
-  lines = (tmp_path / 'a' / 'metrics.jsonl').read_text()
-  assert (tmp_path / 'b' / 'metrics.jsonl').read_text() == lines
+  again = toy.fit(mesh1, tmp_path, Batches(as_bytes), evaluate=_bias)
+  end, lines = whole
+  assert toy.same_bits(end, again)
+  assert (tmp_path / 'metrics.jsonl').read_text() == lines
   records = [json.loads(line) for line in lines.splitlines()]
   assert [r['step'] for r in records] == [2, 3, 4, 6, 7]
   assert set(records[0]) == {'step', 'bias'}
@@ -116,20 +128,21 @@ def _validated(mesh, directory, iterator, scores=SCORES, **options):
   return toy.fit(mesh, directory, iterator, **options)
 
 
-def _states(mesh, directory):
-  """Returns the state after every step, of a run without validation."""
+@pytest.fixture(scope='module')
+def states(tmp_path_factory, mesh1):
+  """The state after every step, of a run without validation."""
   found = {}
 
   def keep(state):
     found[int(state.step)] = jax.device_get(state)
     return {}
 
-  toy.fit(mesh, directory, Batches(), ckpt_every=1, evaluate=keep)
+  directory = tmp_path_factory.mktemp('states')
+  toy.fit(mesh1, directory, Batches(), ckpt_every=1, evaluate=keep)
   return found
 
 
-def test_the_best_validated_state_is_returned(tmp_path, mesh1):
-  states = _states(mesh1, tmp_path / 'plain')
+def test_the_best_validated_state_is_returned(states, tmp_path, mesh1):
   best = _validated(mesh1, tmp_path / 'best', Batches())
   assert int(best.step) == 2 and toy.same_bits(best, states[2])
   assert not toy.same_bits(best.params, states[7].params)
@@ -158,13 +171,18 @@ def test_without_validation_it_is_the_last_one(tmp_path, mesh1):
   assert int(last.step) == STEPS
 
 
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory, mesh1):
+  """What comes of an undisturbed run with validation."""
+  return _validated(mesh1, tmp_path_factory.mktemp('best'), Batches())
+
+
 @pytest.mark.parametrize('stop', range(1, STEPS))
-def test_a_killed_run_returns_the_same_best(tmp_path, mesh1, stop):
-  whole = _validated(mesh1, tmp_path / 'whole', Batches())
+def test_a_killed_run_returns_the_same_best(undisturbed, tmp_path, mesh1, stop):
   with pytest.raises(Killed):
-    _validated(mesh1, tmp_path / 'cut', Batches(stop=stop))
-  again = _validated(mesh1, tmp_path / 'cut', Batches())
-  assert toy.same_bits(whole, again)
+    _validated(mesh1, tmp_path, Batches(stop=stop))
+  again = _validated(mesh1, tmp_path, Batches())
+  assert toy.same_bits(undisturbed, again)
 
 
 def test_a_run_that_ends_early_returns_its_best(tmp_path, mesh1):
@@ -177,9 +195,8 @@ def test_a_run_that_ends_early_returns_its_best(tmp_path, mesh1):
 
 
 def test_a_damaged_best_is_told_of_and_the_next_one_taken(
-  tmp_path, mesh1, caplog
+  states, tmp_path, mesh1, caplog
 ):
-  states = _states(mesh1, tmp_path / 'plain')
   _validated(mesh1, tmp_path / 'best', Batches())
   manifest = tmp_path / 'best' / 'checkpoints' / '2' / 'state'
   shutil.rmtree(manifest)
