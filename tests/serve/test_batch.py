@@ -15,7 +15,7 @@ from gr2_jax.data import dataset
 from tests.serve import beam_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Beam has warnings of its own.
+# Beam and Dask have warnings of their own.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]
 DIRECT = '--runner=DirectRunner'
 CODE = """
@@ -40,6 +40,20 @@ def _path():
     patch.setenv('PYTHONPATH', str(ROOT))
     patch.setenv('JAX_PLATFORMS', 'cpu')
     yield
+
+
+@pytest.fixture(scope='module')
+def dask():
+  """Options of a runner on two workers, each a process."""
+  distributed = pytest.importorskip('distributed')
+  with distributed.LocalCluster(
+    n_workers=2, threads_per_worker=1, dashboard_address=None
+  ) as cluster:
+    yield (
+      '--runner=apache_beam.runners.dask.dask_runner.DaskRunner '
+      f'--dask_client_address={cluster.scheduler_address} '
+      '--dask_partition_size=1'
+    )
 
 
 @pytest.fixture(scope='module')
@@ -104,6 +118,17 @@ def test_the_direct_runner_gives_the_same_bytes(source, local, tmp_path):
   explained = {bool(line.get('explanation')) for line in lines}
   assert (True in explained) == (local[0] == 'explained')
   _check(source, tmp_path / 'out.jsonl', local, DIRECT)
+
+
+def test_two_workers_of_dask_give_the_same_bytes(source, local, dask, tmp_path):
+  _check(source, tmp_path / 'out.jsonl', local, dask)
+
+
+def test_a_killed_worker_changes_nothing(source, local, dask, tmp_path):
+  fatal = source.with_name(beam_model.FATAL)
+  fatal.touch()
+  _check(source, tmp_path / 'out.jsonl', local, dask)
+  assert not fatal.exists()
 
 
 def test_strict_ends_where_the_local_command_does(source, tmp_path):
