@@ -91,7 +91,7 @@ def test_configs_import_the_settings_alone():
 @pytest.mark.parametrize('path', ALL, ids=_name)
 def test_files_and_functions_stay_small(path):
   text = path.read_text()
-  assert text.count('\n') <= 300
+  assert text.count('\n') <= 400
   for node in ast.walk(ast.parse(text)):
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
       length = node.end_lineno - node.lineno + 1

@@ -84,7 +84,7 @@ def test_batches_are_powers_of_two(queue, answers):
   answers.go.set()
   for job in jobs:
     job.future.result(10)
-  assert [len(names) for _, names in answers.batches] == [1, 4, 2, 1]
+  assert [len(names) for names in answers.batches] == [1, 4, 2, 1]
 
 
 def test_what_waits_is_counted(answers):
