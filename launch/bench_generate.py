@@ -22,9 +22,7 @@ from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import artifacts, export
 from gr2_jax.text import answer as answer_lib
-from launch import cli, serve
-
-flags.adopt_module_key_flags(serve)
+from launch import cli
 
 
 def allowed(
@@ -217,8 +215,14 @@ def main(argv) -> None:
   """Serves it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
+  from launch import serve
+
   serve.run(load)
 
 
 if __name__ == '__main__':
+  # Its flags are those of the server, and of this process alone.
+  from launch import serve
+
+  flags.adopt_module_key_flags(serve)
   cli.run(main)

@@ -36,7 +36,7 @@ def test_values_defaults_and_sources():
   assert (answer.value, answer.default) == (1.0, 0.5)
   assert answer.help.startswith('mixture of the text rows')
   # Continued over several lines.
-  assert found['midtrain.all.workers'].help.endswith('in between.')
+  assert found['midtrain.all.workers'].help.endswith('training process.')
 
 
 def test_the_table_is_narrow_and_tells_what_differs():

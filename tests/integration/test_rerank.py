@@ -210,7 +210,7 @@ def test_items_without_semantic_ids_are_errors_of_their_lines(by_utilities):
       NEW,
       {**NEW, 'items': 'all'},
       {**NEW, 'items': [{'item_id': 'n1'}]},
-      {**NEW, 'items': NEW['items'][:1] * 2},
+      {**NEW, 'items': [NEW['items'][0], {**NEW['items'][0], 'title': 'T'}]},
     )
   ]
   reranker = _with_tokenizer(by_utilities, Codes({}, 'no texts'))

@@ -297,7 +297,7 @@ HISTORY = [np.array([0])]
     (([], [[0, 1]], [[0, 0]]), '0 histories, candidates .1, 2., .*do not fit'),
     ((HISTORY, [[0, 1]], [[0, 0, 0]]), r'scores \(1, 3\)'),
     ((HISTORY, [[0, 1]], [[0, 0]], [[[1, 2], [1, 2]]]), r'own .*\(1, 2, 2\)'),
-    ((HISTORY, [[0, -1, 1]], [[0, 0, 0]]), '-1 goes to the end'),
+    ((HISTORY, [[0, -1, 1]], [[0, 0, 0]]), 'put -1 at the end'),
     ((HISTORY, [[0, 4]], [[0, 0]]), "4 is none of the catalogue's 4 items"),
     ((HISTORY, [[0, 1]], [[0, np.nan]]), "'score' is nan for place 1 of list"),
     (

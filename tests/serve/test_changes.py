@@ -109,7 +109,7 @@ def test_the_catalogue_grows(tmp_path):
     {'items': [5]},
     {'items': [{'item_id': 'x'}]},
     {'items': [{'item_id': 'x', 'title': 5, 'categories': []}]},
-    {'items': ITEMS['items'] * 2},
+    {'items': [*ITEMS['items'], {**ITEMS['items'][0], 'title': 'Other'}]},
     {**ITEMS, 'more': 1},
     [1],
   ],

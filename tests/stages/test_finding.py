@@ -6,13 +6,13 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import small
 
 from gr2_jax import assets, rerank, sharding
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, io
 from gr2_jax.stages import catalogues
+from tests.integration import small
 
 HISTORIES = [['i1', 'unknown', 'i3'], []]
 NEW = dataset_lib.Item('n1', 'Film new', ('Drama',))

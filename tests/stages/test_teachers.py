@@ -18,7 +18,7 @@ def test_a_teacher_that_does_not_exist_is_named():
   [
     ({'mode': 'both'}, "mode = 'both'"),
     ({'near_duplicate': 1.5}, 'near_duplicate = 1.5'),
-    ({'lists': -1}, 'lists is -1'),
+    ({'lists': -1}, 'lists = -1'),
   ],
 )
 def test_wrong_settings_are_named(changed, words):
