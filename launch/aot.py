@@ -53,8 +53,7 @@ def main(argv) -> None:
   from jax.experimental import topologies
 
   from gr2_jax import files
-  from gr2_jax.report import roofline
-  from gr2_jax.stages import ahead
+  from gr2_jax.aot import ahead, roofline
 
   config, topology = _CONFIG.value, _TOPOLOGY.value
   roofline.parse_topology(topology)

@@ -29,7 +29,7 @@ TIERS = [
   {'decode'},
   {'teacher', 'rl', 'report'},
   {'stages', 'rerank', 'experiment', 'describe'},
-  {'serve'},
+  {'serve', 'aot'},
 ]
 SOURCES = sorted((ROOT / 'gr2_jax').rglob('*.py'))
 ALL = SOURCES + sorted(

@@ -5,9 +5,10 @@ import pytest
 
 from configs import qwen3_8b_beauty
 from gr2_jax import sharding
+from gr2_jax.aot import plan as plan_lib
+from gr2_jax.aot import programs
 from gr2_jax.lm import lora, published
-from gr2_jax.stages import models, programs
-from gr2_jax.stages import plan as plan_lib
+from gr2_jax.stages import models
 from gr2_jax.train import optimiser, state
 
 GIB = 2**30

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gr2_jax import sharding
+from gr2_jax.aot import collectives, hlo
 from gr2_jax.lm import logps, tables
-from gr2_jax.report import collectives, hlo
 
 SCORE = jax.jit(logps.token_logps)
 

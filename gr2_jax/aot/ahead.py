@@ -1,7 +1,7 @@
 """Compiles a config's programs for a TPU slice that need not be there.
 
 Says of each what it holds in a chip's memory, and how long it will take by the
-estimate of `report/roofline.py`.
+estimate of `roofline.py`.
 """
 
 import re
@@ -14,9 +14,9 @@ import ml_collections
 from absl import logging
 
 from gr2_jax import sharding
-from gr2_jax.report import roofline, terminal
-from gr2_jax.stages import plan as plan_lib
-from gr2_jax.stages import programs
+from gr2_jax.aot import plan as plan_lib
+from gr2_jax.aot import programs, roofline
+from gr2_jax.report import terminal
 
 _PARTS = ('parameters', 'optimiser', 'cache', 'temporaries', 'total')
 _REMEDIES = {

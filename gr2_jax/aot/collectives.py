@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from gr2_jax.report import hlo
+from gr2_jax.aot import hlo
 
 KINDS = (
   'all-gather',

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gr2_jax import devices as devices_lib
-from gr2_jax.report import collectives, hlo, traffic
+from gr2_jax.aot import collectives, hlo, traffic
 
 GIB = 2**30
 

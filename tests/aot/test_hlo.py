@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gr2_jax.report import hlo
+from gr2_jax.aot import hlo
 
 TEXT = """HloModule jit_f, is_scheduled=true, num_partitions=8
 

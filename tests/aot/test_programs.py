@@ -8,9 +8,8 @@ import pytest
 
 from configs import tiny
 from gr2_jax import sharding
-from gr2_jax.report import collectives, hlo, roofline
-from gr2_jax.stages import ahead, programs
-from gr2_jax.stages import plan as plan_lib
+from gr2_jax.aot import ahead, collectives, hlo, programs, roofline
+from gr2_jax.aot import plan as plan_lib
 
 slow = pytest.mark.slow  # Compiling four programs takes two minutes.
 

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from gr2_jax import sharding
-from gr2_jax.report import collectives, hlo
+from gr2_jax.aot import collectives, hlo
 
 
 def _found(run, *args):

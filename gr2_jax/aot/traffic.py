@@ -7,7 +7,7 @@ slices, of which only the part counts that is read or written.
 
 import re
 
-from gr2_jax.report import hlo
+from gr2_jax.aot import hlo
 
 _FAST = re.compile(r'\b[a-z]\w*\[[0-9,]*\]\{[^}]*S\([1-9]\d*\)[^}]*\}')
 _ALIASES = re.compile(r'output_to_operand_aliasing=\{(.*?\))\}')

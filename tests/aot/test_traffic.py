@@ -2,7 +2,7 @@
 
 import pytest
 
-from gr2_jax.report import hlo, traffic
+from gr2_jax.aot import hlo, traffic
 
 LOOP = """HloModule m
 

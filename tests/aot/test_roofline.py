@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from gr2_jax.report import roofline
+from gr2_jax.aot import roofline
 
 CHIP = roofline.Chip('toy', 100.0, 1000.0, 10.0, 1.0, 4)
 # 2 x 4 chips in rows.

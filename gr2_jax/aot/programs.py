@@ -17,15 +17,15 @@ import jax.numpy as jnp
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
+from gr2_jax.aot import plan as plan_lib
+from gr2_jax.aot import roofline
 from gr2_jax.decode import cache, parts, sampler
 from gr2_jax.decode import items as items_lib
 from gr2_jax.lm import attention, decoder, flops, tables, tails
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.report import roofline
 from gr2_jax.rl import groups, trainer
 from gr2_jax.stages import midtraining, pretrained, training
 from gr2_jax.stages import phase as phase_lib
-from gr2_jax.stages import plan as plan_lib
 from gr2_jax.train import state
 
 NAMES = ('train', 'update', 'prefill', 'decode')
