@@ -20,7 +20,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-pytest_plugins = ['tests.workers', 'tests.programs']
+pytest_plugins = ['tests.workers']
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
