@@ -6,14 +6,12 @@ import os
 import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Most of the tests' time is compilation of small programs: compile fast. XLA's
-# older emitter of fusions takes half as long to compile as the one with MLIR.
+# Most of the tests' time is compilation of small programs: compile fast.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE',
     '--xla_backend_optimization_level=0',
-    '--xla_cpu_use_fusion_emitters=false',
   ]
 )
 
