@@ -58,10 +58,10 @@ def identifiers(value: Any, column: str, where: str) -> tuple[str, ...]:
   return tuple(identifier(part, column, where) for part in found)
 
 
-def repeated(ids: Iterable[str]) -> str | None:
-  """Returns the first id that stands a second time; None if none does."""
+def repeated(names: Iterable[str]) -> str | None:
+  """Returns the first name that stands a second time; None if none does."""
   seen = set()
-  for each in ids:
+  for each in names:
     if each in seen:
       return each
     seen.add(each)

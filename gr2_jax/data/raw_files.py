@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gr2_jax import progress
+from gr2_jax.data import fields
 
 # In characters; a longer line is no row but a file that is not what it seems,
 # and would fill the memory.
@@ -221,19 +222,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """Makes an object of its pairs."""
   found = dict(pairs)
   if len(found) < len(pairs):
-    twice = _twice(key for key, _ in pairs)
+    twice = fields.repeated(key for key, _ in pairs)
     raise ValueError(f'the key {twice!r} stands twice')
   return found
-
-
-def _twice(names: Iterable[str]) -> str | None:
-  """Returns the first name that stands twice."""
-  seen = set()
-  for name in names:
-    if name in seen:
-      return name
-    seen.add(name)
-  return None
 
 
 def json_entries(path: pathlib.Path) -> Iterator[tuple[str, str, Any]]:
@@ -289,7 +280,7 @@ def require(
       f'{where}: no column {missing} among {str(columns):.400}; add it or '
       'rename the one that holds it.'
     )
-  twice = _twice(name for name in columns if name)
+  twice = fields.repeated(name for name in columns if name)
   if twice is not None:
     raise ValueError(
       f'{where}: the column {twice!r} stands twice among {columns}; remove or '
