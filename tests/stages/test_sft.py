@@ -7,7 +7,14 @@ import pytest
 from gr2_jax import files, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import evidence, heads
-from gr2_jax.stages import artifacts, listwise, sft, sft_rows, sft_validation
+from gr2_jax.stages import (
+  artifacts,
+  list_prompts,
+  listwise,
+  sft,
+  sft_rows,
+  sft_validation,
+)
 from gr2_jax.train import loop
 from tests.integration import small
 
@@ -107,7 +114,7 @@ def test_utilities_train_with_the_model_and_stand_beside_it(trained):
   records = list(files.read_jsonl(workdir / 'sft' / 'metrics.jsonl'))
   assert [r['step'] for r in records] == [1, 2, 3, 4]
   kinds = {f'nll_direct_{h}' for h in heads.HEADS}
-  kinds |= {'nll_explained', 'nll_words', 'nll'}
+  kinds |= {'nll_explained', 'nll_words', 'nll_distilled', 'nll'}
   assert all(kinds <= set(record) for record in records)
   # Two text rows are drawn a step, now and then of one source.
   assert {'nll/answer', 'nll/next_item'} <= set().union(*records)
@@ -168,6 +175,38 @@ def test_a_killed_run_with_utilities_ends_in_the_same_bits(
   jax.tree.map(np.testing.assert_array_equal, _trained(whole), _trained(cut))
   texts = [(w / 'sft' / 'metrics.jsonl').read_text() for w in (whole, cut)]
   assert texts[0] == texts[1]
+
+
+def test_missed_lists_are_labelled_by_the_linear_model(listed):
+  store = artifacts.Artifacts(small.config(), listed('labels'))
+  lists = store.lists('train')
+  missed = lists.take(lists.target < 0)
+  assert 0 < len(missed) < len(lists)
+  weights = np.linspace(-1, 1, missed.features.shape[-1])
+  rows = list_prompts.distilled_rows(store, weights)
+  assert len(rows) == len(missed)
+  batch = rows.batch(np.array([len(missed) - 1, 0]))
+  for share, row in zip(batch.share, (len(missed) - 1, 0), strict=True):
+    odds = np.exp(missed.features[row].astype(float) @ weights)
+    odds *= missed.candidates[row] >= 0
+    # Stored in float32.
+    np.testing.assert_allclose(share, odds / odds.sum(), rtol=1e-6)
+  sids = store.sids[missed.candidates[0]]
+  np.testing.assert_array_equal(batch.lists.candidate_sids[1], sids)
+  prompt = store.prompter.retrieval(
+    store.history(missed.user[0], missed.position[0])
+  )
+  assert batch.lists.prompt[1][batch.lists.prompt_valid[1]].tolist() == prompt
+
+
+def test_where_every_list_holds_its_target_none_is_distilled(
+  listed, monkeypatch
+):
+  store = artifacts.Artifacts(small.config(), listed('hits'))
+  hits = store.lists('train').hits()
+  monkeypatch.setattr(artifacts.Artifacts, 'lists', lambda self, split: hits)
+  weights = np.ones(hits.features.shape[-1])
+  assert list_prompts.distilled_rows(store, weights) is None
 
 
 def test_lists_alone_need_neither_words_nor_text(listed):
