@@ -171,18 +171,24 @@ cli.run(main)
 """
 
 
-@pytest.mark.parametrize(
-  ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
-)
-def test_a_signal_before_anything_runs_ends_at_once(number, code):
+def _start(*options):
+  """Starts Python on code that says when it is busy, and waits for that."""
   process = subprocess.Popen(
-    [sys.executable, '-c', _IMPORTING],
+    [sys.executable, *options],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
   )
   assert process.stdout.readline() == 'busy\n'
+  return process
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
+def test_a_signal_before_anything_runs_ends_at_once(number, code):
+  process = _start('-c', _IMPORTING)
   process.send_signal(number)
   _, said = process.communicate(timeout=120)
   assert (process.returncode, said) == (code, '')
@@ -192,14 +198,7 @@ def test_a_signal_before_anything_runs_ends_at_once(number, code):
   ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
 )
 def test_a_signal_ends_a_busy_command_at_once_and_quietly(number, code):
-  process = subprocess.Popen(
-    [sys.executable, '-W', 'ignore', '-c', _BUSY],
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  assert process.stdout.readline() == 'busy\n'
+  process = _start('-W', 'ignore', '-c', _BUSY)
   process.send_signal(number)
   # The child has the pipes, too: their end is its end.
   _, said = process.communicate(timeout=120)
