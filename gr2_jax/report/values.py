@@ -2,7 +2,8 @@
 
 Below `results` of a benchmark's file stands a key for each name, or
 `NAME beside PEER` where several have one name; below `runs` of a sweep's file a
-key for each run, with the values of all its seeds by column.
+key for each run, with the values of all its seeds by column, and of a column
+with lists by column and entry.
 """
 
 import math
@@ -80,12 +81,17 @@ def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _by_run(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Collects the results of a sweep: run to column to a value a seed."""
+  """Collects the results of a sweep: run to column to values by seed."""
   found: dict[str, dict[str, list]] = {}
   for run in runs:
     columns = found.setdefault(run['name'], {})
     for column, value in run['results'].items():
-      columns.setdefault(column, []).append(value)
+      if isinstance(value, list):
+        entries = columns.setdefault(column, [[] for _ in value])
+        for entry, number in zip(entries, value, strict=True):
+          entry.append(number)
+      else:
+        columns.setdefault(column, []).append(value)
   return found
 
 
@@ -97,7 +103,7 @@ def show(value: Any, how: str) -> str:
     how: a format of Python's for each number, such as `.3f`. Before it a word:
       `percent`, `ms` or `GiB` scales it; of lists, `pair` is `mean ±deviation`,
       `interval` is `value [low, high]`, `range` is `[low, high]`, `each` is
-      `a / b`, `and` is `a, b and c`; of values by seed, numbers or lists,
+      `a / b`, `and` is `a, b and c`; of values by seed, or a list of such,
       `mean` and `deviation` are theirs, and `spread` is `mean ±deviation`. A
       list without a word has blanks between its numbers.
 
@@ -161,7 +167,7 @@ def _over_seeds(measure: Callable[[list], float], values: Any) -> Any:
   if not isinstance(values, list) or not values:
     raise TypeError(values)
   if isinstance(values[0], list):
-    return [measure(entry) for entry in zip(*values, strict=True)]
+    return [measure(entry) for entry in values]
   return measure(values)
 
 

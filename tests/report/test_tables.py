@@ -132,7 +132,7 @@ def test_pages_of_folders_are_found(root):
     ([5], 'and d', '5'),
     ([1, 2, 4], 'mean .2f', '2.33'),
     ([1, 2, 6], 'deviation .3f', '2.646'),
-    ([[1, 10], [2, 30]], 'mean .1f', '1.5 20.0'),
+    ([[1, 2], [10, 30]], 'mean .1f', '1.5 20.0'),
     ([1, 2, 3], 'spread .1f', '2.0 ±1.0'),
   ],
 )
@@ -194,6 +194,13 @@ def test_an_error_names_page_block_file_and_key(root, old, new, error):
   path.write_text(path.read_text().replace(old, new))
   with pytest.raises(ValueError, match=f'^README.md, block pooled: .*{error}'):
     tables.update_all(root)
+
+
+def test_results_of_a_sweep_are_collected_over_its_seeds(root):
+  found = values.Values(root / 'results')
+  template = '{hits:each .1f}; {codes:mean .1f}; {codes/1:spread .1f}'
+  shown = '0.1 / 0.3; 4.0 6.5; 6.5 ±2.1'
+  assert values.fill(template, 'seeds.json/runs/run', found) == shown
 
 
 def test_rows_of_a_benchmark_with_one_name_go_by_their_peers(root):
