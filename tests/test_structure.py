@@ -33,7 +33,7 @@ TIERS = [
 ]
 SOURCES = sorted((ROOT / 'gr2_jax').rglob('*.py'))
 ALL = SOURCES + sorted(
-  path for top in ('configs', 'launch') for path in (ROOT / top).glob('*.py')
+  path for top in ('configs', 'launch') for path in (ROOT / top).rglob('*.py')
 )
 
 
