@@ -17,17 +17,12 @@ from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
-from launch import (
-  bench_contest,
-  bench_latency,
-  bench_ranking,
-  bench_torch,
-  bench_transformers,
-)
+from launch import bench_latency, bench_ranking, bench_transformers
+from launch.bench import contests
 
 PROMPT, NEW = 256, 64
 ROWS, LENGTH = 8, 256
-BF16 = bench_contest.multiplies_bf16()
+BF16 = contests.multiplies_bf16()
 SIZES = {
   '2M': LMConfig(
     vocab_size=4096, width=160, layers=4, heads=4, kv_heads=2, head_dim=40,
@@ -46,7 +41,7 @@ SIZES = {
 BATCHES = (1, 8, 32, 64)
 
 
-def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
+def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   """Returns the parts of this group; a model is made when it is its turn."""
   found = {}
   for size in SIZES:
@@ -112,23 +107,23 @@ def _prompts(config: LMConfig, queries: int, length: int) -> np.ndarray:
 
 def _decoding(
   size: str, queries: int, group: int
-) -> Iterator[bench_contest.Contest]:
+) -> Iterator[contests.Contest]:
   ours = _Ours(size)
   prompts = _prompts(ours.config, queries, PROMPT)
-  peer, theirs = bench_torch.fastest(
+  peer, theirs = contests.fastest(
     bench_transformers.generate(ours.config, prompts, group, NEW)
   )
   goal = 2.0 if (size, queries) == ('135M', 1) else 1.0
   name = f'decoding, {size}, batch {queries}'
   if group > 1:
     goal, name = 3.0, f'rollouts, {size}, {queries} prompts x {group}'
-  yield bench_contest.Contest(
+  yield contests.Contest(
     name, f'generate, {peer}', 'tokens', queries * group * NEW,
     ours.sampling(prompts, group, NEW), theirs, goal,
   )  # fmt: skip
 
 
-def _roofline(size: str) -> Iterator[bench_contest.Contest]:
+def _roofline(size: str) -> Iterator[contests.Contest]:
   """Decoding at batch 1 beside reading what its steps read."""
   ours = _Ours(size)
   config, prompt, new = ours.config, 8, 128
@@ -142,14 +137,14 @@ def _roofline(size: str) -> Iterator[bench_contest.Contest]:
     for _ in range(new):
       read()
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'decoding, {size}, batch 1, prompt of 8', 'reading weights and cache',
     'tokens', new, ours.sampling(_prompts(config, 1, prompt), 1, new), theirs,
     0.6,
   )  # fmt: skip
 
 
-def _drawing(size: str) -> Iterator[bench_contest.Contest]:
+def _drawing(size: str) -> Iterator[contests.Contest]:
   """Drawing tokens for 64 rows beside the steps that make their logits."""
   ours = _Ours(size)
   config, draws = ours.config, 64
@@ -162,14 +157,14 @@ def _drawing(size: str) -> Iterator[bench_contest.Contest]:
     one = lambda u: categorical.choose(u, logits * u[0], jnp.float32(1.0))
     return jax.lax.map(one, uniform)
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'drawing, {size}, 64 rows', 'whole decoding step', 'steps', draws,
     lambda: jax.block_until_ready(draw(uniform, logits)),
     ours.sampling(_prompts(config, 64, 8), 1, draws), 10.0,
   )  # fmt: skip
 
 
-def _training(size: str) -> Iterator[bench_contest.Contest]:
+def _training(size: str) -> Iterator[contests.Contest]:
   config, mesh = SIZES[size], sharding.make_mesh()
   tokens = _prompts(config, ROWS, LENGTH)
   shape = tokens.shape
@@ -192,10 +187,8 @@ def _training(size: str) -> Iterator[bench_contest.Contest]:
       held[0], _ = update(held[0], batch)
     jax.block_until_ready(held[0].params)
 
-  peer, theirs = bench_torch.fastest(
-    bench_transformers.training(config, tokens)
-  )
-  yield bench_contest.Contest(
+  peer, theirs = contests.fastest(bench_transformers.training(config, tokens))
+  yield contests.Contest(
     f'training, {size}, {ROWS} x {LENGTH}', f'PyTorch, {peer}', 'tokens',
     ROWS * LENGTH, ours, theirs, 1.0,
   )  # fmt: skip

@@ -18,7 +18,8 @@ from gr2_jax.rl import prompt_set, ranking_trainer, rollout
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.stages import decoding
 from gr2_jax.text import lengths
-from launch import bench_contest, bench_lists
+from launch import bench_lists
+from launch.bench import contests
 
 PROMPT, DIRECT, WORDS = 288, 128, 32
 COLUMNS = 6
@@ -146,7 +147,7 @@ class Ours:
     return run
 
 
-def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
+def steps(size: str, model: LMConfig) -> Iterator[contests.Contest]:
   """RL steps on rankings beside one on lists that are written."""
   from launch import bench_rl
 
@@ -158,7 +159,7 @@ def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
     ('direct lists', RANKED, 0, 3.0),
     ('explained lists', 0, EXPLAINED, 1.0),
   ):
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f'RL step by utilities, {size}, {direct} direct and {explained} '
       f'explained lists, {UPDATES} updates: {name}',
       peer, 'lists', direct + explained, ours.stepping(direct, explained),
@@ -166,12 +167,12 @@ def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
     )  # fmt: skip
 
 
-def answers(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
+def answers(size: str, model: LMConfig) -> Iterator[contests.Contest]:
   """Greedy answers by utilities beside written lists."""
   ours = Ours(model)
   written = ours.answering('list')
   for mode, goal in (('direct', 10.0), ('explained', 1.0)):
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f're-ranking by utilities, {size}, {DECODED} lists, {mode}',
       "explained, answer.ranking='list'", 'lists', DECODED,
       ours.answering(mode), written, goal,

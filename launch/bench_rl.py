@@ -25,13 +25,8 @@ from gr2_jax.rl import groups, rollout, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.train import metrics as metrics_lib
-from launch import (
-  bench_contest,
-  bench_lists,
-  bench_peer,
-  bench_ranking,
-  bench_reward,
-)
+from launch import bench_lists, bench_peer, bench_ranking, bench_reward
+from launch.bench import contests
 
 SIZE = '10M'
 # The ratios that we want, by the length of the prompts.
@@ -40,7 +35,7 @@ PROMPTS = {256: 5.0, 1024: 8.0}
 REWARDS = 100
 
 
-def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
+def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   """Returns the parts of this group."""
   found = {f'step {p}': functools.partial(_step, p) for p in PROMPTS}
   return {**found, 'reward': _reward, 'utilities': _utilities}
@@ -175,7 +170,7 @@ class Ours:
     return repeated
 
 
-def _step(prompt: int) -> Iterator[bench_contest.Contest]:
+def _step(prompt: int) -> Iterator[contests.Contest]:
   """A whole step; the reward is timed apart, and taken from the rollout."""
   way, peer = bench_peer.fastest(task(prompt), _ways(prompt))
   ours = Ours(task(prompt), sharding.make_mesh())
@@ -185,7 +180,7 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
   def split(turns: int) -> dict[str, dict[str, float]]:
     mine = _medians(ours.seconds[-turns:])
     passes = functools.partial(reward, REWARDS)
-    mine['reward'] = bench_contest.seconds(passes) / REWARDS
+    mine['reward'] = contests.seconds(passes) / REWARDS
     mine['rollout'] -= mine['reward']
     mine['log-probs'] = 0.0
     sides = {'ours': mine, 'theirs': _medians(peer.seconds[-turns:])}
@@ -193,7 +188,7 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
       side: {k: s[k] for k in bench_peer.PARTS} for side, s in sides.items()
     }
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'RL step, {SIZE}, 8 prompts of {prompt} x 8 x 64, 2 updates',
     f'TRL GRPOTrainer (dapo), {way}', 'steps', 1, ours.step, peer.step,
     PROMPTS[prompt], split,
@@ -201,7 +196,7 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
   peer.close()
 
 
-def _utilities() -> Iterator[bench_contest.Contest]:
+def _utilities() -> Iterator[contests.Contest]:
   """Steps on rankings at the quickstart's size."""
   from launch import bench_lm
 
@@ -215,7 +210,7 @@ def _ways(prompt: int) -> tuple[str, ...]:
   float32, or more.
   """
   ways = bench_peer.WAYS
-  if not bench_contest.multiplies_bf16():
+  if not contests.multiplies_bf16():
     return ways[:1]
   return ways if prompt == min(PROMPTS) else ways[1:]
 
@@ -224,7 +219,7 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
   return {k: statistics.median(row[k] for row in rows) for k in rows[0]}
 
 
-def _reward() -> Iterator[bench_contest.Contest]:
+def _reward() -> Iterator[contests.Contest]:
   """From token ids to groups to train on, for 64 answers."""
   of = task(256)
   ours = Ours(of, sharding.make_mesh())
@@ -242,13 +237,13 @@ def _reward() -> Iterator[bench_contest.Contest]:
     ('Python on decoded strings', theirs.judge),
     ('Python on strings, and decoding them', theirs.decode_and_judge),
   ):
-    yield bench_contest.Contest(
+    yield contests.Contest(
       name, peer, 'answers', REWARDS * rows, passes,
       functools.partial(repeated, run), 10.0,
     )  # fmt: skip
   # At most a hundredth of a step.
   stored = ours.reward(samples, stored=True)
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'{name}, and the buffer', 'the whole RL step', 'steps', 1,
     functools.partial(stored, 1), ours.step, 100.0,
   )  # fmt: skip

@@ -19,13 +19,8 @@ from collections.abc import Callable, Iterator
 
 from gr2_jax import rerank
 from gr2_jax.stages import artifacts
-from launch import (
-  bench_contest,
-  bench_load,
-  bench_prefix,
-  bench_process,
-  bench_soak,
-)
+from launch import bench_load, bench_prefix, bench_process, bench_soak
+from launch.bench import contests
 
 CLIENTS = (1, 8, 32, 128)
 MODEL = 'rl'
@@ -39,7 +34,7 @@ _GOAL, _P99 = 20.0, 0.06
 
 def parts(
   workdir: str, requests: int
-) -> dict[str, Callable[[], Iterator[bench_contest.Contest | dict]]]:
+) -> dict[str, Callable[[], Iterator[contests.Contest | dict]]]:
   """Returns the parts by name.
 
   Args:
@@ -57,7 +52,7 @@ def parts(
     f'{count} clients': functools.partial(_load, workdir, count)
     for count in CLIENTS
   }
-  prefix = functools.partial(bench_prefix.contests, workdir, MODEL)
+  prefix = functools.partial(bench_prefix.cached, workdir, MODEL)
   return found | {'cached histories': prefix}
 
 
@@ -67,7 +62,7 @@ def _command(module: str, workdir: str, *flags: str) -> list[str]:
   return [*command, f'--model={MODEL}', '--port=0', *flags]
 
 
-def _load(workdir: str, clients: int) -> Iterator[bench_contest.Contest]:
+def _load(workdir: str, clients: int) -> Iterator[contests.Contest]:
   """So many clients at a time."""
   lists = bench_load.Lists(artifacts.open_run(workdir, MODEL), seed=0)
   ours = _command('serve', workdir, '--explain=false', _PATIENT)
@@ -90,7 +85,7 @@ def _load(workdir: str, clients: int) -> Iterator[bench_contest.Contest]:
 
 def _contest(
   peer: str, theirs: '_Driver | _Calls', ours: '_Driver', goal: float | None
-) -> bench_contest.Contest:
+) -> contests.Contest:
   def split(_: int) -> dict[str, dict[str, float]]:
     return {'ours': ours.percentiles(), 'theirs': theirs.percentiles()}
 
@@ -98,7 +93,7 @@ def _contest(
     cpu = {'ours': ours.cpu(), 'theirs': theirs.cpu()}
     return {**ours.facts(), 'cpu_ms_a_list': cpu}
 
-  return bench_contest.Contest(
+  return contests.Contest(
     f'{ours.clients} clients', peer, 'lists', ours.count, ours, theirs, goal,
     split, their_count=theirs.count, facts=facts,
   )  # fmt: skip
@@ -195,7 +190,7 @@ class _Calls:
     for number in range(self.count):
       record = self._lists.make(number)
       run = functools.partial(rerank.rank_records, self._ranker, [record])
-      seconds.append(bench_contest.timed(run))
+      seconds.append(contests.timed(run))
     self._turns.append(seconds)
     self._used += time.process_time() - used
 

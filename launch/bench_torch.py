@@ -1,7 +1,6 @@
 """The peers of `bench_sid`: PyTorch, faiss and transformers."""
 
 import copy
-import time
 from collections.abc import Callable
 
 import faiss
@@ -106,25 +105,6 @@ class Rqvae:
     with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
       latent = self._encoder(torch.tensor(vectors)).float()
     return self._quantise(latent)[0].numpy()
-
-
-def fastest(runs: dict[str, Callable]) -> tuple[str, Callable]:
-  """Finds the fastest of several ways, after one call each to warm up.
-
-  Args:
-    runs: the ways by name.
-
-  Returns:
-    (name, way).
-  """
-  times = {}
-  for name, run in runs.items():
-    run()
-    started = time.perf_counter()
-    run()
-    times[name] = time.perf_counter() - started
-  best = min(times, key=times.get)
-  return best, runs[best]
 
 
 def _mlp(widths: list[int]) -> nn.Sequential:

@@ -14,7 +14,7 @@ import transformers
 
 from gr2_jax.lm import hf_config
 from gr2_jax.lm.config import LMConfig
-from launch import bench_contest
+from launch.bench import contests
 
 
 def model(config: LMConfig) -> torch.nn.Module:
@@ -58,7 +58,7 @@ def generate(
     )
 
   ways = {'float32': lambda: run(whole)}
-  if bench_contest.multiplies_bf16():
+  if contests.multiplies_bf16():
     low = copy.deepcopy(whole).to(torch.bfloat16)
     ways['bfloat16'] = lambda: run(low)
   return ways
@@ -91,7 +91,7 @@ def training(
     ways[name] = run
 
   add('float32', False, False)
-  if bench_contest.multiplies_bf16():
+  if contests.multiplies_bf16():
     add('autocast to bfloat16', False, True)
     add('autocast to bfloat16, compiled', True, True)
   else:

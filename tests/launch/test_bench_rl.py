@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
-from launch import (
-  bench_contest,
-  bench_lists,
-  bench_peer,
-  bench_reward,
-  bench_rl,
-)
+from launch import bench_lists, bench_peer, bench_reward, bench_rl
+from launch.bench import contests
 
 TASK = bench_lists.Task(
   LMConfig(
@@ -115,12 +110,12 @@ def test_a_step_is_split(mesh1):
 
 def test_a_row_has_the_seconds_by_part():
   calls = []
-  contest = bench_contest.Contest(
+  contest = contests.Contest(
     'a', 'b', 'steps', 1, lambda: calls.append('ours'),
     lambda: calls.append('theirs'), 1.0,
     lambda turns: {'ours': {'x': turns / 3}, 'theirs': {'x': 0.0}},
   )  # fmt: skip
-  row = bench_contest.measure(contest, 1)
+  row = contests.measure(contest, 1)
   assert calls == ['ours', 'theirs'] * 2
   assert row['seconds'] == {'ours': {'x': 0.333}, 'theirs': {'x': 0.0}}
 

@@ -19,7 +19,6 @@ from gr2_jax.data import dataset
 from gr2_jax.text import answer
 from launch import (
   bench_answers,
-  bench_contest,
   bench_generate,
   bench_http,
   bench_load,
@@ -27,6 +26,7 @@ from launch import (
   bench_serve,
   bench_soak,
 )
+from launch.bench import contests
 from tests.serve import fakes
 
 # A server of the command, with an engine that sorts.
@@ -169,7 +169,7 @@ def test_a_load_and_a_soak(tmp_path):
   with _serve(GR2_ADMIN_TOKEN=bench_soak.TOKEN) as server:
     drive = bench_serve._Driver(server, _Numbered(), 8, 40)
     contest = bench_serve._contest('itself', drive, drive, 1.0)
-    row = bench_contest.measure(contest, 1)
+    row = contests.measure(contest, 1)
     assert row['ratio'] > 0 and set(row['seconds']) == {'ours', 'theirs'}
     assert 0 < row['seconds']['ours']['p50'] <= row['seconds']['ours']['p99']
     assert sum(row['batches_upto'].values()) > 0
