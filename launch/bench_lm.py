@@ -17,8 +17,9 @@ from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
-from launch import bench_latency, bench_ranking, bench_transformers
+from launch import bench_latency, bench_ranking
 from launch.bench import contests
+from launch.bench.peers import transformers_lm
 
 PROMPT, NEW = 256, 64
 ROWS, LENGTH = 8, 256
@@ -111,7 +112,7 @@ def _decoding(
   ours = _Ours(size)
   prompts = _prompts(ours.config, queries, PROMPT)
   peer, theirs = contests.fastest(
-    bench_transformers.generate(ours.config, prompts, group, NEW)
+    transformers_lm.generate(ours.config, prompts, group, NEW)
   )
   goal = 2.0 if (size, queries) == ('135M', 1) else 1.0
   name = f'decoding, {size}, batch {queries}'
@@ -131,7 +132,7 @@ def _roofline(size: str) -> Iterator[contests.Contest]:
   width = 2 if BF16 else 4
   cache = 2 * config.layers * config.kv_heads * config.head_dim
   size_of_step = width * (config.num_params + cache * (prompt + new // 2))
-  read = bench_transformers.reading(size_of_step)
+  read = transformers_lm.reading(size_of_step)
 
   def theirs():
     for _ in range(new):
@@ -187,7 +188,7 @@ def _training(size: str) -> Iterator[contests.Contest]:
       held[0], _ = update(held[0], batch)
     jax.block_until_ready(held[0].params)
 
-  peer, theirs = contests.fastest(bench_transformers.training(config, tokens))
+  peer, theirs = contests.fastest(transformers_lm.training(config, tokens))
   yield contests.Contest(
     f'training, {size}, {ROWS} x {LENGTH}', f'PyTorch, {peer}', 'tokens',
     ROWS * LENGTH, ours, theirs, 1.0,

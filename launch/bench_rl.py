@@ -4,8 +4,8 @@ Random weights of the 10 M model; 8 prompts, 8 answers to each, two updates.
 Ours decodes under the constraint, as in training, with an explanation that
 fills 64 tokens (random weights end one in a thousand earlier): each answer is
 valid, so that each group has variance and all are trained on. TRL's answers are
-free and as long; `bench_trl.judge` says how they get rewards that differ. Ours
-takes the old log-probs from the sampler, TRL computes them.
+free and as long; `trl_trainer.judge` says how they get rewards that differ.
+Ours takes the old log-probs from the sampler, TRL computes them.
 """
 
 import functools
@@ -25,8 +25,9 @@ from gr2_jax.rl import groups, rollout, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.train import metrics as metrics_lib
-from launch import bench_lists, bench_peer, bench_ranking, bench_reward
+from launch import bench_lists, bench_ranking
 from launch.bench import contests
+from launch.bench.peers import string_reward, trl_process
 
 SIZE = '10M'
 # The ratios that we want, by the length of the prompts.
@@ -88,7 +89,7 @@ class Ours:
       updates_per_rollout=updates,
       lr=1e-6,
       credit='answer',
-      alpha=0.2,  # As in `bench_reward`, like the next.
+      alpha=0.2,  # As in `string_reward`, like the next.
       invalid=-1.0,
     )
     prompts = PromptSet(
@@ -172,7 +173,7 @@ class Ours:
 
 def _step(prompt: int) -> Iterator[contests.Contest]:
   """A whole step; the reward is timed apart, and taken from the rollout."""
-  way, peer = bench_peer.fastest(task(prompt), _ways(prompt))
+  way, peer = trl_process.fastest(task(prompt), _ways(prompt))
   ours = Ours(task(prompt), sharding.make_mesh())
   reward = ours.reward(ours.samples(), stored=True)
   reward(1)
@@ -185,7 +186,7 @@ def _step(prompt: int) -> Iterator[contests.Contest]:
     mine['log-probs'] = 0.0
     sides = {'ours': mine, 'theirs': _medians(peer.seconds[-turns:])}
     return {
-      side: {k: s[k] for k in bench_peer.PARTS} for side, s in sides.items()
+      side: {k: s[k] for k in trl_process.PARTS} for side, s in sides.items()
     }
 
   yield contests.Contest(
@@ -209,7 +210,7 @@ def _ways(prompt: int) -> tuple[str, ...]:
   Without bfloat16 units a step in bfloat16 takes five times as long as one in
   float32, or more.
   """
-  ways = bench_peer.WAYS
+  ways = trl_process.WAYS
   if not contests.multiplies_bf16():
     return ways[:1]
   return ways if prompt == min(PROMPTS) else ways[1:]
@@ -273,9 +274,9 @@ class InPython:
 
   def judge(self) -> tuple[list[float], list[float], list[bool]]:
     """Returns rewards, advantages and which groups have variance."""
-    found = bench_reward.rewards(self.texts, self._lists, self._targets)
-    advantages = bench_reward.advantages(found, self._group)
-    return found, advantages, bench_reward.has_variance(found, self._group)
+    found = string_reward.rewards(self.texts, self._lists, self._targets)
+    advantages = string_reward.advantages(found, self._group)
+    return found, advantages, string_reward.has_variance(found, self._group)
 
   def decode_and_judge(self) -> None:
     """Decodes the answers again before."""

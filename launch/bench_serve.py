@@ -5,8 +5,8 @@
 `launch.serve` runs as a process of its own, and so does the peer; the clients
 are this process. Every answer is checked. Peers: one list at a time through the
 Python API, in this process, and a server of transformers on the same weights
-(`bench_generate`), behind the same HTTP and queue, one list at a time and in
-batches of up to 32.
+(`transformers_server`), behind the same HTTP and queue, one list at a time and
+in batches of up to 32.
 """
 
 import functools
@@ -24,6 +24,7 @@ from launch.bench import contests
 
 CLIENTS = (1, 8, 32, 128)
 MODEL = 'rl'
+_PEER = 'bench.peers.transformers_server'
 # Requests of a turn; of the slow peer, and calls through Python.
 _LEAST, _EACH, _THEIRS, _CALLS = 200, 25, 8, 200
 # Both servers rank every list, however long it waits.
@@ -72,9 +73,7 @@ def _load(workdir: str, clients: int) -> Iterator[contests.Contest]:
       'one list at a time, Python', _Calls(workdir, lists), drive, None
     )
     for size in (1, 32):
-      peer = _command(
-        'bench_generate', workdir, _PATIENT, f'--batch_size={size}'
-      )
+      peer = _command(_PEER, workdir, _PATIENT, f'--batch_size={size}')
       name = f'transformers, batches of {size}' if size > 1 else 'transformers'
       count = max(_THEIRS, clients)
       with bench_process.serving(peer, os.environ) as other:

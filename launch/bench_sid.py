@@ -20,8 +20,8 @@ from gr2_jax.sid import assign, batches, quantised, rqvae, steps, vectors
 from gr2_jax.sid import index as sid_index
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.text import answer
-from launch import bench_torch
 from launch.bench import contests
+from launch.bench.peers import torch_rqvae, transformers_lm
 
 ITEMS, WIDTH, BATCH = 16_384, 384, 512
 # So that a call takes tenths of a second, not milliseconds.
@@ -75,7 +75,7 @@ def _tokenizer() -> list[contests.Contest]:
     jax.block_until_ready(held[0].books)
 
   device_books = sharding.replicate(mesh, books)
-  network = bench_torch.Rqvae(SID, WIDTH, books)
+  network = torch_rqvae.Rqvae(SID, WIDTH, books)
   train_name, peer_train = contests.fastest(network.training(data, BATCH))
   assign_name, peer_assign = contests.fastest(network.assignment(data))
   return [
@@ -92,7 +92,7 @@ def _tokenizer() -> list[contests.Contest]:
       'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items',
       PASSES * ITEMS,
       _repeat(PASSES, lambda: quantised.nearest(device_books, latent, mesh)),
-      _repeat(PASSES, bench_torch.faiss_quantiser(books, latent)), 1.0,
+      _repeat(PASSES, torch_rqvae.faiss_quantiser(books, latent)), 1.0,
     ),
   ]  # fmt: skip
 
@@ -123,7 +123,7 @@ def _beam_search() -> list[contests.Contest]:
   tokens = sids + offset + np.arange(4) * 256
   nobody = [np.zeros(0, np.int32)] * USERS
   name, peer = contests.fastest(
-    bench_torch.beam_search(LM, prompts, tokens, BEAM)
+    transformers_lm.beam_search(LM, prompts, tokens, BEAM)
   )
   return [
     contests.Contest(

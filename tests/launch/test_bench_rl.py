@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
-from launch import bench_lists, bench_peer, bench_reward, bench_rl
+from launch import bench_lists, bench_rl
 from launch.bench import contests
+from launch.bench.peers import string_reward, trl_process
 
 TASK = bench_lists.Task(
   LMConfig(
@@ -93,7 +94,7 @@ def test_python_by_hand():
     ('{"recommendations": [1, 2, 3]}', 1, -1.0),
   ]
   texts, targets, expected = zip(*cases, strict=True)
-  found = bench_reward.rewards(list(texts), [sids] * len(cases), list(targets))
+  found = string_reward.rewards(list(texts), [sids] * len(cases), list(targets))
   assert found == pytest.approx(expected)
 
 
@@ -121,15 +122,15 @@ def test_a_row_has_the_seconds_by_part():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('way', bench_peer.WAYS)
+@pytest.mark.parametrize('way', trl_process.WAYS)
 def test_trl_makes_steps(way):
   """Runs where TRL is installed; tests/README.md has the command."""
   pytest.importorskip('trl')
-  peer = bench_peer.Peer(TASK, way)
+  peer = trl_process.Peer(TASK, way)
   for count in (1, 2):
     peer.step()
     assert len(peer.seconds) == count
-    assert list(peer.seconds[-1]) == list(bench_peer.PARTS)
+    assert list(peer.seconds[-1]) == list(trl_process.PARTS)
     assert min(peer.seconds[-1].values()) > 0
   peer.close()
 
@@ -138,4 +139,4 @@ def test_trl_makes_steps(way):
 def test_a_peer_that_ends_is_an_error():
   pytest.importorskip('trl')
   with pytest.raises(RuntimeError, match='TRL ended with 1'):
-    bench_peer.Peer(TASK, 'no such way')
+    trl_process.Peer(TASK, 'no such way')

@@ -19,7 +19,6 @@ from gr2_jax.data import dataset
 from gr2_jax.text import answer
 from launch import (
   bench_answers,
-  bench_generate,
   bench_http,
   bench_load,
   bench_process,
@@ -27,6 +26,7 @@ from launch import (
   bench_soak,
 )
 from launch.bench import contests
+from launch.bench.peers import transformers_server
 from tests.serve import fakes
 
 # A server of the command, with an engine that sorts.
@@ -116,7 +116,7 @@ def test_what_the_peer_may_write_is_a_permutation():
     sid_offset=10, levels=2, codes=8,
   )  # fmt: skip
   rows = [[(10, 20), (10, 21), (11, 20)], [(12, 22), (13, 23)]]
-  following = bench_generate.allowed(rows, fmt)
+  following = transformers_server.allowed(rows, fmt)
   # The first item, its end, and the list that begins with it.
   written = [10, 21, 5, 3, 10, 21, 6, 10, 20, 6, 11, 20, 7, 0]
   wanted = [
@@ -126,7 +126,7 @@ def test_what_the_peer_may_write_is_a_permutation():
   for place, tokens in enumerate(wanted):
     assert following(0, written[:place]) == tokens, place
   assert following(1, [13, 23, 5, 3, 13, 23, 6]) == [12]
-  listed = bench_generate._entries(written[4:], 3, 2)
+  listed = transformers_server._entries(written[4:], 3, 2)
   assert listed == [(10, 21), (10, 20), (11, 20)]
 
 
@@ -345,5 +345,6 @@ def test_the_peer_is_an_engine():
   """It has what the server asks of the engines that tests use."""
   names = {name for name in dir(fakes.Sorts) if not name.startswith('_')}
   names -= {'explains', 'grow', 'save'}
-  fields = {field.name for field in dataclasses.fields(bench_generate.Engine)}
-  assert names <= fields | set(dir(bench_generate.Engine))
+  engine = transformers_server.Engine
+  fields = {field.name for field in dataclasses.fields(engine)}
+  assert names <= fields | set(dir(engine))

@@ -17,7 +17,7 @@ from launch import bench_lists
 
 pytest.importorskip('trl')
 torch = pytest.importorskip('torch')
-from launch import bench_trl  # noqa: E402  (it imports TRL)
+from launch.bench.peers import trl_trainer  # noqa: E402  (it imports TRL)
 
 # What TRL and transformers say of each other is not ours to mend.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
@@ -34,7 +34,7 @@ Q, G, T = TASK.queries, TASK.group, TASK.new
 
 def _trainer(directory, low, high):
   """Returns TRL's trainer as it is within an update on the whole batch."""
-  made = bench_trl.make(
+  made = trl_trainer.make(
     TASK, 'float32', str(directory), epsilon=low, epsilon_high=high
   )
   made.model.train()
@@ -64,7 +64,7 @@ def _batch(old, advantages, mask, prompt, valid, tokens):
     'old_per_token_logps': rows(old),
     # It divides by the tokens of a rollout over the updates on it: here the
     # update has them all.
-    'num_items_in_batch': torch.tensor(mask.sum() * bench_trl.UPDATES),
+    'num_items_in_batch': torch.tensor(mask.sum() * trl_trainer.UPDATES),
   }
 
 

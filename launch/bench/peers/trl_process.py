@@ -1,4 +1,4 @@
-"""The process of `bench_trl`, as `bench_rl` sees it."""
+"""The process of `trl_trainer`, as the group `rl` sees it."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ PARTS = ('rollout', 'reward', 'log-probs', 'update', 'rest')
 
 
 class Peer:
-  """A process of `bench_trl`.
+  """A process of `trl_trainer`.
 
   Attributes:
     seconds: of each step made so far, by part.
@@ -26,8 +26,8 @@ class Peer:
       way: of `WAYS`.
     """
     self._process = subprocess.Popen(
-      [sys.executable, '-m', 'launch.bench_trl'],
-      cwd=pathlib.Path(__file__).resolve().parent.parent,
+      [sys.executable, '-m', 'launch.bench.peers.trl_trainer'],
+      cwd=pathlib.Path(__file__).resolve().parents[3],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,

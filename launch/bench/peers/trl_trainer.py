@@ -1,8 +1,8 @@
-"""TRL's GRPOTrainer, the peer of `bench_rl`, in a separate process.
+"""TRL's GRPOTrainer, the peer of the group `rl`, in a separate process.
 
 So that it has threads and memory to itself. The benchmark starts
 
-    python -m launch.bench_trl
+    python -m launch.bench.peers.trl_trainer
 
 and writes {"task": `bench_lists.dump`, "way": one of WAYS} to it, which is
 answered with a line when training begins; then an empty line for each RL step,
@@ -30,7 +30,8 @@ import transformers
 import trl
 
 from gr2_jax.text import answer
-from launch import bench_lists, bench_reward, bench_transformers, memory
+from launch import bench_lists, memory
+from launch.bench.peers import string_reward, transformers_lm
 
 # How a step can be computed: type of the weights, and whether products are
 # cast to bfloat16 (TRL's default).
@@ -173,7 +174,7 @@ def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
     'target': task.targets().tolist(),
   }
   made = Timed(
-    bench_transformers.model(task.model).to(dtype),
+    transformers_lm.model(task.model).to(dtype),
     judge(task),
     config(task, directory, bf16=autocast, **changes),
     datasets.Dataset.from_dict(data),
@@ -189,7 +190,7 @@ def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
 
 
 def judge(task: bench_lists.Task) -> Callable[..., list[float]]:
-  """Returns the reward function: that of `bench_reward`.
+  """Returns the reward function: that of `string_reward`.
 
   Random weights write no JSON, which is rejected at once and makes all rewards
   equal. So each answer is replaced by a valid one in random order.
@@ -205,7 +206,7 @@ def judge(task: bench_lists.Task) -> Callable[..., list[float]]:
       written.append(
         f'{answer.OPEN}{explanation}{answer.MID}{order}{answer.CLOSE}'
       )
-    return bench_reward.rewards(written, candidates, target)
+    return string_reward.rewards(written, candidates, target)
 
   return score
 
