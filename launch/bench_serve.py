@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 
 from gr2_jax import rerank
 from gr2_jax.stages import artifacts
-from launch import bench_load, bench_prefix, bench_process, bench_soak
+from launch import bench_prefix
 from launch.bench import contests
+from launch.bench.load import process, soak, traffic
 
 CLIENTS = (1, 8, 32, 128)
 MODEL = 'rl'
@@ -65,9 +66,9 @@ def _command(module: str, workdir: str, *flags: str) -> list[str]:
 
 def _load(workdir: str, clients: int) -> Iterator[contests.Contest]:
   """So many clients at a time."""
-  lists = bench_load.Lists(artifacts.open_run(workdir, MODEL), seed=0)
+  lists = traffic.Lists(artifacts.open_run(workdir, MODEL), seed=0)
   ours = _command('serve', workdir, '--explain=false', _PATIENT)
-  with bench_process.serving(ours, os.environ) as server:
+  with process.serving(ours, os.environ) as server:
     drive = _Driver(server, lists, clients, _LEAST + _EACH * clients)
     yield _contest(
       'one list at a time, Python', _Calls(workdir, lists), drive, None
@@ -76,7 +77,7 @@ def _load(workdir: str, clients: int) -> Iterator[contests.Contest]:
       peer = _command(_PEER, workdir, _PATIENT, f'--batch_size={size}')
       name = f'transformers, batches of {size}' if size > 1 else 'transformers'
       count = max(_THEIRS, clients)
-      with bench_process.serving(peer, os.environ) as other:
+      with process.serving(peer, os.environ) as other:
         theirs = _Driver(other, lists, clients, count)
         goal = _GOAL if clients == 32 else None
         yield _contest(name, theirs, drive, goal)
@@ -108,22 +109,22 @@ class _Driver:
 
   def __init__(
     self,
-    server: bench_process.Server,
-    lists: bench_load.Lists,
+    server: process.Server,
+    lists: traffic.Lists,
     clients: int,
     count: int,
   ):
     self._server, self._lists, self.clients = server, lists, clients
     self.count = count
     self._turns: list[list[float]] = []
-    self._before = bench_process.metrics(server.port)
+    self._before = process.metrics(server.port)
     self._used = 0.0
 
   def __call__(self) -> None:
     lists = [self._lists.make(n) for n in range(self.count)]
-    used = bench_process.used(self._server.pid)
-    self._turns.append(bench_load.drive(self._server.port, lists, self.clients))
-    self._used += bench_process.used(self._server.pid) - used
+    used = process.used(self._server.pid)
+    self._turns.append(traffic.drive(self._server.port, lists, self.clients))
+    self._used += process.used(self._server.pid) - used
 
   def cpu(self) -> float:
     """Milliseconds of a core that the server took for a list."""
@@ -132,11 +133,11 @@ class _Driver:
 
   def percentiles(self) -> dict[str, float]:
     """Of the requests of all calls but the first, which warms up."""
-    return bench_load.percentiles(list(itertools.chain(*self._turns[1:])))
+    return traffic.percentiles(list(itertools.chain(*self._turns[1:])))
 
   def facts(self) -> dict:
     """Returns what the server counted since the first call."""
-    now = bench_process.metrics(self._server.port)
+    now = process.metrics(self._server.port)
     since = lambda name: now.get(name, 0) - self._before.get(name, 0)
     label = 'kind="direct"'
     upto = {
@@ -177,7 +178,7 @@ class _Calls:
     count: lists of a call.
   """
 
-  def __init__(self, workdir: str, lists: bench_load.Lists):
+  def __init__(self, workdir: str, lists: traffic.Lists):
     self._ranker = rerank.load(workdir, MODEL, mode='direct', progress=False)
     self._ranker.warm_up(batch_size=1)
     self._lists, self.count = lists, _CALLS
@@ -199,13 +200,13 @@ class _Calls:
 
   def percentiles(self) -> dict[str, float]:
     """Of the calls of all turns but the first."""
-    return bench_load.percentiles(list(itertools.chain(*self._turns[1:])))
+    return traffic.percentiles(list(itertools.chain(*self._turns[1:])))
 
 
 def _soak(workdir: str, requests: int) -> Iterator[dict]:
   """Many requests, some of rude clients, and reloads meanwhile."""
-  lists = bench_load.Lists(artifacts.open_run(workdir, MODEL), seed=1)
+  lists = traffic.Lists(artifacts.open_run(workdir, MODEL), seed=1)
   command = _command('serve', workdir, '--queue=1024')
-  environment = {**os.environ, 'GR2_ADMIN_TOKEN': bench_soak.TOKEN}
-  with bench_process.serving(command, environment) as server:
-    yield bench_soak.run(server, lists, requests, workdir)
+  environment = {**os.environ, 'GR2_ADMIN_TOKEN': soak.TOKEN}
+  with process.serving(command, environment) as server:
+    yield soak.run(server, lists, requests, workdir)

@@ -17,15 +17,9 @@ import pytest
 
 from gr2_jax.data import dataset
 from gr2_jax.text import answer
-from launch import (
-  bench_answers,
-  bench_http,
-  bench_load,
-  bench_process,
-  bench_serve,
-  bench_soak,
-)
+from launch import bench_serve
 from launch.bench import contests
+from launch.bench.load import answers, http_client, process, soak, traffic
 from launch.bench.peers import transformers_server
 from tests.serve import fakes
 
@@ -56,29 +50,29 @@ def _answer(record, number=0):
 
 
 def test_percentiles_are_those_of_all_requests():
-  assert bench_load.percentiles(range(101)) == {
+  assert traffic.percentiles(range(101)) == {
     'p50': 50, 'p95': 95, 'p99': 99, 'most': 100,
   }  # fmt: skip
 
 
 def test_an_answer_is_that_of_its_list():
   right = _answer(LIST)
-  assert bench_answers.scores(right) == [-2.0, 0.0, -1.0]
-  assert not bench_answers.problem(LIST, right, [-2.0, 0.001, -1.0])
+  assert answers.scores(right) == [-2.0, 0.0, -1.0]
+  assert not answers.problem(LIST, right, [-2.0, 0.001, -1.0])
   for change, wanted, message in (
     ({'results': right['results'][:2]}, None, 'places'),
     ({'results': right['results'][::-1]}, None, 'do not fall'),
     (_answer({'candidates': ['i1', 'i3', 'i4']}), None, "'i4' where 'i2' was"),
     ({}, [-2.0, 0.5, -1.0], 'and alone 0.5'),
   ):
-    problem = bench_answers.problem(LIST, right | change, wanted)
+    problem = answers.problem(LIST, right | change, wanted)
     assert message in problem, (change, problem)
-  assert 'no results' in bench_answers.problem(LIST, {'error': {}})
+  assert 'no results' in answers.problem(LIST, {'error': {}})
 
 
-def _account(asked, *answers):
-  made = bench_answers.Account(asked=asked)
-  for status, document in answers:
+def _account(asked, *given):
+  made = answers.Account(asked=asked)
+  for status, document in given:
     made.book([LIST], status, document, [None])
   return made
 
@@ -105,7 +99,7 @@ def test_each_request_has_one_answer():
 def test_growth_is_of_what_comes_after_the_start():
   memory = [(0, 100.0), (2000, 400.0)]
   memory += [(n, 400.0 + n / 500) for n in range(3000, 10_000, 1000)]
-  found = bench_soak.growth(memory)
+  found = soak.growth(memory)
   assert found['slope_mib_a_thousand_requests'] == pytest.approx(2.0)
   assert found['mib'][:2] == [[0, 100.0], [2000, 400.0]]
 
@@ -131,7 +125,7 @@ def test_what_the_peer_may_write_is_a_permutation():
 
 
 class _Numbered:
-  """Lists of `bench_load.Lists` without a run: items of the fakes."""
+  """Lists of `traffic.Lists` without a run: items of the fakes."""
 
   def make(self, number):
     rng = np.random.default_rng(number)
@@ -146,7 +140,7 @@ def test_lists_are_of_a_run():
   store = types.SimpleNamespace(
     dataset=given, prompter=types.SimpleNamespace(cfg=prompt)
   )
-  lists = bench_load.Lists(store, seed=0)
+  lists = traffic.Lists(store, seed=0)
   made = [lists.make(number) for number in range(20)]
   assert made[3] == lists.make(3)
   assert len({tuple(sorted(x['candidates'])) for x in made}) == 20
@@ -161,12 +155,12 @@ def _serve(**environment):
   flags = '--workdir=/runs/fake', '--port=0', '--queue=1024'
   command = [sys.executable, '-c', CODE, *flags, '--deadline_ms=20000']
   own = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
-  with bench_process.serving(command, own) as server:
+  with process.serving(command, own) as server:
     yield server
 
 
 def test_a_load_and_a_soak(tmp_path):
-  with _serve(GR2_ADMIN_TOKEN=bench_soak.TOKEN) as server:
+  with _serve(GR2_ADMIN_TOKEN=soak.TOKEN) as server:
     drive = bench_serve._Driver(server, _Numbered(), 8, 40)
     contest = bench_serve._contest('itself', drive, drive, 1.0)
     row = contests.measure(contest, 1)
@@ -177,7 +171,7 @@ def test_a_load_and_a_soak(tmp_path):
     assert set(row['cpu_ms_a_list']) == {'ours', 'theirs'}
     workdir = tmp_path / 'run'
     workdir.mkdir()
-    found = bench_soak.run(server, _Numbered(), 400, str(workdir), 2)
+    found = soak.run(server, _Numbered(), 400, str(workdir), 2)
   assert found['sound'], json.dumps(found)
   assert found['requests'] == 400 and not found['problems']
   patient, rude = found['patient'], found['rude']
@@ -244,27 +238,27 @@ def _faulty(fault):
 def test_a_load_fails_where_the_server_does(fault, message):
   lists = [_Numbered().make(number) for number in range(5)]
   with _faulty('') as port:
-    assert len(bench_load.drive(port, lists, 1)) == 5
+    assert len(traffic.drive(port, lists, 1)) == 5
   with _faulty(fault) as port, pytest.raises(RuntimeError, match=message):
-    bench_load.drive(port, lists, 1)
+    traffic.drive(port, lists, 1)
 
 
 def test_a_soak_fails_where_the_server_does(tmp_path, monkeypatch):
   """A patient client books an answer that never comes."""
   with _faulty('lost') as port:
-    server = bench_process.Server(port, os.getpid())
-    soak = bench_soak.Soak(server, _Numbered(), 5, [])
-    monkeypatch.setattr(bench_soak, '_kind', lambda rng: 'patient')
-    asyncio.run(soak._client(0))
-  assert not soak.account.sound
-  assert soak.account.counts['lost'] == 1 and soak.account.asked == 5
+    server = process.Server(port, os.getpid())
+    made = soak.Soak(server, _Numbered(), 5, [])
+    monkeypatch.setattr(soak, '_kind', lambda rng: 'patient')
+    asyncio.run(made._client(0))
+  assert not made.account.sound
+  assert made.account.counts['lost'] == 1 and made.account.asked == 5
 
 
 def test_a_slow_reader_gets_the_whole_answer(monkeypatch):
-  monkeypatch.setattr(bench_http, '_PAUSE', 0.0)
+  monkeypatch.setattr(http_client, '_PAUSE', 0.0)
 
   async def ask(port):
-    connection = await bench_http.connect(port, slowly=True)
+    connection = await http_client.connect(port, slowly=True)
     await connection.send('/', {'candidates': [f'i{i}' for i in range(300)]})
     status, body = await connection.read(slowly=True)
     more = await connection.more(0.01)
@@ -315,7 +309,7 @@ def test_a_server_that_ends_says_why():
   ):
     command = [sys.executable, '-c', f'import sys, time; {code}']
     with pytest.raises(RuntimeError, match=message):
-      with bench_process.serving(command, os.environ):
+      with process.serving(command, os.environ):
         pass
 
 
