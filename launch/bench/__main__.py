@@ -22,7 +22,7 @@ from launch import cli, start
 from launch.bench import contests
 
 GROUPS = {
-  name: f'launch.bench_{name}' for name in ('input', 'lm', 'rl', 'serve', 'sid')
+  name: f'launch.bench.{name}' for name in ('input', 'lm', 'rl', 'serve', 'sid')
 }
 
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to keep the report (JSON).')

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 
-from launch import bench_input
 from launch.bench import contests
+from launch.bench import input as bench_input
 
 
 def test_shards_and_the_batches_of_them():

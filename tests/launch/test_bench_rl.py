@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
-from launch import bench_lists, bench_rl
-from launch.bench import contests
+from launch.bench import contests, rl, tasks
 from launch.bench.peers import string_reward, trl_process
 
-TASK = bench_lists.Task(
+TASK = tasks.Task(
   LMConfig(
     vocab_size=128, width=16, layers=1, heads=2, kv_heads=2, head_dim=8,
     mlp_dim=32,
@@ -22,7 +21,7 @@ TASK = bench_lists.Task(
 
 @pytest.fixture(scope='module')
 def ours(mesh1):
-  return bench_rl.Ours(TASK, mesh1)
+  return rl.Ours(TASK, mesh1)
 
 
 @pytest.fixture(scope='module')
@@ -35,11 +34,11 @@ def _flat(x):
 
 
 def test_a_task_survives_json():
-  assert bench_lists.load(bench_lists.dump(TASK)) == TASK
+  assert tasks.load(tasks.dump(TASK)) == TASK
 
 
 def test_answers_are_valid_and_as_long_as_asked_for(samples):
-  found = bench_rl.InPython(TASK, samples).judge()[0]
+  found = rl.InPython(TASK, samples).judge()[0]
   assert min(found) > -1
   assert np.asarray(samples.mask).sum(-1).max() == TASK.new
 
@@ -51,7 +50,7 @@ def test_python_on_strings_equals_the_compiled_reward(ours, samples):
   spoilt = dataclasses.replace(samples, tokens=jax.numpy.asarray(tokens))
   for given in (samples, spoilt):
     compiled = ours.reward(given)(1)
-    found, advantages, varied = bench_rl.InPython(TASK, given).judge()
+    found, advantages, varied = rl.InPython(TASK, given).judge()
     valid = np.asarray(compiled.valid).ravel()
     np.testing.assert_array_equal(np.array(found) > -1, valid)
     assert (given is samples) == valid.all()
@@ -78,7 +77,7 @@ def test_python_by_hand():
   sids = [[1, 2], [1, 3], [2, 2]]
 
   def text(*places):
-    texts = (bench_lists.sid_text(sids[place]) for place in places)
+    texts = (tasks.sid_text(sids[place]) for place in places)
     order = ', '.join(f'"{text}"' for text in texts)
     return '{"explanation": "", "recommendations": [' + order + ']}'
 
@@ -100,7 +99,7 @@ def test_python_by_hand():
 
 def test_a_step_is_split(mesh1):
   # Eight answers to each list, so that each group has variance.
-  ours = bench_rl.Ours(dataclasses.replace(TASK, group=8), mesh1)
+  ours = rl.Ours(dataclasses.replace(TASK, group=8), mesh1)
   ours.step()
   ours.step()
   assert len(ours.seconds) == 2

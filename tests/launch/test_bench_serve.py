@@ -17,8 +17,7 @@ import pytest
 
 from gr2_jax.data import dataset
 from gr2_jax.text import answer
-from launch import bench_serve
-from launch.bench import contests
+from launch.bench import contests, serve
 from launch.bench.load import answers, http_client, process, soak, traffic
 from launch.bench.peers import transformers_server
 from tests.serve import fakes
@@ -161,8 +160,8 @@ def _serve(**environment):
 
 def test_a_load_and_a_soak(tmp_path):
   with _serve(GR2_ADMIN_TOKEN=soak.TOKEN) as server:
-    drive = bench_serve._Driver(server, _Numbered(), 8, 40)
-    contest = bench_serve._contest('itself', drive, drive, 1.0)
+    drive = serve._Driver(server, _Numbered(), 8, 40)
+    contest = serve._contest('itself', drive, drive, 1.0)
     row = contests.measure(contest, 1)
     assert row['ratio'] > 0 and set(row['seconds']) == {'ours', 'theirs'}
     assert 0 < row['seconds']['ours']['p50'] <= row['seconds']['ours']['p99']
@@ -271,12 +270,13 @@ def test_a_slow_reader_gets_the_whole_answer(monkeypatch):
 
 
 BENCH = """
-from launch import bench_serve, cli
+from launch import cli
 from launch.bench import __main__ as bench
+from launch.bench import serve
 
 row = {'name': 'soak', 'memory': {}}
 rows = [row | {'sound': sound} for sound in (SOUND, True)]
-bench_serve._soak = lambda workdir, requests: iter(rows)
+serve._soak = lambda workdir, requests: iter(rows)
 cli.run(bench.main)
 """
 
@@ -328,9 +328,9 @@ def test_connections_outlive_those_who_keep_them():
 
 def test_the_group_needs_a_run():
   with pytest.raises(ValueError, match='--workdir=DIR'):
-    bench_serve.parts('', 0)
-  assert list(bench_serve.parts('x', 5)) == ['soak']
-  assert list(bench_serve.parts('x', 0))[2:] == [
+    serve.parts('', 0)
+  assert list(serve.parts('x', 5)) == ['soak']
+  assert list(serve.parts('x', 0))[2:] == [
     '32 clients', '128 clients', 'cached histories',
   ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from gr2_jax.lm import hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import dapo, groups, objective
 from gr2_jax.rl.config import RLConfig
-from launch import bench_lists
+from launch.bench import tasks
 
 pytest.importorskip('trl')
 torch = pytest.importorskip('torch')
@@ -22,7 +22,7 @@ from launch.bench.peers import trl_trainer  # noqa: E402  (it imports TRL)
 # What TRL and transformers say of each other is not ours to mend.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 
-TASK = bench_lists.Task(
+TASK = tasks.Task(
   LMConfig(
     vocab_size=128, width=32, layers=2, heads=4, kv_heads=2, head_dim=8,
     mlp_dim=64,

@@ -17,8 +17,7 @@ from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
-from launch import bench_latency, bench_ranking
-from launch.bench import contests
+from launch.bench import contests, latency, ranking
 from launch.bench.peers import transformers_lm
 
 PROMPT, NEW = 256, 64
@@ -53,12 +52,8 @@ def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
     if size != '2M':
       found[f'rollouts {size}'] = functools.partial(_decoding, size, 8, 8)
       found[f'training {size}'] = functools.partial(_training, size)
-  found['utilities 2M'] = functools.partial(
-    bench_ranking.answers, '2M', SIZES['2M']
-  )
-  found['latency 2M'] = functools.partial(
-    bench_latency.latency, '2M', SIZES['2M']
-  )
+  found['utilities 2M'] = functools.partial(ranking.answers, '2M', SIZES['2M'])
+  found['latency 2M'] = functools.partial(latency.latency, '2M', SIZES['2M'])
   found['roofline 135M'] = functools.partial(_roofline, '135M')
   return found
 

@@ -1,4 +1,4 @@
-"""Made-up lists that `bench_rl` gives to both sides, and the text of tokens."""
+"""Made-up lists that `rl` gives to both sides, and the text of tokens."""
 
 import dataclasses
 import json

@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator
 
 from gr2_jax import rerank
 from gr2_jax.stages import artifacts
-from launch import bench_prefix
-from launch.bench import contests
+from launch.bench import contests, histories
 from launch.bench.load import process, soak, traffic
 
 CLIENTS = (1, 8, 32, 128)
@@ -54,7 +53,7 @@ def parts(
     f'{count} clients': functools.partial(_load, workdir, count)
     for count in CLIENTS
   }
-  prefix = functools.partial(bench_prefix.cached, workdir, MODEL)
+  prefix = functools.partial(histories.cached, workdir, MODEL)
   return found | {'cached histories': prefix}
 
 

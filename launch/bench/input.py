@@ -78,9 +78,9 @@ class Step:
 
   def __init__(self):
     # It imports PyTorch, which the tests of this module do without.
-    from launch import bench_lm
+    from launch.bench import lm
 
-    config = bench_lm.SIZES[SIZE]
+    config = lm.SIZES[SIZE]
     self._mesh = sharding.make_mesh()
     tx = optimiser.make(optimiser.OptimiserConfig(schedule='constant', lr=1e-4))
     params = decoder.init(

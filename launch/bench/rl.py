@@ -25,8 +25,7 @@ from gr2_jax.rl import groups, rollout, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.train import metrics as metrics_lib
-from launch import bench_lists, bench_ranking
-from launch.bench import contests
+from launch.bench import contests, ranking, tasks
 from launch.bench.peers import string_reward, trl_process
 
 SIZE = '10M'
@@ -42,12 +41,12 @@ def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   return {**found, 'reward': _reward, 'utilities': _utilities}
 
 
-def task(prompt: int) -> bench_lists.Task:
+def task(prompt: int) -> tasks.Task:
   """Returns the step with prompts of so many tokens."""
   # It imports PyTorch, which the tests of this module do without.
-  from launch import bench_lm
+  from launch.bench import lm
 
-  return bench_lists.Task(bench_lm.SIZES[SIZE], prompt)
+  return tasks.Task(lm.SIZES[SIZE], prompt)
 
 
 class Rewarded(NamedTuple):
@@ -69,7 +68,7 @@ class Ours:
   """
 
   def __init__(
-    self, task: bench_lists.Task, mesh: jax.sharding.Mesh, updates: int = 2
+    self, task: tasks.Task, mesh: jax.sharding.Mesh, updates: int = 2
   ):
     """Makes random weights and the trainer.
 
@@ -199,9 +198,9 @@ def _step(prompt: int) -> Iterator[contests.Contest]:
 
 def _utilities() -> Iterator[contests.Contest]:
   """Steps on rankings at the quickstart's size."""
-  from launch import bench_lm
+  from launch.bench import lm
 
-  return bench_ranking.steps('2M', bench_lm.SIZES['2M'])
+  return ranking.steps('2M', lm.SIZES['2M'])
 
 
 def _ways(prompt: int) -> tuple[str, ...]:
@@ -253,7 +252,7 @@ def _reward() -> Iterator[contests.Contest]:
 class InPython:
   """What `Ours.reward` does, as users of other trainers do it."""
 
-  def __init__(self, task: bench_lists.Task, samples: sampler.Samples):
+  def __init__(self, task: tasks.Task, samples: sampler.Samples):
     """Decodes the answers.
 
     Args:
@@ -263,7 +262,7 @@ class InPython:
     self._group = task.group
     rows = np.asarray(samples.tokens).reshape(-1, task.new)
     self._ids = rows.tolist()
-    self._tokenizer = bench_lists.tokenizer(task)
+    self._tokenizer = tasks.tokenizer(task)
     self._lists = [row for row in task.lists() for _ in range(task.group)]
     self._targets = np.repeat(task.targets(), task.group).tolist()
     self.texts = self._decode()
