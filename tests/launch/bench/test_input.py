@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 
-from launch.bench import contests
 from launch.bench import input as bench_input
 
 
@@ -24,12 +23,3 @@ def test_shards_and_the_batches_of_them():
   assert lengths[-1] <= bench_input.LONGEST
   assert np.array_equal(examples[3]['tokens'], examples[3]['tokens'])
   assert not path.exists()
-
-
-def test_rates_are_of_what_each_side_does(monkeypatch):
-  monkeypatch.setattr(contests, 'seconds', lambda run: run())
-  contest = contests.Contest(
-    'a', 'b', 'tokens', 600, lambda: 2.0, lambda: 3.0, 1.0, their_count=90
-  )
-  row = contests.measure(contest, 2)
-  assert (row['ours'], row['theirs'], row['ratio']) == (300.0, 30.0, 10.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
-from launch.bench import contests, rl, tasks
+from launch.bench import rl, tasks
 from launch.bench.peers import string_reward, trl_process
 
 TASK = tasks.Task(
@@ -106,18 +106,6 @@ def test_a_step_is_split(mesh1):
   for seconds in ours.seconds:
     assert set(seconds) == {'rollout', 'update', 'rest'}
     assert seconds['rollout'] > 0 and seconds['update'] > 0
-
-
-def test_a_row_has_the_seconds_by_part():
-  calls = []
-  contest = contests.Contest(
-    'a', 'b', 'steps', 1, lambda: calls.append('ours'),
-    lambda: calls.append('theirs'), 1.0,
-    lambda turns: {'ours': {'x': turns / 3}, 'theirs': {'x': 0.0}},
-  )  # fmt: skip
-  row = contests.measure(contest, 1)
-  assert calls == ['ours', 'theirs'] * 2
-  assert row['seconds'] == {'ours': {'x': 0.333}, 'theirs': {'x': 0.0}}
 
 
 @pytest.mark.slow

@@ -288,7 +288,7 @@ def test_a_soak_with_faults_ends_with_1(sound, tmp_path):
   done = subprocess.run(
     [*command, '--workdir=x', '--soak=5', f'--output={output}'],
     capture_output=True, text=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    cwd=pathlib.Path(__file__).resolve().parents[2],
+    cwd=pathlib.Path(__file__).resolve().parents[3],
   )  # fmt: skip
   assert done.returncode == (0 if sound else 1), done.stderr
   assert ('The soak found faults' in done.stderr) != sound
@@ -321,7 +321,7 @@ def test_connections_outlive_those_who_keep_them():
     [sys.executable, '-c', code],
     capture_output=True,
     text=True,
-    cwd=pathlib.Path(__file__).resolve().parents[2],
+    cwd=pathlib.Path(__file__).resolve().parents[3],
   )
   assert int(done.stdout) > 60, done.stderr
 
