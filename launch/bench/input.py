@@ -20,7 +20,7 @@ from gr2_jax import sharding
 from gr2_jax.data import pipeline, rows, shards
 from gr2_jax.lm import decoder, loss
 from gr2_jax.train import optimiser, state, step
-from launch.bench import contests
+from launch.bench import contests, tasks
 
 SIZE, ROWS, LENGTH = '10M', 8, 256
 EXAMPLES, SHORTEST, LONGEST = 16_384, 16, 192
@@ -77,10 +77,7 @@ class Step:
   """The training step of the 10 M model, on random weights."""
 
   def __init__(self):
-    # It imports PyTorch, which the tests of this module do without.
-    from launch.bench import lm
-
-    config = lm.SIZES[SIZE]
+    config = tasks.SIZES[SIZE]
     self._mesh = sharding.make_mesh()
     tx = optimiser.make(optimiser.OptimiserConfig(schedule='constant', lr=1e-4))
     params = decoder.init(

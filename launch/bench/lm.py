@@ -17,34 +17,18 @@ from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
-from launch.bench import contests, latency, ranking
+from launch.bench import contests, latency, ranking, tasks
 from launch.bench.peers import transformers_lm
 
 PROMPT, NEW = 256, 64
 ROWS, LENGTH = 8, 256
-BF16 = contests.multiplies_bf16()
-SIZES = {
-  '2M': LMConfig(
-    vocab_size=4096, width=160, layers=4, heads=4, kv_heads=2, head_dim=40,
-    mlp_dim=480, bf16_matmul=BF16,
-  ),
-  '10M': LMConfig(
-    vocab_size=8192, width=320, layers=6, heads=8, kv_heads=4, head_dim=40,
-    mlp_dim=960, bf16_matmul=BF16,
-  ),
-  # SmolLM2-135M.
-  '135M': LMConfig(
-    vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
-    mlp_dim=1536, qk_norm=False, rope_theta=1e5, bf16_matmul=BF16,
-  ),
-}  # fmt: skip
 BATCHES = (1, 8, 32, 64)
 
 
 def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   """Returns the parts of this group; a model is made when it is its turn."""
   found = {}
-  for size in SIZES:
+  for size in tasks.SIZES:
     for queries in BATCHES:
       decoding = functools.partial(_decoding, size, queries, 1)
       found[f'decoding {size}, batch {queries}'] = decoding
@@ -52,8 +36,12 @@ def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
     if size != '2M':
       found[f'rollouts {size}'] = functools.partial(_decoding, size, 8, 8)
       found[f'training {size}'] = functools.partial(_training, size)
-  found['utilities 2M'] = functools.partial(ranking.answers, '2M', SIZES['2M'])
-  found['latency 2M'] = functools.partial(latency.latency, '2M', SIZES['2M'])
+  found['utilities 2M'] = functools.partial(
+    ranking.answers, '2M', tasks.SIZES['2M']
+  )
+  found['latency 2M'] = functools.partial(
+    latency.latency, '2M', tasks.SIZES['2M']
+  )
   found['roofline 135M'] = functools.partial(_roofline, '135M')
   return found
 
@@ -64,8 +52,8 @@ class _Ours:
   def __init__(self, size: str):
     self.mesh = sharding.make_mesh()
     # As rollouts hold them: kernels in the type in which they are read.
-    kind = 'bfloat16' if BF16 else 'float32'
-    self.config = dataclasses.replace(SIZES[size], param_dtype=kind)
+    kind = 'bfloat16' if tasks.BF16 else 'float32'
+    self.config = dataclasses.replace(tasks.SIZES[size], param_dtype=kind)
     self._params, _ = sharding.init(
       decoder.init_fn(self.config), self.mesh, sharding.DECODE_RULES,
       jax.random.key(0),
@@ -124,7 +112,7 @@ def _roofline(size: str) -> Iterator[contests.Contest]:
   ours = _Ours(size)
   config, prompt, new = ours.config, 8, 128
   # Each step reads all weights and the cache as it grows.
-  width = 2 if BF16 else 4
+  width = 2 if tasks.BF16 else 4
   cache = 2 * config.layers * config.kv_heads * config.head_dim
   size_of_step = width * (config.num_params + cache * (prompt + new // 2))
   read = transformers_lm.reading(size_of_step)
@@ -161,7 +149,7 @@ def _drawing(size: str) -> Iterator[contests.Contest]:
 
 
 def _training(size: str) -> Iterator[contests.Contest]:
-  config, mesh = SIZES[size], sharding.make_mesh()
+  config, mesh = tasks.SIZES[size], sharding.make_mesh()
   tokens = _prompts(config, ROWS, LENGTH)
   shape = tokens.shape
   batch = {

@@ -43,10 +43,7 @@ def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
 
 def task(prompt: int) -> tasks.Task:
   """Returns the step with prompts of so many tokens."""
-  # It imports PyTorch, which the tests of this module do without.
-  from launch.bench import lm
-
-  return tasks.Task(lm.SIZES[SIZE], prompt)
+  return tasks.Task(tasks.SIZES[SIZE], prompt)
 
 
 class Rewarded(NamedTuple):
@@ -198,9 +195,7 @@ def _step(prompt: int) -> Iterator[contests.Contest]:
 
 def _utilities() -> Iterator[contests.Contest]:
   """Steps on rankings at the quickstart's size."""
-  from launch.bench import lm
-
-  return ranking.steps('2M', lm.SIZES['2M'])
+  return ranking.steps('2M', tasks.SIZES['2M'])
 
 
 def _ways(prompt: int) -> tuple[str, ...]:
