@@ -36,9 +36,12 @@ def _name(path):
 
 
 def _flags(module):
-  """Returns the flags that a module of launch/, or what it imports, defines."""
+  """Returns the flags that a command, or what it imports, defines."""
+  own = f'launch/{module}.py'
+  if not (ROOT / own).exists():
+    own = f'launch/{module}/__main__.py'
   found = set()
-  for path in (f'launch/{module}.py', 'launch/start.py', 'launch/cluster.py'):
+  for path in (own, 'launch/start.py', 'launch/cluster.py'):
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
       if (
         isinstance(node, ast.Call)

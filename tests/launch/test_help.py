@@ -13,9 +13,12 @@ from gr2_jax import config as config_lib
 from gr2_jax.stages import road
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# By what comes after `python -m launch.`; a package's is its `__main__.py`.
 COMMANDS = sorted(
-  path.stem
-  for path in (ROOT / 'launch').glob('*.py')
+  '.'.join(
+    path.relative_to(ROOT / 'launch').with_suffix('').parts
+  ).removesuffix('.__main__')
+  for path in (ROOT / 'launch').rglob('*.py')
   if 'cli.run(main)' in path.read_text()
 )
 # `environment.sh`, `common.sh` and `help.sh` are parts of others.

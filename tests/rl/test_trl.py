@@ -13,16 +13,16 @@ from gr2_jax.lm import hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import dapo, groups, objective
 from gr2_jax.rl.config import RLConfig
-from launch import bench_lists
+from launch.bench import tasks
 
 pytest.importorskip('trl')
 torch = pytest.importorskip('torch')
-from launch import bench_trl  # noqa: E402  (it imports TRL)
+from launch.bench.peers import trl_trainer  # noqa: E402  (it imports TRL)
 
 # What TRL and transformers say of each other is not ours to mend.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 
-TASK = bench_lists.Task(
+TASK = tasks.Task(
   LMConfig(
     vocab_size=128, width=32, layers=2, heads=4, kv_heads=2, head_dim=8,
     mlp_dim=64,
@@ -34,7 +34,7 @@ Q, G, T = TASK.queries, TASK.group, TASK.new
 
 def _trainer(directory, low, high):
   """Returns TRL's trainer as it is within an update on the whole batch."""
-  made = bench_trl.make(
+  made = trl_trainer.make(
     TASK, 'float32', str(directory), epsilon=low, epsilon_high=high
   )
   made.model.train()
@@ -64,7 +64,7 @@ def _batch(old, advantages, mask, prompt, valid, tokens):
     'old_per_token_logps': rows(old),
     # It divides by the tokens of a rollout over the updates on it: here the
     # update has them all.
-    'num_items_in_batch': torch.tensor(mask.sum() * bench_trl.UPDATES),
+    'num_items_in_batch': torch.tensor(mask.sum() * trl_trainer.UPDATES),
   }
 
 

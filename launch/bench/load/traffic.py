@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gr2_jax.stages import artifacts
-from launch import bench_answers, bench_http
+from launch.bench.load import answers, http_client
 
 RERANK = '/v1/rerank'
 
@@ -70,15 +70,15 @@ def drive(port: int, lists: Sequence[dict], clients: int) -> list[float]:
 
 
 async def _drive(port: int, lists: Sequence[dict], clients: int) -> list[float]:
-  account, seconds, left = bench_answers.Account(), [], iter(lists)
+  account, seconds, left = answers.Account(), [], iter(lists)
 
   async def client() -> None:
-    connection = await bench_http.connect(port)
+    connection = await http_client.connect(port)
     for record in left:
       account.asked += 1
       begin = time.perf_counter()
       try:
-        async with asyncio.timeout(bench_http.PATIENCE):
+        async with asyncio.timeout(http_client.PATIENCE):
           await connection.send(RERANK, record)
           status, body = await connection.read()
       except (OSError, EOFError, TimeoutError) as error:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from launch import bench_contest, bench_input
+from launch.bench import input as bench_input
 
 
 def test_shards_and_the_batches_of_them():
@@ -23,12 +23,3 @@ def test_shards_and_the_batches_of_them():
   assert lengths[-1] <= bench_input.LONGEST
   assert np.array_equal(examples[3]['tokens'], examples[3]['tokens'])
   assert not path.exists()
-
-
-def test_rates_are_of_what_each_side_does(monkeypatch):
-  monkeypatch.setattr(bench_contest, 'seconds', lambda run: run())
-  contest = bench_contest.Contest(
-    'a', 'b', 'tokens', 600, lambda: 2.0, lambda: 3.0, 1.0, their_count=90
-  )
-  row = bench_contest.measure(contest, 2)
-  assert (row['ours'], row['theirs'], row['ratio']) == (300.0, 30.0, 10.0)

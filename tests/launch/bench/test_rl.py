@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
-from launch import (
-  bench_contest,
-  bench_lists,
-  bench_peer,
-  bench_reward,
-  bench_rl,
-)
+from launch.bench import rl, tasks
+from launch.bench.peers import string_reward, trl_process
 
-TASK = bench_lists.Task(
+TASK = tasks.Task(
   LMConfig(
     vocab_size=128, width=16, layers=1, heads=2, kv_heads=2, head_dim=8,
     mlp_dim=32,
@@ -26,7 +21,7 @@ TASK = bench_lists.Task(
 
 @pytest.fixture(scope='module')
 def ours(mesh1):
-  return bench_rl.Ours(TASK, mesh1)
+  return rl.Ours(TASK, mesh1)
 
 
 @pytest.fixture(scope='module')
@@ -39,11 +34,11 @@ def _flat(x):
 
 
 def test_a_task_survives_json():
-  assert bench_lists.load(bench_lists.dump(TASK)) == TASK
+  assert tasks.load(tasks.dump(TASK)) == TASK
 
 
 def test_answers_are_valid_and_as_long_as_asked_for(samples):
-  found = bench_rl.InPython(TASK, samples).judge()[0]
+  found = rl.InPython(TASK, samples).judge()[0]
   assert min(found) > -1
   assert np.asarray(samples.mask).sum(-1).max() == TASK.new
 
@@ -55,7 +50,7 @@ def test_python_on_strings_equals_the_compiled_reward(ours, samples):
   spoilt = dataclasses.replace(samples, tokens=jax.numpy.asarray(tokens))
   for given in (samples, spoilt):
     compiled = ours.reward(given)(1)
-    found, advantages, varied = bench_rl.InPython(TASK, given).judge()
+    found, advantages, varied = rl.InPython(TASK, given).judge()
     valid = np.asarray(compiled.valid).ravel()
     np.testing.assert_array_equal(np.array(found) > -1, valid)
     assert (given is samples) == valid.all()
@@ -82,7 +77,7 @@ def test_python_by_hand():
   sids = [[1, 2], [1, 3], [2, 2]]
 
   def text(*places):
-    texts = (bench_lists.sid_text(sids[place]) for place in places)
+    texts = (tasks.sid_text(sids[place]) for place in places)
     order = ', '.join(f'"{text}"' for text in texts)
     return '{"explanation": "", "recommendations": [' + order + ']}'
 
@@ -98,13 +93,13 @@ def test_python_by_hand():
     ('{"recommendations": [1, 2, 3]}', 1, -1.0),
   ]
   texts, targets, expected = zip(*cases, strict=True)
-  found = bench_reward.rewards(list(texts), [sids] * len(cases), list(targets))
+  found = string_reward.rewards(list(texts), [sids] * len(cases), list(targets))
   assert found == pytest.approx(expected)
 
 
 def test_a_step_is_split(mesh1):
   # Eight answers to each list, so that each group has variance.
-  ours = bench_rl.Ours(dataclasses.replace(TASK, group=8), mesh1)
+  ours = rl.Ours(dataclasses.replace(TASK, group=8), mesh1)
   ours.step()
   ours.step()
   assert len(ours.seconds) == 2
@@ -113,28 +108,16 @@ def test_a_step_is_split(mesh1):
     assert seconds['rollout'] > 0 and seconds['update'] > 0
 
 
-def test_a_row_has_the_seconds_by_part():
-  calls = []
-  contest = bench_contest.Contest(
-    'a', 'b', 'steps', 1, lambda: calls.append('ours'),
-    lambda: calls.append('theirs'), 1.0,
-    lambda turns: {'ours': {'x': turns / 3}, 'theirs': {'x': 0.0}},
-  )  # fmt: skip
-  row = bench_contest.measure(contest, 1)
-  assert calls == ['ours', 'theirs'] * 2
-  assert row['seconds'] == {'ours': {'x': 0.333}, 'theirs': {'x': 0.0}}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize('way', bench_peer.WAYS)
+@pytest.mark.parametrize('way', trl_process.WAYS)
 def test_trl_makes_steps(way):
   """Runs where TRL is installed; tests/README.md has the command."""
   pytest.importorskip('trl')
-  peer = bench_peer.Peer(TASK, way)
+  peer = trl_process.Peer(TASK, way)
   for count in (1, 2):
     peer.step()
     assert len(peer.seconds) == count
-    assert list(peer.seconds[-1]) == list(bench_peer.PARTS)
+    assert list(peer.seconds[-1]) == list(trl_process.PARTS)
     assert min(peer.seconds[-1].values()) > 0
   peer.close()
 
@@ -143,4 +126,4 @@ def test_trl_makes_steps(way):
 def test_a_peer_that_ends_is_an_error():
   pytest.importorskip('trl')
   with pytest.raises(RuntimeError, match='TRL ended with 1'):
-    bench_peer.Peer(TASK, 'no such way')
+    trl_process.Peer(TASK, 'no such way')

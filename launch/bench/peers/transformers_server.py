@@ -1,6 +1,6 @@
-"""A server of transformers, the peer of `bench_serve`.
+"""A server of transformers, the peer of the group `serve`.
 
-    python -m launch.bench_generate --workdir=DIR --port=0 --batch_size=32
+    python -m launch.bench.peers.transformers_server --workdir=DIR --port=0
 
 The same HTTP and the same queue as `launch.serve`, and the same weights; but
 the list is written token by token by `generate`, which a

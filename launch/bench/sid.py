@@ -20,12 +20,13 @@ from gr2_jax.sid import assign, batches, quantised, rqvae, steps, vectors
 from gr2_jax.sid import index as sid_index
 from gr2_jax.sid.config import SidConfig
 from gr2_jax.text import answer
-from launch import bench_contest, bench_torch
+from launch.bench import contests
+from launch.bench.peers import torch_rqvae, transformers_lm
 
 ITEMS, WIDTH, BATCH = 16_384, 384, 512
 # So that a call takes tenths of a second, not milliseconds.
 EPOCHS, PASSES, BATCHES = 4, 16, 8
-BF16 = bench_contest.multiplies_bf16()
+BF16 = contests.multiplies_bf16()
 SID = SidConfig(batch_size=BATCH, bf16_matmul=BF16, split_below=0.0)
 USERS, PROMPT, BEAM = 32, 64, 10
 # The decoder of configs/beauty.py.
@@ -34,7 +35,7 @@ LM = config_lib.build(
 ).shape(vocab_size=5_120)
 
 
-def parts() -> dict[str, Callable[[], list[bench_contest.Contest]]]:
+def parts() -> dict[str, Callable[[], list[contests.Contest]]]:
   """Returns the parts of this group."""
   return {'tokenizer': _tokenizer, 'beam search': _beam_search}
 
@@ -47,7 +48,7 @@ def _repeat(times: int, run: Callable[[], object]) -> Callable[[], None]:
   return repeated
 
 
-def _tokenizer() -> list[bench_contest.Contest]:
+def _tokenizer() -> list[contests.Contest]:
   rng = np.random.default_rng(0)
   topics = rng.normal(size=(200, WIDTH))
   noise = 0.5 * rng.normal(size=(ITEMS, WIDTH))
@@ -74,29 +75,29 @@ def _tokenizer() -> list[bench_contest.Contest]:
     jax.block_until_ready(held[0].books)
 
   device_books = sharding.replicate(mesh, books)
-  network = bench_torch.Rqvae(SID, WIDTH, books)
-  train_name, peer_train = bench_torch.fastest(network.training(data, BATCH))
-  assign_name, peer_assign = bench_torch.fastest(network.assignment(data))
+  network = torch_rqvae.Rqvae(SID, WIDTH, books)
+  train_name, peer_train = contests.fastest(network.training(data, BATCH))
+  assign_name, peer_assign = contests.fastest(network.assignment(data))
   return [
-    bench_contest.Contest(
+    contests.Contest(
       'RQ-VAE training', f'PyTorch {train_name}', 'items', EPOCHS * ITEMS,
       train, _repeat(EPOCHS, peer_train), 1.2,
     ),
-    bench_contest.Contest(
+    contests.Contest(
       'assignment', f'PyTorch {assign_name}', 'items', PASSES * ITEMS,
       _repeat(PASSES, lambda: quantised.codes(state, SID, data, mesh)),
       _repeat(PASSES, peer_assign), 1.0,
     ),
-    bench_contest.Contest(
+    contests.Contest(
       'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items',
       PASSES * ITEMS,
       _repeat(PASSES, lambda: quantised.nearest(device_books, latent, mesh)),
-      _repeat(PASSES, bench_torch.faiss_quantiser(books, latent)), 1.0,
+      _repeat(PASSES, torch_rqvae.faiss_quantiser(books, latent)), 1.0,
     ),
   ]  # fmt: skip
 
 
-def _beam_search() -> list[bench_contest.Contest]:
+def _beam_search() -> list[contests.Contest]:
   """Users' next items by constrained beam search over 12,000 items."""
   rng, mesh = np.random.default_rng(0), sharding.make_mesh()
   _, sids = assign.assign(rng.integers(0, 256, (12_000, 4)), 256, seed=0)
@@ -121,11 +122,11 @@ def _beam_search() -> list[bench_contest.Contest]:
   prompts = rng.integers(8, offset, (USERS, PROMPT))
   tokens = sids + offset + np.arange(4) * 256
   nobody = [np.zeros(0, np.int32)] * USERS
-  name, peer = bench_torch.fastest(
-    bench_torch.beam_search(LM, prompts, tokens, BEAM)
+  name, peer = contests.fastest(
+    transformers_lm.beam_search(LM, prompts, tokens, BEAM)
   )
   return [
-    bench_contest.Contest(
+    contests.Contest(
       'constrained beam search, batch 32, beam 10',
       f'transformers {name} generate, prefix_allowed_tokens_fn',
       'users',

@@ -1,24 +1,24 @@
-"""The process of `bench_trl`, as `bench_rl` sees it."""
+"""The process of `trl_trainer`, as the group `rl` sees it."""
 
 import json
 import pathlib
 import subprocess
 import sys
 
-from launch import bench_lists
+from launch.bench import tasks
 
 WAYS = ('float32', 'autocast to bfloat16', 'bfloat16')
 PARTS = ('rollout', 'reward', 'log-probs', 'update', 'rest')
 
 
 class Peer:
-  """A process of `bench_trl`.
+  """A process of `trl_trainer`.
 
   Attributes:
     seconds: of each step made so far, by part.
   """
 
-  def __init__(self, task: bench_lists.Task, way: str):
+  def __init__(self, task: tasks.Task, way: str):
     """Starts it, and waits until it is ready.
 
     Args:
@@ -26,13 +26,13 @@ class Peer:
       way: of `WAYS`.
     """
     self._process = subprocess.Popen(
-      [sys.executable, '-m', 'launch.bench_trl'],
-      cwd=pathlib.Path(__file__).resolve().parent.parent,
+      [sys.executable, '-m', 'launch.bench.peers.trl_trainer'],
+      cwd=pathlib.Path(__file__).resolve().parents[3],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
     )
-    self._ask(json.dumps({'task': bench_lists.dump(task), 'way': way}))
+    self._ask(json.dumps({'task': tasks.dump(task), 'way': way}))
     self.seconds = []
 
   def _ask(self, request: str) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Peer:
     self._process.communicate()
 
 
-def fastest(task: bench_lists.Task, ways: tuple[str, ...]) -> tuple[str, Peer]:
+def fastest(task: tasks.Task, ways: tuple[str, ...]) -> tuple[str, Peer]:
   """Returns the way whose first step is the fastest, and its process.
 
   Nothing compiles, so that the first step says enough.

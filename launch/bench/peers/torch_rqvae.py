@@ -1,16 +1,12 @@
-"""The peers of `bench_sid`: PyTorch, faiss and transformers."""
+"""The RQ-VAE in PyTorch, and faiss' quantiser: peers of the group `sid`."""
 
-import copy
-import time
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 import torch
-import transformers
 from torch import nn
 
-from gr2_jax.lm.config import LMConfig
 from gr2_jax.sid.config import SidConfig
 
 
@@ -108,25 +104,6 @@ class Rqvae:
     return self._quantise(latent)[0].numpy()
 
 
-def fastest(runs: dict[str, Callable]) -> tuple[str, Callable]:
-  """Finds the fastest of several ways, after one call each to warm up.
-
-  Args:
-    runs: the ways by name.
-
-  Returns:
-    (name, way).
-  """
-  times = {}
-  for name, run in runs.items():
-    run()
-    started = time.perf_counter()
-    run()
-    times[name] = time.perf_counter() - started
-  best = min(times, key=times.get)
-  return best, runs[best]
-
-
 def _mlp(widths: list[int]) -> nn.Sequential:
   layers: list[nn.Module] = []
   for left, right in zip(widths[:-1], widths[1:], strict=True):
@@ -143,58 +120,3 @@ def faiss_quantiser(books: np.ndarray, latent: np.ndarray) -> Callable:
   quantiser.is_trained = True
   quantiser.compute_codebook_tables()
   return lambda: quantiser.compute_codes(latent)
-
-
-def beam_search(
-  config: LMConfig, prompts: np.ndarray, tokens: np.ndarray, beam: int
-) -> dict[str, Callable[[], None]]:
-  """Returns a constrained `generate` on a Qwen3 of this shape, by precision.
-
-  Args:
-    config: the shape.
-    prompts: int [Q, P].
-    tokens: int [I, L], the items' token ids.
-    beam: width.
-  """
-  shape = transformers.Qwen3Config(
-    vocab_size=config.vocab_size,
-    hidden_size=config.width,
-    intermediate_size=config.mlp_dim,
-    num_hidden_layers=config.layers,
-    num_attention_heads=config.heads,
-    num_key_value_heads=config.kv_heads,
-    head_dim=config.head_dim,
-    tie_word_embeddings=config.tie_embeddings,
-    eos_token_id=None,
-    pad_token_id=0,
-  )
-  torch.manual_seed(0)
-  model = transformers.Qwen3ForCausalLM(shape).eval()
-  trie: dict = {}
-  for row in tokens.tolist():
-    node = trie
-    for token in row:
-      node = node.setdefault(token, {})
-  length = prompts.shape[1]
-  ids = torch.tensor(prompts)
-
-  def allowed(_, sequence):
-    node = trie
-    for token in sequence[length:].tolist():
-      node = node.get(token, {})
-    return list(node) or [0]
-
-  @torch.inference_mode()
-  def run(model):
-    model.generate(
-      ids,
-      attention_mask=torch.ones_like(ids),
-      num_beams=beam,
-      num_return_sequences=beam,
-      max_new_tokens=tokens.shape[1],
-      do_sample=False,
-      prefix_allowed_tokens_fn=allowed,
-    )
-
-  low = copy.deepcopy(model).to(torch.bfloat16)
-  return {'float32': lambda: run(model), 'bfloat16': lambda: run(low)}

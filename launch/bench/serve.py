@@ -5,8 +5,8 @@
 `launch.serve` runs as a process of its own, and so does the peer; the clients
 are this process. Every answer is checked. Peers: one list at a time through the
 Python API, in this process, and a server of transformers on the same weights
-(`bench_generate`), behind the same HTTP and queue, one list at a time and in
-batches of up to 32.
+(`transformers_server`), behind the same HTTP and queue, one list at a time and
+in batches of up to 32.
 """
 
 import functools
@@ -19,16 +19,12 @@ from collections.abc import Callable, Iterator
 
 from gr2_jax import rerank
 from gr2_jax.stages import artifacts
-from launch import (
-  bench_contest,
-  bench_load,
-  bench_prefix,
-  bench_process,
-  bench_soak,
-)
+from launch.bench import contests, histories
+from launch.bench.load import process, soak, traffic
 
 CLIENTS = (1, 8, 32, 128)
 MODEL = 'rl'
+_PEER = 'bench.peers.transformers_server'
 # Requests of a turn; of the slow peer, and calls through Python.
 _LEAST, _EACH, _THEIRS, _CALLS = 200, 25, 8, 200
 # Both servers rank every list, however long it waits.
@@ -39,7 +35,7 @@ _GOAL, _P99 = 20.0, 0.06
 
 def parts(
   workdir: str, requests: int
-) -> dict[str, Callable[[], Iterator[bench_contest.Contest | dict]]]:
+) -> dict[str, Callable[[], Iterator[contests.Contest | dict]]]:
   """Returns the parts by name.
 
   Args:
@@ -57,7 +53,7 @@ def parts(
     f'{count} clients': functools.partial(_load, workdir, count)
     for count in CLIENTS
   }
-  prefix = functools.partial(bench_prefix.contests, workdir, MODEL)
+  prefix = functools.partial(histories.cached, workdir, MODEL)
   return found | {'cached histories': prefix}
 
 
@@ -67,22 +63,20 @@ def _command(module: str, workdir: str, *flags: str) -> list[str]:
   return [*command, f'--model={MODEL}', '--port=0', *flags]
 
 
-def _load(workdir: str, clients: int) -> Iterator[bench_contest.Contest]:
+def _load(workdir: str, clients: int) -> Iterator[contests.Contest]:
   """So many clients at a time."""
-  lists = bench_load.Lists(artifacts.open_run(workdir, MODEL), seed=0)
+  lists = traffic.Lists(artifacts.open_run(workdir, MODEL), seed=0)
   ours = _command('serve', workdir, '--explain=false', _PATIENT)
-  with bench_process.serving(ours, os.environ) as server:
+  with process.serving(ours, os.environ) as server:
     drive = _Driver(server, lists, clients, _LEAST + _EACH * clients)
     yield _contest(
       'one list at a time, Python', _Calls(workdir, lists), drive, None
     )
     for size in (1, 32):
-      peer = _command(
-        'bench_generate', workdir, _PATIENT, f'--batch_size={size}'
-      )
+      peer = _command(_PEER, workdir, _PATIENT, f'--batch_size={size}')
       name = f'transformers, batches of {size}' if size > 1 else 'transformers'
       count = max(_THEIRS, clients)
-      with bench_process.serving(peer, os.environ) as other:
+      with process.serving(peer, os.environ) as other:
         theirs = _Driver(other, lists, clients, count)
         goal = _GOAL if clients == 32 else None
         yield _contest(name, theirs, drive, goal)
@@ -90,7 +84,7 @@ def _load(workdir: str, clients: int) -> Iterator[bench_contest.Contest]:
 
 def _contest(
   peer: str, theirs: '_Driver | _Calls', ours: '_Driver', goal: float | None
-) -> bench_contest.Contest:
+) -> contests.Contest:
   def split(_: int) -> dict[str, dict[str, float]]:
     return {'ours': ours.percentiles(), 'theirs': theirs.percentiles()}
 
@@ -98,7 +92,7 @@ def _contest(
     cpu = {'ours': ours.cpu(), 'theirs': theirs.cpu()}
     return {**ours.facts(), 'cpu_ms_a_list': cpu}
 
-  return bench_contest.Contest(
+  return contests.Contest(
     f'{ours.clients} clients', peer, 'lists', ours.count, ours, theirs, goal,
     split, their_count=theirs.count, facts=facts,
   )  # fmt: skip
@@ -114,22 +108,22 @@ class _Driver:
 
   def __init__(
     self,
-    server: bench_process.Server,
-    lists: bench_load.Lists,
+    server: process.Server,
+    lists: traffic.Lists,
     clients: int,
     count: int,
   ):
     self._server, self._lists, self.clients = server, lists, clients
     self.count = count
     self._turns: list[list[float]] = []
-    self._before = bench_process.metrics(server.port)
+    self._before = process.metrics(server.port)
     self._used = 0.0
 
   def __call__(self) -> None:
     lists = [self._lists.make(n) for n in range(self.count)]
-    used = bench_process.used(self._server.pid)
-    self._turns.append(bench_load.drive(self._server.port, lists, self.clients))
-    self._used += bench_process.used(self._server.pid) - used
+    used = process.used(self._server.pid)
+    self._turns.append(traffic.drive(self._server.port, lists, self.clients))
+    self._used += process.used(self._server.pid) - used
 
   def cpu(self) -> float:
     """Milliseconds of a core that the server took for a list."""
@@ -138,11 +132,11 @@ class _Driver:
 
   def percentiles(self) -> dict[str, float]:
     """Of the requests of all calls but the first, which warms up."""
-    return bench_load.percentiles(list(itertools.chain(*self._turns[1:])))
+    return traffic.percentiles(list(itertools.chain(*self._turns[1:])))
 
   def facts(self) -> dict:
     """Returns what the server counted since the first call."""
-    now = bench_process.metrics(self._server.port)
+    now = process.metrics(self._server.port)
     since = lambda name: now.get(name, 0) - self._before.get(name, 0)
     label = 'kind="direct"'
     upto = {
@@ -183,7 +177,7 @@ class _Calls:
     count: lists of a call.
   """
 
-  def __init__(self, workdir: str, lists: bench_load.Lists):
+  def __init__(self, workdir: str, lists: traffic.Lists):
     self._ranker = rerank.load(workdir, MODEL, mode='direct', progress=False)
     self._ranker.warm_up(batch_size=1)
     self._lists, self.count = lists, _CALLS
@@ -195,7 +189,7 @@ class _Calls:
     for number in range(self.count):
       record = self._lists.make(number)
       run = functools.partial(rerank.rank_records, self._ranker, [record])
-      seconds.append(bench_contest.timed(run))
+      seconds.append(contests.timed(run))
     self._turns.append(seconds)
     self._used += time.process_time() - used
 
@@ -205,13 +199,13 @@ class _Calls:
 
   def percentiles(self) -> dict[str, float]:
     """Of the calls of all turns but the first."""
-    return bench_load.percentiles(list(itertools.chain(*self._turns[1:])))
+    return traffic.percentiles(list(itertools.chain(*self._turns[1:])))
 
 
 def _soak(workdir: str, requests: int) -> Iterator[dict]:
   """Many requests, some of rude clients, and reloads meanwhile."""
-  lists = bench_load.Lists(artifacts.open_run(workdir, MODEL), seed=1)
+  lists = traffic.Lists(artifacts.open_run(workdir, MODEL), seed=1)
   command = _command('serve', workdir, '--queue=1024')
-  environment = {**os.environ, 'GR2_ADMIN_TOKEN': bench_soak.TOKEN}
-  with bench_process.serving(command, environment) as server:
-    yield bench_soak.run(server, lists, requests, workdir)
+  environment = {**os.environ, 'GR2_ADMIN_TOKEN': soak.TOKEN}
+  with process.serving(command, environment) as server:
+    yield soak.run(server, lists, requests, workdir)

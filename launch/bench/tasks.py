@@ -1,4 +1,4 @@
-"""Made-up lists that `bench_rl` gives to both sides, and the text of tokens."""
+"""What both sides get: shapes of decoders, lists, the text of tokens."""
 
 import dataclasses
 import json
@@ -8,7 +8,24 @@ import tokenizers
 
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer, lengths, vocab
+from launch.bench import contests
 
+BF16 = contests.multiplies_bf16()
+SIZES = {
+  '2M': LMConfig(
+    vocab_size=4096, width=160, layers=4, heads=4, kv_heads=2, head_dim=40,
+    mlp_dim=480, bf16_matmul=BF16,
+  ),
+  '10M': LMConfig(
+    vocab_size=8192, width=320, layers=6, heads=8, kv_heads=4, head_dim=40,
+    mlp_dim=960, bf16_matmul=BF16,
+  ),
+  # SmolLM2-135M.
+  '135M': LMConfig(
+    vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
+    mlp_dim=1536, qk_norm=False, rope_theta=1e5, bf16_matmul=BF16,
+  ),
+}  # fmt: skip
 LEVELS, CODES = 4, 16
 
 

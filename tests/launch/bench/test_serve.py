@@ -17,16 +17,9 @@ import pytest
 
 from gr2_jax.data import dataset
 from gr2_jax.text import answer
-from launch import (
-  bench_answers,
-  bench_contest,
-  bench_generate,
-  bench_http,
-  bench_load,
-  bench_process,
-  bench_serve,
-  bench_soak,
-)
+from launch.bench import contests, serve
+from launch.bench.load import answers, http_client, process, soak, traffic
+from launch.bench.peers import transformers_server
 from tests.serve import fakes
 
 # A server of the command, with an engine that sorts.
@@ -56,29 +49,29 @@ def _answer(record, number=0):
 
 
 def test_percentiles_are_those_of_all_requests():
-  assert bench_load.percentiles(range(101)) == {
+  assert traffic.percentiles(range(101)) == {
     'p50': 50, 'p95': 95, 'p99': 99, 'most': 100,
   }  # fmt: skip
 
 
 def test_an_answer_is_that_of_its_list():
   right = _answer(LIST)
-  assert bench_answers.scores(right) == [-2.0, 0.0, -1.0]
-  assert not bench_answers.problem(LIST, right, [-2.0, 0.001, -1.0])
+  assert answers.scores(right) == [-2.0, 0.0, -1.0]
+  assert not answers.problem(LIST, right, [-2.0, 0.001, -1.0])
   for change, wanted, message in (
     ({'results': right['results'][:2]}, None, 'places'),
     ({'results': right['results'][::-1]}, None, 'do not fall'),
     (_answer({'candidates': ['i1', 'i3', 'i4']}), None, "'i4' where 'i2' was"),
     ({}, [-2.0, 0.5, -1.0], 'and alone 0.5'),
   ):
-    problem = bench_answers.problem(LIST, right | change, wanted)
+    problem = answers.problem(LIST, right | change, wanted)
     assert message in problem, (change, problem)
-  assert 'no results' in bench_answers.problem(LIST, {'error': {}})
+  assert 'no results' in answers.problem(LIST, {'error': {}})
 
 
-def _account(asked, *answers):
-  made = bench_answers.Account(asked=asked)
-  for status, document in answers:
+def _account(asked, *given):
+  made = answers.Account(asked=asked)
+  for status, document in given:
     made.book([LIST], status, document, [None])
   return made
 
@@ -105,7 +98,7 @@ def test_each_request_has_one_answer():
 def test_growth_is_of_what_comes_after_the_start():
   memory = [(0, 100.0), (2000, 400.0)]
   memory += [(n, 400.0 + n / 500) for n in range(3000, 10_000, 1000)]
-  found = bench_soak.growth(memory)
+  found = soak.growth(memory)
   assert found['slope_mib_a_thousand_requests'] == pytest.approx(2.0)
   assert found['mib'][:2] == [[0, 100.0], [2000, 400.0]]
 
@@ -116,7 +109,7 @@ def test_what_the_peer_may_write_is_a_permutation():
     sid_offset=10, levels=2, codes=8,
   )  # fmt: skip
   rows = [[(10, 20), (10, 21), (11, 20)], [(12, 22), (13, 23)]]
-  following = bench_generate.allowed(rows, fmt)
+  following = transformers_server.allowed(rows, fmt)
   # The first item, its end, and the list that begins with it.
   written = [10, 21, 5, 3, 10, 21, 6, 10, 20, 6, 11, 20, 7, 0]
   wanted = [
@@ -126,12 +119,12 @@ def test_what_the_peer_may_write_is_a_permutation():
   for place, tokens in enumerate(wanted):
     assert following(0, written[:place]) == tokens, place
   assert following(1, [13, 23, 5, 3, 13, 23, 6]) == [12]
-  listed = bench_generate._entries(written[4:], 3, 2)
+  listed = transformers_server._entries(written[4:], 3, 2)
   assert listed == [(10, 21), (10, 20), (11, 20)]
 
 
 class _Numbered:
-  """Lists of `bench_load.Lists` without a run: items of the fakes."""
+  """Lists of `traffic.Lists` without a run: items of the fakes."""
 
   def make(self, number):
     rng = np.random.default_rng(number)
@@ -146,7 +139,7 @@ def test_lists_are_of_a_run():
   store = types.SimpleNamespace(
     dataset=given, prompter=types.SimpleNamespace(cfg=prompt)
   )
-  lists = bench_load.Lists(store, seed=0)
+  lists = traffic.Lists(store, seed=0)
   made = [lists.make(number) for number in range(20)]
   assert made[3] == lists.make(3)
   assert len({tuple(sorted(x['candidates'])) for x in made}) == 20
@@ -161,15 +154,15 @@ def _serve(**environment):
   flags = '--workdir=/runs/fake', '--port=0', '--queue=1024'
   command = [sys.executable, '-c', CODE, *flags, '--deadline_ms=20000']
   own = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
-  with bench_process.serving(command, own) as server:
+  with process.serving(command, own) as server:
     yield server
 
 
 def test_a_load_and_a_soak(tmp_path):
-  with _serve(GR2_ADMIN_TOKEN=bench_soak.TOKEN) as server:
-    drive = bench_serve._Driver(server, _Numbered(), 8, 40)
-    contest = bench_serve._contest('itself', drive, drive, 1.0)
-    row = bench_contest.measure(contest, 1)
+  with _serve(GR2_ADMIN_TOKEN=soak.TOKEN) as server:
+    drive = serve._Driver(server, _Numbered(), 8, 40)
+    contest = serve._contest('itself', drive, drive, 1.0)
+    row = contests.measure(contest, 1)
     assert row['ratio'] > 0 and set(row['seconds']) == {'ours', 'theirs'}
     assert 0 < row['seconds']['ours']['p50'] <= row['seconds']['ours']['p99']
     assert sum(row['batches_upto'].values()) > 0
@@ -177,7 +170,7 @@ def test_a_load_and_a_soak(tmp_path):
     assert set(row['cpu_ms_a_list']) == {'ours', 'theirs'}
     workdir = tmp_path / 'run'
     workdir.mkdir()
-    found = bench_soak.run(server, _Numbered(), 400, str(workdir), 2)
+    found = soak.run(server, _Numbered(), 400, str(workdir), 2)
   assert found['sound'], json.dumps(found)
   assert found['requests'] == 400 and not found['problems']
   patient, rude = found['patient'], found['rude']
@@ -244,27 +237,27 @@ def _faulty(fault):
 def test_a_load_fails_where_the_server_does(fault, message):
   lists = [_Numbered().make(number) for number in range(5)]
   with _faulty('') as port:
-    assert len(bench_load.drive(port, lists, 1)) == 5
+    assert len(traffic.drive(port, lists, 1)) == 5
   with _faulty(fault) as port, pytest.raises(RuntimeError, match=message):
-    bench_load.drive(port, lists, 1)
+    traffic.drive(port, lists, 1)
 
 
 def test_a_soak_fails_where_the_server_does(tmp_path, monkeypatch):
   """A patient client books an answer that never comes."""
   with _faulty('lost') as port:
-    server = bench_process.Server(port, os.getpid())
-    soak = bench_soak.Soak(server, _Numbered(), 5, [])
-    monkeypatch.setattr(bench_soak, '_kind', lambda rng: 'patient')
-    asyncio.run(soak._client(0))
-  assert not soak.account.sound
-  assert soak.account.counts['lost'] == 1 and soak.account.asked == 5
+    server = process.Server(port, os.getpid())
+    made = soak.Soak(server, _Numbered(), 5, [])
+    monkeypatch.setattr(soak, '_kind', lambda rng: 'patient')
+    asyncio.run(made._client(0))
+  assert not made.account.sound
+  assert made.account.counts['lost'] == 1 and made.account.asked == 5
 
 
 def test_a_slow_reader_gets_the_whole_answer(monkeypatch):
-  monkeypatch.setattr(bench_http, '_PAUSE', 0.0)
+  monkeypatch.setattr(http_client, '_PAUSE', 0.0)
 
   async def ask(port):
-    connection = await bench_http.connect(port, slowly=True)
+    connection = await http_client.connect(port, slowly=True)
     await connection.send('/', {'candidates': [f'i{i}' for i in range(300)]})
     status, body = await connection.read(slowly=True)
     more = await connection.more(0.01)
@@ -277,11 +270,13 @@ def test_a_slow_reader_gets_the_whole_answer(monkeypatch):
 
 
 BENCH = """
-from launch import bench, bench_serve, cli
+from launch import cli
+from launch.bench import __main__ as bench
+from launch.bench import serve
 
 row = {'name': 'soak', 'memory': {}}
 rows = [row | {'sound': sound} for sound in (SOUND, True)]
-bench_serve._soak = lambda workdir, requests: iter(rows)
+serve._soak = lambda workdir, requests: iter(rows)
 cli.run(bench.main)
 """
 
@@ -293,7 +288,7 @@ def test_a_soak_with_faults_ends_with_1(sound, tmp_path):
   done = subprocess.run(
     [*command, '--workdir=x', '--soak=5', f'--output={output}'],
     capture_output=True, text=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    cwd=pathlib.Path(__file__).resolve().parents[2],
+    cwd=pathlib.Path(__file__).resolve().parents[3],
   )  # fmt: skip
   assert done.returncode == (0 if sound else 1), done.stderr
   assert ('The soak found faults' in done.stderr) != sound
@@ -314,7 +309,7 @@ def test_a_server_that_ends_says_why():
   ):
     command = [sys.executable, '-c', f'import sys, time; {code}']
     with pytest.raises(RuntimeError, match=message):
-      with bench_process.serving(command, os.environ):
+      with process.serving(command, os.environ):
         pass
 
 
@@ -326,16 +321,16 @@ def test_connections_outlive_those_who_keep_them():
     [sys.executable, '-c', code],
     capture_output=True,
     text=True,
-    cwd=pathlib.Path(__file__).resolve().parents[2],
+    cwd=pathlib.Path(__file__).resolve().parents[3],
   )
   assert int(done.stdout) > 60, done.stderr
 
 
 def test_the_group_needs_a_run():
   with pytest.raises(ValueError, match='--workdir=DIR'):
-    bench_serve.parts('', 0)
-  assert list(bench_serve.parts('x', 5)) == ['soak']
-  assert list(bench_serve.parts('x', 0))[2:] == [
+    serve.parts('', 0)
+  assert list(serve.parts('x', 5)) == ['soak']
+  assert list(serve.parts('x', 0))[2:] == [
     '32 clients', '128 clients', 'cached histories',
   ]  # fmt: skip
 
@@ -344,5 +339,6 @@ def test_the_peer_is_an_engine():
   """It has what the server asks of the engines that tests use."""
   names = {name for name in dir(fakes.Sorts) if not name.startswith('_')}
   names -= {'explains', 'grow', 'save'}
-  fields = {field.name for field in dataclasses.fields(bench_generate.Engine)}
-  assert names <= fields | set(dir(bench_generate.Engine))
+  engine = transformers_server.Engine
+  fields = {field.name for field in dataclasses.fields(engine)}
+  assert names <= fields | set(dir(engine))

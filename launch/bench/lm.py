@@ -17,39 +17,18 @@ from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
 from gr2_jax.train import optimiser, state, step
-from launch import (
-  bench_contest,
-  bench_latency,
-  bench_ranking,
-  bench_torch,
-  bench_transformers,
-)
+from launch.bench import contests, latency, ranking, tasks
+from launch.bench.peers import transformers_lm
 
 PROMPT, NEW = 256, 64
 ROWS, LENGTH = 8, 256
-BF16 = bench_contest.multiplies_bf16()
-SIZES = {
-  '2M': LMConfig(
-    vocab_size=4096, width=160, layers=4, heads=4, kv_heads=2, head_dim=40,
-    mlp_dim=480, bf16_matmul=BF16,
-  ),
-  '10M': LMConfig(
-    vocab_size=8192, width=320, layers=6, heads=8, kv_heads=4, head_dim=40,
-    mlp_dim=960, bf16_matmul=BF16,
-  ),
-  # SmolLM2-135M.
-  '135M': LMConfig(
-    vocab_size=49_152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64,
-    mlp_dim=1536, qk_norm=False, rope_theta=1e5, bf16_matmul=BF16,
-  ),
-}  # fmt: skip
 BATCHES = (1, 8, 32, 64)
 
 
-def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
+def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   """Returns the parts of this group; a model is made when it is its turn."""
   found = {}
-  for size in SIZES:
+  for size in tasks.SIZES:
     for queries in BATCHES:
       decoding = functools.partial(_decoding, size, queries, 1)
       found[f'decoding {size}, batch {queries}'] = decoding
@@ -58,10 +37,10 @@ def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
       found[f'rollouts {size}'] = functools.partial(_decoding, size, 8, 8)
       found[f'training {size}'] = functools.partial(_training, size)
   found['utilities 2M'] = functools.partial(
-    bench_ranking.answers, '2M', SIZES['2M']
+    ranking.answers, '2M', tasks.SIZES['2M']
   )
   found['latency 2M'] = functools.partial(
-    bench_latency.latency, '2M', SIZES['2M']
+    latency.latency, '2M', tasks.SIZES['2M']
   )
   found['roofline 135M'] = functools.partial(_roofline, '135M')
   return found
@@ -73,8 +52,8 @@ class _Ours:
   def __init__(self, size: str):
     self.mesh = sharding.make_mesh()
     # As rollouts hold them: kernels in the type in which they are read.
-    kind = 'bfloat16' if BF16 else 'float32'
-    self.config = dataclasses.replace(SIZES[size], param_dtype=kind)
+    kind = 'bfloat16' if tasks.BF16 else 'float32'
+    self.config = dataclasses.replace(tasks.SIZES[size], param_dtype=kind)
     self._params, _ = sharding.init(
       decoder.init_fn(self.config), self.mesh, sharding.DECODE_RULES,
       jax.random.key(0),
@@ -112,44 +91,44 @@ def _prompts(config: LMConfig, queries: int, length: int) -> np.ndarray:
 
 def _decoding(
   size: str, queries: int, group: int
-) -> Iterator[bench_contest.Contest]:
+) -> Iterator[contests.Contest]:
   ours = _Ours(size)
   prompts = _prompts(ours.config, queries, PROMPT)
-  peer, theirs = bench_torch.fastest(
-    bench_transformers.generate(ours.config, prompts, group, NEW)
+  peer, theirs = contests.fastest(
+    transformers_lm.generate(ours.config, prompts, group, NEW)
   )
   goal = 2.0 if (size, queries) == ('135M', 1) else 1.0
   name = f'decoding, {size}, batch {queries}'
   if group > 1:
     goal, name = 3.0, f'rollouts, {size}, {queries} prompts x {group}'
-  yield bench_contest.Contest(
+  yield contests.Contest(
     name, f'generate, {peer}', 'tokens', queries * group * NEW,
     ours.sampling(prompts, group, NEW), theirs, goal,
   )  # fmt: skip
 
 
-def _roofline(size: str) -> Iterator[bench_contest.Contest]:
+def _roofline(size: str) -> Iterator[contests.Contest]:
   """Decoding at batch 1 beside reading what its steps read."""
   ours = _Ours(size)
   config, prompt, new = ours.config, 8, 128
   # Each step reads all weights and the cache as it grows.
-  width = 2 if BF16 else 4
+  width = 2 if tasks.BF16 else 4
   cache = 2 * config.layers * config.kv_heads * config.head_dim
   size_of_step = width * (config.num_params + cache * (prompt + new // 2))
-  read = bench_transformers.reading(size_of_step)
+  read = transformers_lm.reading(size_of_step)
 
   def theirs():
     for _ in range(new):
       read()
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'decoding, {size}, batch 1, prompt of 8', 'reading weights and cache',
     'tokens', new, ours.sampling(_prompts(config, 1, prompt), 1, new), theirs,
     0.6,
   )  # fmt: skip
 
 
-def _drawing(size: str) -> Iterator[bench_contest.Contest]:
+def _drawing(size: str) -> Iterator[contests.Contest]:
   """Drawing tokens for 64 rows beside the steps that make their logits."""
   ours = _Ours(size)
   config, draws = ours.config, 64
@@ -162,15 +141,15 @@ def _drawing(size: str) -> Iterator[bench_contest.Contest]:
     one = lambda u: categorical.choose(u, logits * u[0], jnp.float32(1.0))
     return jax.lax.map(one, uniform)
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'drawing, {size}, 64 rows', 'whole decoding step', 'steps', draws,
     lambda: jax.block_until_ready(draw(uniform, logits)),
     ours.sampling(_prompts(config, 64, 8), 1, draws), 10.0,
   )  # fmt: skip
 
 
-def _training(size: str) -> Iterator[bench_contest.Contest]:
-  config, mesh = SIZES[size], sharding.make_mesh()
+def _training(size: str) -> Iterator[contests.Contest]:
+  config, mesh = tasks.SIZES[size], sharding.make_mesh()
   tokens = _prompts(config, ROWS, LENGTH)
   shape = tokens.shape
   batch = {
@@ -192,10 +171,8 @@ def _training(size: str) -> Iterator[bench_contest.Contest]:
       held[0], _ = update(held[0], batch)
     jax.block_until_ready(held[0].params)
 
-  peer, theirs = bench_torch.fastest(
-    bench_transformers.training(config, tokens)
-  )
-  yield bench_contest.Contest(
+  peer, theirs = contests.fastest(transformers_lm.training(config, tokens))
+  yield contests.Contest(
     f'training, {size}, {ROWS} x {LENGTH}', f'PyTorch, {peer}', 'tokens',
     ROWS * LENGTH, ours, theirs, 1.0,
   )  # fmt: skip

@@ -18,10 +18,11 @@ import sys
 
 from absl import app, flags, logging
 
-from launch import bench_contest, cli, start
+from launch import cli, start
+from launch.bench import contests
 
 GROUPS = {
-  name: f'launch.bench_{name}' for name in ('input', 'lm', 'rl', 'serve', 'sid')
+  name: f'launch.bench.{name}' for name in ('input', 'lm', 'rl', 'serve', 'sid')
 }
 
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to keep the report (JSON).')
@@ -52,7 +53,7 @@ def main(argv) -> None:
   if not parts:
     raise app.UsageError(f'No part of {argv[1]} has {_ONLY.value!r} in it.')
   report = {
-    'machine': bench_contest.machine(),
+    'machine': contests.machine(),
     'turns': _TURNS.value,
     'results': [],
   }
@@ -61,8 +62,8 @@ def main(argv) -> None:
       for contest in part():
         # A soak is measured by itself.
         row = contest
-        if isinstance(contest, bench_contest.Contest):
-          row = bench_contest.measure(contest, _TURNS.value)
+        if isinstance(contest, contests.Contest):
+          row = contests.measure(contest, _TURNS.value)
         report['results'].append(row)
         logging.info('%s', row)
         if _OUTPUT.value:
@@ -78,11 +79,11 @@ def _print(rows: list[dict]) -> None:
   from gr2_jax.report import terminal
 
   columns = ('name', 'peer', 'unit', 'ours', 'theirs', 'ratio', 'goal')
-  contests = [row for row in rows if 'ratio' in row]
-  cells = [[str(row[c]) for c in columns] for row in contests]
-  if contests:
+  compared = [row for row in rows if 'ratio' in row]
+  cells = [[str(row[c]) for c in columns] for row in compared]
+  if compared:
     print(terminal.rows([list(columns), *cells]))
-  for row in contests:
+  for row in compared:
     if 'seconds' in row:
       sides = row['seconds']
       cells = [[s, *map(str, seconds.values())] for s, seconds in sides.items()]

@@ -20,7 +20,7 @@ from gr2_jax import sharding
 from gr2_jax.data import pipeline, rows, shards
 from gr2_jax.lm import decoder, loss
 from gr2_jax.train import optimiser, state, step
-from launch import bench_contest
+from launch.bench import contests, tasks
 
 SIZE, ROWS, LENGTH = '10M', 8, 256
 EXAMPLES, SHORTEST, LONGEST = 16_384, 16, 192
@@ -47,7 +47,7 @@ class Examples:
     return {'tokens': tokens, 'weights': weights}
 
 
-def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
+def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   """Returns the parts of this group."""
   found = {'reading': _reading}
   for count in WORKERS:
@@ -77,10 +77,7 @@ class Step:
   """The training step of the 10 M model, on random weights."""
 
   def __init__(self):
-    # It imports PyTorch, which the tests of this module do without.
-    from launch import bench_lm
-
-    config = bench_lm.SIZES[SIZE]
+    config = tasks.SIZES[SIZE]
     self._mesh = sharding.make_mesh()
     tx = optimiser.make(optimiser.OptimiserConfig(schedule='constant', lr=1e-4))
     params = decoder.init(
@@ -100,7 +97,7 @@ class Step:
     jax.block_until_ready(self._state.params)
 
 
-def _reading() -> Iterator[bench_contest.Contest]:
+def _reading() -> Iterator[contests.Contest]:
   """Reading alone: records a second of one process, in random order."""
   with written() as path:
     ours = iter(
@@ -109,7 +106,7 @@ def _reading() -> Iterator[bench_contest.Contest]:
       ).to_iter_dataset(grain.ReadOptions(0, 0))
     )
     theirs = iter(data_loader(path))
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f'reading at random, {SHARDS} shards, one process',
       'grain.DataLoader, shuffled', 'records', RECORDS,
       functools.partial(_take, ours, RECORDS),
@@ -144,11 +141,11 @@ def _name(workers: int) -> str:
   return f'{SHARDS} shards, {where}'
 
 
-def _beside_the_step(workers: int) -> Iterator[bench_contest.Contest]:
+def _beside_the_step(workers: int) -> Iterator[contests.Contest]:
   """What the input gives beside what the step takes, each alone."""
   with written() as path, contextlib.closing(batches(path, workers)) as source:
     one = itertools.repeat(next(source))
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f'input, {_name(workers)}', f'training step, {SIZE}', 'tokens',
       BATCHES * ROWS * LENGTH, functools.partial(_take, source, BATCHES),
       functools.partial(Step().steps, one), 10.0,
@@ -156,12 +153,12 @@ def _beside_the_step(workers: int) -> Iterator[bench_contest.Contest]:
     )  # fmt: skip
 
 
-def _fed(workers: int) -> Iterator[bench_contest.Contest]:
+def _fed(workers: int) -> Iterator[contests.Contest]:
   """The step on batches as they come beside the step on one batch."""
   with written() as path, contextlib.closing(batches(path, workers)) as source:
     one = itertools.repeat(next(source))
     model = Step()
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f'training, {SIZE}, fed by {_name(workers)}', 'the same on one batch',
       'steps', STEPS, functools.partial(model.steps, source),
       functools.partial(model.steps, one), 0.95,

@@ -1,8 +1,9 @@
-"""The peers of `bench_lm`: transformers on PyTorch, with two threads.
+"""Decoders of transformers on PyTorch, with two threads: peers of ours.
 
-Each way that works here is given; the benchmark takes the fastest. Without
-units for bfloat16 PyTorch multiplies it many times more slowly, some of it on
-one thread: these ways are left out there.
+Of the groups `lm` and `sid`. Each way that works here is given; the benchmark
+takes the fastest. Without units for bfloat16 PyTorch multiplies it many times
+more slowly, some of it on one thread: the group `lm` leaves these ways out
+there.
 """
 
 import copy
@@ -14,7 +15,7 @@ import transformers
 
 from gr2_jax.lm import hf_config
 from gr2_jax.lm.config import LMConfig
-from launch import bench_contest
+from launch.bench import contests
 
 
 def model(config: LMConfig) -> torch.nn.Module:
@@ -58,10 +59,65 @@ def generate(
     )
 
   ways = {'float32': lambda: run(whole)}
-  if bench_contest.multiplies_bf16():
+  if contests.multiplies_bf16():
     low = copy.deepcopy(whole).to(torch.bfloat16)
     ways['bfloat16'] = lambda: run(low)
   return ways
+
+
+def beam_search(
+  config: LMConfig, prompts: np.ndarray, tokens: np.ndarray, beam: int
+) -> dict[str, Callable[[], None]]:
+  """Returns a constrained `generate` on a Qwen3 of this shape, by precision.
+
+  Args:
+    config: the shape.
+    prompts: int [Q, P].
+    tokens: int [I, L], the items' token ids.
+    beam: width.
+  """
+  shape = transformers.Qwen3Config(
+    vocab_size=config.vocab_size,
+    hidden_size=config.width,
+    intermediate_size=config.mlp_dim,
+    num_hidden_layers=config.layers,
+    num_attention_heads=config.heads,
+    num_key_value_heads=config.kv_heads,
+    head_dim=config.head_dim,
+    tie_word_embeddings=config.tie_embeddings,
+    eos_token_id=None,
+    pad_token_id=0,
+  )
+  torch.manual_seed(0)
+  model = transformers.Qwen3ForCausalLM(shape).eval()
+  trie: dict = {}
+  for row in tokens.tolist():
+    node = trie
+    for token in row:
+      node = node.setdefault(token, {})
+  length = prompts.shape[1]
+  ids = torch.tensor(prompts)
+
+  def allowed(_, sequence):
+    node = trie
+    for token in sequence[length:].tolist():
+      node = node.get(token, {})
+    return list(node) or [0]
+
+  @torch.inference_mode()
+  def run(model):
+    model.generate(
+      ids,
+      attention_mask=torch.ones_like(ids),
+      num_beams=beam,
+      num_return_sequences=beam,
+      max_new_tokens=tokens.shape[1],
+      do_sample=False,
+      prefix_allowed_tokens_fn=allowed,
+    )
+
+  low = copy.deepcopy(model).to(torch.bfloat16)
+  return {'float32': lambda: run(model), 'bfloat16': lambda: run(low)}
 
 
 def training(
@@ -91,7 +147,7 @@ def training(
     ways[name] = run
 
   add('float32', False, False)
-  if bench_contest.multiplies_bf16():
+  if contests.multiplies_bf16():
     add('autocast to bfloat16', False, True)
     add('autocast to bfloat16, compiled', True, True)
   else:

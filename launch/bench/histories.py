@@ -13,12 +13,12 @@ import numpy as np
 
 from gr2_jax import rerank
 from gr2_jax.stages import ranker
-from launch import bench_contest
+from launch.bench import contests
 
 _SIZES, _CALLS = (1, 8, 32), 10
 
 
-def contests(workdir: str, model: str) -> Iterator[bench_contest.Contest]:
+def cached(workdir: str, model: str) -> Iterator[contests.Contest]:
   """Yields a contest for each size of batches.
 
   Args:
@@ -47,7 +47,7 @@ def contests(workdir: str, model: str) -> Iterator[bench_contest.Contest]:
         'kib_a_history': round(sum(x.nbytes for x in arrays) / 1024 / size),
       }
 
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f'cached histories, batches of {size}', 'without', 'lists',
       _CALLS * size, ours, theirs, None, facts=facts,
     )  # fmt: skip

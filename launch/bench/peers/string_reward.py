@@ -1,7 +1,7 @@
 """The reward of a list as users of other trainers write it: on strings.
 
-The peer of `bench_rl`, and the reward function that it gives to TRL. It does
-the arithmetic of `gr2_jax.rl`, as `tests/launch/test_bench_rl.py` holds.
+The peer of the group `rl`, and the reward function that it gives to TRL. It
+does the arithmetic of `gr2_jax.rl`, as `tests/launch/bench/test_rl.py` holds.
 """
 
 import json

@@ -4,8 +4,8 @@ Random weights of the 10 M model; 8 prompts, 8 answers to each, two updates.
 Ours decodes under the constraint, as in training, with an explanation that
 fills 64 tokens (random weights end one in a thousand earlier): each answer is
 valid, so that each group has variance and all are trained on. TRL's answers are
-free and as long; `bench_trl.judge` says how they get rewards that differ. Ours
-takes the old log-probs from the sampler, TRL computes them.
+free and as long; `trl_trainer.judge` says how they get rewards that differ.
+Ours takes the old log-probs from the sampler, TRL computes them.
 """
 
 import functools
@@ -25,13 +25,8 @@ from gr2_jax.rl import groups, rollout, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.train import metrics as metrics_lib
-from launch import (
-  bench_contest,
-  bench_lists,
-  bench_peer,
-  bench_ranking,
-  bench_reward,
-)
+from launch.bench import contests, ranking, tasks
+from launch.bench.peers import string_reward, trl_process
 
 SIZE = '10M'
 # The ratios that we want, by the length of the prompts.
@@ -40,18 +35,15 @@ PROMPTS = {256: 5.0, 1024: 8.0}
 REWARDS = 100
 
 
-def parts() -> dict[str, Callable[[], Iterator[bench_contest.Contest]]]:
+def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
   """Returns the parts of this group."""
   found = {f'step {p}': functools.partial(_step, p) for p in PROMPTS}
   return {**found, 'reward': _reward, 'utilities': _utilities}
 
 
-def task(prompt: int) -> bench_lists.Task:
+def task(prompt: int) -> tasks.Task:
   """Returns the step with prompts of so many tokens."""
-  # It imports PyTorch, which the tests of this module do without.
-  from launch import bench_lm
-
-  return bench_lists.Task(bench_lm.SIZES[SIZE], prompt)
+  return tasks.Task(tasks.SIZES[SIZE], prompt)
 
 
 class Rewarded(NamedTuple):
@@ -73,7 +65,7 @@ class Ours:
   """
 
   def __init__(
-    self, task: bench_lists.Task, mesh: jax.sharding.Mesh, updates: int = 2
+    self, task: tasks.Task, mesh: jax.sharding.Mesh, updates: int = 2
   ):
     """Makes random weights and the trainer.
 
@@ -93,7 +85,7 @@ class Ours:
       updates_per_rollout=updates,
       lr=1e-6,
       credit='answer',
-      alpha=0.2,  # As in `bench_reward`, like the next.
+      alpha=0.2,  # As in `string_reward`, like the next.
       invalid=-1.0,
     )
     prompts = PromptSet(
@@ -175,9 +167,9 @@ class Ours:
     return repeated
 
 
-def _step(prompt: int) -> Iterator[bench_contest.Contest]:
+def _step(prompt: int) -> Iterator[contests.Contest]:
   """A whole step; the reward is timed apart, and taken from the rollout."""
-  way, peer = bench_peer.fastest(task(prompt), _ways(prompt))
+  way, peer = trl_process.fastest(task(prompt), _ways(prompt))
   ours = Ours(task(prompt), sharding.make_mesh())
   reward = ours.reward(ours.samples(), stored=True)
   reward(1)
@@ -185,15 +177,15 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
   def split(turns: int) -> dict[str, dict[str, float]]:
     mine = _medians(ours.seconds[-turns:])
     passes = functools.partial(reward, REWARDS)
-    mine['reward'] = bench_contest.seconds(passes) / REWARDS
+    mine['reward'] = contests.seconds(passes) / REWARDS
     mine['rollout'] -= mine['reward']
     mine['log-probs'] = 0.0
     sides = {'ours': mine, 'theirs': _medians(peer.seconds[-turns:])}
     return {
-      side: {k: s[k] for k in bench_peer.PARTS} for side, s in sides.items()
+      side: {k: s[k] for k in trl_process.PARTS} for side, s in sides.items()
     }
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'RL step, {SIZE}, 8 prompts of {prompt} x 8 x 64, 2 updates',
     f'TRL GRPOTrainer (dapo), {way}', 'steps', 1, ours.step, peer.step,
     PROMPTS[prompt], split,
@@ -201,11 +193,9 @@ def _step(prompt: int) -> Iterator[bench_contest.Contest]:
   peer.close()
 
 
-def _utilities() -> Iterator[bench_contest.Contest]:
+def _utilities() -> Iterator[contests.Contest]:
   """Steps on rankings at the quickstart's size."""
-  from launch import bench_lm
-
-  return bench_ranking.steps('2M', bench_lm.SIZES['2M'])
+  return ranking.steps('2M', tasks.SIZES['2M'])
 
 
 def _ways(prompt: int) -> tuple[str, ...]:
@@ -214,8 +204,8 @@ def _ways(prompt: int) -> tuple[str, ...]:
   Without bfloat16 units a step in bfloat16 takes five times as long as one in
   float32, or more.
   """
-  ways = bench_peer.WAYS
-  if not bench_contest.multiplies_bf16():
+  ways = trl_process.WAYS
+  if not contests.multiplies_bf16():
     return ways[:1]
   return ways if prompt == min(PROMPTS) else ways[1:]
 
@@ -224,7 +214,7 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
   return {k: statistics.median(row[k] for row in rows) for k in rows[0]}
 
 
-def _reward() -> Iterator[bench_contest.Contest]:
+def _reward() -> Iterator[contests.Contest]:
   """From token ids to groups to train on, for 64 answers."""
   of = task(256)
   ours = Ours(of, sharding.make_mesh())
@@ -242,13 +232,13 @@ def _reward() -> Iterator[bench_contest.Contest]:
     ('Python on decoded strings', theirs.judge),
     ('Python on strings, and decoding them', theirs.decode_and_judge),
   ):
-    yield bench_contest.Contest(
+    yield contests.Contest(
       name, peer, 'answers', REWARDS * rows, passes,
       functools.partial(repeated, run), 10.0,
     )  # fmt: skip
   # At most a hundredth of a step.
   stored = ours.reward(samples, stored=True)
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'{name}, and the buffer', 'the whole RL step', 'steps', 1,
     functools.partial(stored, 1), ours.step, 100.0,
   )  # fmt: skip
@@ -257,7 +247,7 @@ def _reward() -> Iterator[bench_contest.Contest]:
 class InPython:
   """What `Ours.reward` does, as users of other trainers do it."""
 
-  def __init__(self, task: bench_lists.Task, samples: sampler.Samples):
+  def __init__(self, task: tasks.Task, samples: sampler.Samples):
     """Decodes the answers.
 
     Args:
@@ -267,7 +257,7 @@ class InPython:
     self._group = task.group
     rows = np.asarray(samples.tokens).reshape(-1, task.new)
     self._ids = rows.tolist()
-    self._tokenizer = bench_lists.tokenizer(task)
+    self._tokenizer = tasks.tokenizer(task)
     self._lists = [row for row in task.lists() for _ in range(task.group)]
     self._targets = np.repeat(task.targets(), task.group).tolist()
     self.texts = self._decode()
@@ -278,9 +268,9 @@ class InPython:
 
   def judge(self) -> tuple[list[float], list[float], list[bool]]:
     """Returns rewards, advantages and which groups have variance."""
-    found = bench_reward.rewards(self.texts, self._lists, self._targets)
-    advantages = bench_reward.advantages(found, self._group)
-    return found, advantages, bench_reward.has_variance(found, self._group)
+    found = string_reward.rewards(self.texts, self._lists, self._targets)
+    advantages = string_reward.advantages(found, self._group)
+    return found, advantages, string_reward.has_variance(found, self._group)
 
   def decode_and_judge(self) -> None:
     """Decodes the answers again before."""

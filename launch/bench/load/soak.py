@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from launch import bench_answers, bench_http, bench_load, bench_process
+from launch.bench.load import answers, http_client, process, traffic
 
 TOKEN = 'of-the-soak'
 # Of a thousand requests; the rest are patient clients on connections they keep.
@@ -34,8 +34,8 @@ _WARM = 0.3
 
 
 def run(
-  server: bench_process.Server,
-  lists: bench_load.Lists,
+  server: process.Server,
+  lists: traffic.Lists,
   requests: int,
   workdir: str,
   reloads: int = _RELOADS,
@@ -72,8 +72,8 @@ class Soak:
 
   def __init__(
     self,
-    server: bench_process.Server,
-    lists: bench_load.Lists,
+    server: process.Server,
+    lists: traffic.Lists,
     requests: int,
     workdirs: Sequence[str],
   ):
@@ -91,7 +91,7 @@ class Soak:
     self._made = 0
     self._known: list[tuple[dict, list[float]]] = []
     self._streams = True
-    self.account = bench_answers.Account()
+    self.account = answers.Account()
     self.rude: collections.Counter[str] = collections.Counter()
     self.memory: list[tuple[int, float]] = []
     self.reloads: list[float | str] = []
@@ -109,29 +109,29 @@ class Soak:
     await changes
     seconds = time.monotonic() - begin
     # What rude clients left behind is answered, or thrown away.
-    until = time.monotonic() + bench_http.PATIENCE
+    until = time.monotonic() + http_client.PATIENCE
     while self._waiting() and time.monotonic() < until:
       await asyncio.sleep(0.1)
     return self._report(seconds)
 
   def _waiting(self) -> int:
     """Returns how many lists are in the server's queue."""
-    return int(bench_process.metrics(self._server.port)['gr2_queue_lists'])
+    return int(process.metrics(self._server.port)['gr2_queue_lists'])
 
   async def _learn(self) -> None:
     """Asks what the model can, and the known lists, one at a time."""
-    (model,) = bench_process.read(self._server.port, '/v1/models')['data']
+    (model,) = process.read(self._server.port, '/v1/models')['data']
     self._streams = model['explains']
     for number in range(_KNOWN):
       record = self._lists.make(self._requests * _MOST + number)
-      status, body = await bench_http.ask(
-        self._server.port, bench_load.RERANK, record
+      status, body = await http_client.ask(
+        self._server.port, traffic.RERANK, record
       )
       output = json.loads(body)
-      problem = bench_answers.problem(record, output)
+      problem = answers.problem(record, output)
       if status != 200 or problem:
         raise RuntimeError(f'Alone, a list got {status}, {problem}: {output}')
-      self._known.append((record, bench_answers.scores(output)))
+      self._known.append((record, answers.scores(output)))
 
   async def _client(self, name: int) -> None:
     """Takes requests until there are none left."""
@@ -139,7 +139,7 @@ class Soak:
     for number in self._left:
       self._made += 1
       if number % max(1, self._requests // _SAMPLES) == 0:
-        self.memory.append((number, bench_process.resident(self._server.pid)))
+        self.memory.append((number, process.resident(self._server.pid)))
       kind = _kind(rng)
       if kind.startswith('stream') and not self._streams:
         kind = 'patient'
@@ -149,7 +149,9 @@ class Soak:
         continue
       alone = kind != 'patient'
       if kept is None or alone:
-        connection = await bench_http.connect(self._server.port, kind == 'slow')
+        connection = await http_client.connect(
+          self._server.port, kind == 'slow'
+        )
       else:
         connection = kept
       sound = await self._be_patient(connection, kind, number, rng)
@@ -172,12 +174,12 @@ class Soak:
     return [record for record, _ in given], [scores for _, scores in given]
 
   async def _be_rude(self, kind: str, number: int, rng: random.Random) -> None:
-    connection = await bench_http.connect(self._server.port)
+    connection = await http_client.connect(self._server.port)
     (record,), _ = self._ask(number, 1, rng)
     stream = {'stream': True} if kind == 'stream_gone' else {}
     share = rng.random() if kind == 'cut' else 1.0
     try:
-      await connection.send(bench_load.RERANK, record | stream, share=share)
+      await connection.send(traffic.RERANK, record | stream, share=share)
       # Some are gone before the list is in the queue, some when it is ranked.
       await asyncio.sleep(rng.random() * 0.05)
       if kind == 'stream_gone':
@@ -190,7 +192,7 @@ class Soak:
 
   async def _be_patient(
     self,
-    connection: bench_http.Connection,
+    connection: http_client.Connection,
     kind: str,
     number: int,
     rng: random.Random,
@@ -205,8 +207,8 @@ class Soak:
       asked = asked | {'stream': True}
     self.account.asked += 1
     try:
-      async with asyncio.timeout(bench_http.PATIENCE):
-        await connection.send(bench_load.RERANK, asked)
+      async with asyncio.timeout(http_client.PATIENCE):
+        await connection.send(traffic.RERANK, asked)
         status, body = await connection.read(kind == 'slow')
     except (OSError, EOFError, TimeoutError) as error:
       self.account.complain('lost', f'{kind}: {type(error).__name__} {error}')
@@ -221,12 +223,12 @@ class Soak:
 
   def _book_stream(self, lists: list[dict], body: bytes, wanted: list) -> None:
     """Books the order, and checks the explained answer of the same request."""
-    found = bench_answers.events(body)
+    found = answers.events(body)
     self.account.book(lists, 200, found['order'], wanted)
     last = found.get('answer', {})
     if last.get('id') != found['order']['id']:
       self.account.complain('wrong', f'events {body.decode()[:300]}')
-    elif text := bench_answers.problem(lists[0], last):
+    elif text := answers.problem(lists[0], last):
       self.account.complain('wrong', text)
 
   async def _reload(self, count: int) -> None:
@@ -236,7 +238,7 @@ class Soak:
         await asyncio.sleep(0.05)
       begin = time.monotonic()
       workdir = {'workdir': self._workdirs[turn % len(self._workdirs)]}
-      status, body = await bench_http.ask(
+      status, body = await http_client.ask(
         self._server.port, '/v1/reload', workdir, TOKEN
       )
       seconds = round(time.monotonic() - begin, 1)
@@ -244,7 +246,7 @@ class Soak:
       self.reloads.append(seconds if status == 200 else failed)
 
   def _report(self, seconds: float) -> dict:
-    counted = bench_process.metrics(self._server.port)
+    counted = process.metrics(self._server.port)
     compiled = int(counted['gr2_compilations_after_warm_up_total'])
     worked = all(isinstance(each, float) for each in self.reloads)
     return {

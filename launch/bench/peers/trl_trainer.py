@@ -1,10 +1,10 @@
-"""TRL's GRPOTrainer, the peer of `bench_rl`, in a separate process.
+"""TRL's GRPOTrainer, the peer of the group `rl`, in a separate process.
 
 So that it has threads and memory to itself. The benchmark starts
 
-    python -m launch.bench_trl
+    python -m launch.bench.peers.trl_trainer
 
-and writes {"task": `bench_lists.dump`, "way": one of WAYS} to it, which is
+and writes {"task": `tasks.dump`, "way": one of WAYS} to it, which is
 answered with a line when training begins; then an empty line for each RL step,
 which is answered with its seconds by part.
 """
@@ -30,7 +30,9 @@ import transformers
 import trl
 
 from gr2_jax.text import answer
-from launch import bench_lists, bench_reward, bench_transformers, memory
+from launch import memory
+from launch.bench import tasks
+from launch.bench.peers import string_reward, transformers_lm
 
 # How a step can be computed: type of the weights, and whether products are
 # cast to bfloat16 (TRL's default).
@@ -42,7 +44,7 @@ WAYS = {
 UPDATES = 2
 
 
-def config(task: bench_lists.Task, directory: str, **changes) -> trl.GRPOConfig:
+def config(task: tasks.Task, directory: str, **changes) -> trl.GRPOConfig:
   """Returns DAPO's settings for a task: two updates on halves of the answers.
 
   Args:
@@ -155,7 +157,7 @@ class _Steps(transformers.TrainerCallback):
     self._started = time.perf_counter()
 
 
-def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
+def make(task: tasks.Task, way: str, directory: str, **changes) -> Timed:
   """Makes a trainer on random weights.
 
   Args:
@@ -173,12 +175,12 @@ def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
     'target': task.targets().tolist(),
   }
   made = Timed(
-    bench_transformers.model(task.model).to(dtype),
+    transformers_lm.model(task.model).to(dtype),
     judge(task),
     config(task, directory, bf16=autocast, **changes),
     datasets.Dataset.from_dict(data),
     processing_class=transformers.PreTrainedTokenizerFast(
-      tokenizer_object=bench_lists.tokenizer(task),
+      tokenizer_object=tasks.tokenizer(task),
       pad_token=words[task.format.pad],
       eos_token=words[task.format.eos],
       padding_side='left',
@@ -188,8 +190,8 @@ def make(task: bench_lists.Task, way: str, directory: str, **changes) -> Timed:
   return made
 
 
-def judge(task: bench_lists.Task) -> Callable[..., list[float]]:
-  """Returns the reward function: that of `bench_reward`.
+def judge(task: tasks.Task) -> Callable[..., list[float]]:
+  """Returns the reward function: that of `string_reward`.
 
   Random weights write no JSON, which is rejected at once and makes all rewards
   equal. So each answer is replaced by a valid one in random order.
@@ -200,12 +202,12 @@ def judge(task: bench_lists.Task) -> Callable[..., list[float]]:
   def score(completions, candidates, target, **_):
     written = []
     for listed, _ in zip(candidates, completions, strict=True):
-      order = map(bench_lists.sid_text, rng.permutation(listed).tolist())
+      order = map(tasks.sid_text, rng.permutation(listed).tolist())
       order = answer.SEP.join(order)
       written.append(
         f'{answer.OPEN}{explanation}{answer.MID}{order}{answer.CLOSE}'
       )
-    return bench_reward.rewards(written, candidates, target)
+    return string_reward.rewards(written, candidates, target)
 
   return score
 
@@ -220,7 +222,7 @@ def main() -> None:
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   transformers.logging.set_verbosity_error()
   request = json.loads(sys.stdin.readline())
-  task = bench_lists.load(request['task'])
+  task = tasks.load(request['task'])
   with tempfile.TemporaryDirectory() as directory:
     made = make(task, request['way'], directory)
     made.add_callback(_Steps(made.seconds, sys.stdin, answers))

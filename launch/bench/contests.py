@@ -57,6 +57,23 @@ def timed(run: Callable[[], None]) -> float:
   return time.perf_counter() - started
 
 
+def fastest(runs: dict[str, Callable]) -> tuple[str, Callable]:
+  """Finds the fastest of several ways, after one call each to warm up.
+
+  Args:
+    runs: the ways by name.
+
+  Returns:
+    (name, way).
+  """
+  times = {}
+  for name, run in runs.items():
+    run()
+    times[name] = timed(run)
+  best = min(times, key=times.get)
+  return best, runs[best]
+
+
 def measure(contest: Contest, turns: int) -> dict:
   """Lets ours and the peer take turns, after one call each to warm up.
 

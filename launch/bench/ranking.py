@@ -18,7 +18,7 @@ from gr2_jax.rl import prompt_set, ranking_trainer, rollout
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.stages import decoding
 from gr2_jax.text import lengths
-from launch import bench_contest, bench_lists
+from launch.bench import contests, tasks
 
 PROMPT, DIRECT, WORDS = 288, 128, 32
 COLUMNS = 6
@@ -29,9 +29,7 @@ UPDATES = 16
 DECODED = 64
 
 
-def task(
-  model: LMConfig, queries: int, prompt: int = PROMPT
-) -> bench_lists.Task:
+def task(model: LMConfig, queries: int, prompt: int = PROMPT) -> tasks.Task:
   """Returns a task whose answers have words and a list.
 
   Args:
@@ -39,12 +37,12 @@ def task(
     queries: Q, lists.
     prompt: P, tokens of each prompt.
   """
-  made = bench_lists.Task(model, prompt, queries=queries)
+  made = tasks.Task(model, prompt, queries=queries)
   new = lengths.answer(made.format.levels, made.candidates, WORDS)
   return dataclasses.replace(made, new=new)
 
 
-def prompts(given: bench_lists.Task, direct: bool) -> prompt_set.PromptSet:
+def prompts(given: tasks.Task, direct: bool) -> prompt_set.PromptSet:
   """Returns the lists of a task with evidence columns.
 
   Args:
@@ -146,19 +144,19 @@ class Ours:
     return run
 
 
-def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
+def steps(size: str, model: LMConfig) -> Iterator[contests.Contest]:
   """RL steps on rankings beside one on lists that are written."""
-  from launch import bench_rl
+  from launch.bench import rl
 
   ours = Ours(model)
-  listed = bench_rl.Ours(task(model, LISTED), ours.mesh, UPDATES)
+  listed = rl.Ours(task(model, LISTED), ours.mesh, UPDATES)
   peer = f"answer.ranking='list', {LISTED} lists x 8 answers"
   for name, direct, explained, goal in (
     ('explained and direct lists', RANKED, EXPLAINED, 3.0),
     ('direct lists', RANKED, 0, 3.0),
     ('explained lists', 0, EXPLAINED, 1.0),
   ):
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f'RL step by utilities, {size}, {direct} direct and {explained} '
       f'explained lists, {UPDATES} updates: {name}',
       peer, 'lists', direct + explained, ours.stepping(direct, explained),
@@ -166,12 +164,12 @@ def steps(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
     )  # fmt: skip
 
 
-def answers(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
+def answers(size: str, model: LMConfig) -> Iterator[contests.Contest]:
   """Greedy answers by utilities beside written lists."""
   ours = Ours(model)
   written = ours.answering('list')
   for mode, goal in (('direct', 10.0), ('explained', 1.0)):
-    yield bench_contest.Contest(
+    yield contests.Contest(
       f're-ranking by utilities, {size}, {DECODED} lists, {mode}',
       "explained, answer.ranking='list'", 'lists', DECODED,
       ours.answering(mode), written, goal,

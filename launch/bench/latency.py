@@ -24,7 +24,7 @@ from gr2_jax.rank import sasrec_model as network
 from gr2_jax.stages import artifacts, ranker, ranking
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
-from launch import bench_contest
+from launch.bench import contests
 
 ITEMS, USERS, WATCHED = 1682, 943, 106
 LEVELS, CODES, K = 4, 64, 10
@@ -139,7 +139,7 @@ def _percentiles(run: Callable[[], None], calls: int) -> dict[str, float]:
   }
 
 
-def latency(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
+def latency(size: str, model: LMConfig) -> Iterator[contests.Contest]:
   """One list without explanation beside one that is written."""
   ours = _calls(_ranker(model, ranking.DIRECT))
   theirs = _calls(_ranker(model, ranking.LIST))
@@ -150,7 +150,7 @@ def latency(size: str, model: LMConfig) -> Iterator[bench_contest.Contest]:
       'theirs': _percentiles(theirs, THEIR_CALLS),
     }
 
-  yield bench_contest.Contest(
+  yield contests.Contest(
     f'latency of one list, {size}, direct', "mode='list'", 'lists', 1, ours,
     theirs, 10.0, split,
   )  # fmt: skip
