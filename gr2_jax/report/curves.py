@@ -92,7 +92,7 @@ SECTIONS = (
     'sft/metrics.jsonl',
     (
       Curve('Training loss', ('loss',)),
-      Curve('Held-out loss', ('valid_loss', 'valid_(|alone_|explained_)nll')),
+      Curve('Held-out loss', ('valid_(|alone_|explained_|choice_)nll',)),
       Curve('Held-out words: loss', ('valid_words_nll',)),
     ),
   ),

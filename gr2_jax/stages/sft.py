@@ -79,8 +79,8 @@ class SFTConfig:
   )
   replay: float = 0.02
   lists: int = 16
-  explained: int = 12
-  distilled: int = 16
+  explained: int = 4
+  distilled: int = 64
   shuffled: float = 0.5
   lambda_r: float = 0.1
   lambda_o: float = 1.0
@@ -213,7 +213,9 @@ class _Job:
       desc='sft',
       evaluate=lambda now: measure(now.params),
       max_skipped=self.phase.max_skipped,
-      policy=context.policy('-valid_loss' if self.phase.keep_best else ''),
+      policy=context.policy(
+        '-valid_choice_nll' if self.phase.keep_best else ''
+      ),
       tracking=context.tracking,
     )
     head = listwise.save(
