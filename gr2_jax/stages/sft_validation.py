@@ -11,6 +11,9 @@ from gr2_jax.lm import config as lm_config
 from gr2_jax.stages import artifacts, list_prompts, listwise, sft_loss
 from gr2_jax.train import metrics as metrics_lib
 
+# What the best checkpoint is chosen by.
+CHOICE = 'valid_choice_nll'
+
 
 def make(
   store: artifacts.Artifacts,
@@ -49,7 +52,7 @@ def make(
   def measure(params: Any) -> dict[str, float]:
     found = {**direct(params), **explained(params)}
     chosen = found['valid_nll'] + found['valid_alone_nll']
-    return {**found, 'valid_choice_nll': chosen}
+    return {**found, CHOICE: chosen}
 
   return measure
 
