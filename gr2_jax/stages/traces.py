@@ -31,9 +31,8 @@ from gr2_jax.teacher import (
   acceptance,
   asking,
   base,
-  citations,
+  explanations,
   journal,
-  quality,
   report,
   sampling,
   trial,
@@ -99,7 +98,7 @@ class _Sampler:
     self._shown = teachers.history_items(cfg, store)
     self._acceptance = acceptance.Acceptance(
       fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
-      citations=citations.Citations(store.sids),
+      citations=explanations.Citations(store.sids),
       names_top=cfg.teacher != requests.RULES,
       near_duplicate=cfg.near_duplicate,
     )
@@ -138,7 +137,7 @@ class _Sampler:
 
   def quality(self, lines: Sequence[dict]) -> dict:
     """Measures the explanations of `sample`, as answers hold them."""
-    return quality.measure(
+    return explanations.measure(
       [
         answer.close_explanation(
           self._store.vocab,

@@ -10,7 +10,7 @@ candidates. What is checked is GR2's [P] where it says so, else our choice.
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from gr2_jax.teacher import base, citations
+from gr2_jax.teacher import base, explanations
 
 TARGETED, REJECTION = 'targeted', 'rejection'
 
@@ -53,14 +53,14 @@ class Acceptance:
     fits: whether an explanation is within its budget.
     citations: finds what an explanation cites.
     near_duplicate: similarity from which on an explanation repeats an earlier
-      one (`duplicates.find`); 0: none does.
+      one (`explanations.near_duplicates`); 0: none does.
     names_top: whether the words themselves must cite the item that is ranked
       first. Every answer names it behind them; a language model is asked for a
       choice in its own words, the rules leave it to the answer.
   """
 
   fits: Callable[[str], bool]
-  citations: citations.Citations
+  citations: explanations.Citations
   near_duplicate: float = 0.0
   names_top: bool = True
 

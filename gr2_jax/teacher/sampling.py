@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from gr2_jax.teacher import acceptance as acceptance_lib
-from gr2_jax.teacher import asking, base, duplicates
+from gr2_jax.teacher import asking, base, explanations
 from gr2_jax.teacher import journal as journal_lib
 from gr2_jax.teacher.acceptance import REJECTION, TARGETED
 
@@ -129,7 +129,7 @@ def collect(
     pending = [row for row in pending if row not in found]
   traces = [found[row] for row in sorted(found)]
   texts = [trace.explanation for trace in traces]
-  near = duplicates.find(texts, acceptance.near_duplicate)
+  near = explanations.near_duplicates(texts, acceptance.near_duplicate)
   for index in near:
     tally.by_attempt[traces[index].attempt] -= 1
     tally.rejected[acceptance_lib.NEAR_DUPLICATE] += 1

@@ -23,8 +23,8 @@ from gr2_jax.teacher import (
   address,
   asking,
   base,
-  citations,
   endpoint,
+  explanations,
   faults,
   journal,
   messages,
@@ -188,7 +188,7 @@ def _collect(teacher, folder):
   ]
   kept = journal.Journal(folder, teacher.identity)
   accept = acceptance.Acceptance(
-    lambda text: True, citations.Citations(small.sids())
+    lambda text: True, explanations.Citations(small.sids())
   )
   _, tally = sampling.collect(
     teacher, tasks, sampling.REJECTION, 2, accept, 0, kept
