@@ -1,6 +1,5 @@
-"""The address of a server, the requests to it, and its key."""
+"""The address of a server and its key."""
 
-import dataclasses
 import ipaddress
 import os
 import types
@@ -14,60 +13,6 @@ _NO_KEY = 'none'
 # Shorter keys are the "EMPTY" of local servers, and words of answers.
 _SECRET = 8
 _MOST_WORDS = 600
-
-
-AUTO, SCHEMA, NONE = 'auto', 'schema', 'none'
-
-
-@dataclasses.dataclass(frozen=True)
-class EndpointConfig:
-  """How a server is asked; what is asked stands elsewhere.
-
-  Attributes:
-    url: its address, such as 'http://127.0.0.1:8000/v1'.
-    concurrency: requests at a time.
-    timeout: seconds that a whole answer may take, waiting in the server's queue
-      included.
-    retries: how often a failed request is sent again.
-    backoff: seconds before the first of these; doubled each time.
-    max_requests: budget, retries included; 0 for none.
-    max_tokens: budget of prompts and answers together; 0 for none.
-    structured: AUTO asks for JSON by schema, and without it where the server
-      refuses that; SCHEMA insists; NONE does not ask.
-    replies_as: another name of the model, by which the server answers.
-    insist: continue though the first answers of a language model, a local
-      one included, are all turned down in one way (`--insist`).
-  """
-
-  url: str = ''
-  concurrency: int = 8
-  timeout: float = 120.0
-  retries: int = 5
-  backoff: float = 1.0
-  max_requests: int = 0
-  max_tokens: int = 0
-  structured: str = AUTO
-  replies_as: str = ''
-  insist: bool = False
-
-  def __post_init__(self):
-    """Checks the values."""
-    least = {'concurrency': 1, 'retries': 0, 'backoff': 0}
-    least |= {'max_requests': 0, 'max_tokens': 0}
-    for name, bound in least.items():
-      if getattr(self, name) < bound:
-        raise ValueError(
-          f'endpoint.{name} is {getattr(self, name)}; give {bound} or more.'
-        )
-    if not self.timeout > 0:
-      raise ValueError(
-        f'endpoint.timeout is {self.timeout}; give seconds above 0.'
-      )
-    if self.structured not in (AUTO, SCHEMA, NONE):
-      raise ValueError(
-        f'endpoint.structured is {self.structured!r}; use {AUTO!r}, '
-        f'{SCHEMA!r} or {NONE!r}.'
-      )
 
 
 class Key:

@@ -16,6 +16,7 @@ from absl import logging
 
 from gr2_jax.teacher import address, faults, reply, wire
 from gr2_jax.teacher import budget as budget_lib
+from gr2_jax.teacher import config as teacher_config
 from gr2_jax.teacher import dialect as dialect_lib
 
 
@@ -53,7 +54,7 @@ class Client:
 
   def __init__(
     self,
-    cfg: address.EndpointConfig,
+    cfg: teacher_config.EndpointConfig,
     model: str,
     spent: tuple[int, int] = (0, 0),
   ):
@@ -77,7 +78,9 @@ class Client:
     self._wire = wire.Wire(cfg, model, key)
     self._cfg = cfg
     self._model = model
-    self._dialect = dialect_lib.Dialect(schema=cfg.structured != address.NONE)
+    self._dialect = dialect_lib.Dialect(
+      schema=cfg.structured != teacher_config.NONE
+    )
     self._told_usage = False
     self.budget = budget_lib.Budget(cfg.max_requests, cfg.max_tokens, *spent)
 
@@ -147,7 +150,7 @@ class Client:
   ) -> reply.Reply | None:
     """Returns the reply, or None where the run ends before there is one."""
     dialect, failures = self._dialect, 0
-    insists = self._cfg.structured == address.SCHEMA
+    insists = self._cfg.structured == teacher_config.SCHEMA
     while True:
       if not self.budget.begin():
         run.spend()
@@ -225,7 +228,7 @@ class Client:
     by_schema = self._dialect.schema and 'status 5' in str(fault)
     hint = (
       ' If it is JSON by schema that fails there, set '
-      f'endpoint.structured={address.NONE!r}.'
+      f'endpoint.structured={teacher_config.NONE!r}.'
     )
     return faults.EndpointError(
       f'{self._cfg.url} (model {self._model!r}) gave no answer in {tries} '

@@ -3,12 +3,9 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from gr2_jax.teacher import acceptance, address, base, dialect, reply
-
-if TYPE_CHECKING:
-  from gr2_jax.teacher import messages
+from gr2_jax.teacher import acceptance, address, base, dialect, messages, reply
+from gr2_jax.teacher import config as teacher_config
 
 # Of answers that are not read.
 _PROBLEMS = {
@@ -22,9 +19,9 @@ class EndpointTeacher:
 
   def __init__(
     self,
-    writer: 'messages.Writer',
-    sampling: 'messages.SamplingConfig',
-    cfg: address.EndpointConfig,
+    writer: messages.Writer,
+    sampling: teacher_config.SamplingConfig,
+    cfg: teacher_config.EndpointConfig,
     model: str,
     spent: tuple[int, int] = (0, 0),
   ):

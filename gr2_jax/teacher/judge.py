@@ -13,12 +13,9 @@ import json
 import pathlib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from gr2_jax.teacher import address, base, dialect, reading
-
-if TYPE_CHECKING:
-  from gr2_jax.teacher import messages
+from gr2_jax.teacher import address, base, dialect, messages
+from gr2_jax.teacher import config as teacher_config
 
 ASPECTS = ('grounding', 'consistency', 'flow', 'sids')
 RUBRICS = pathlib.Path(__file__).resolve().parent / 'rubrics'
@@ -57,8 +54,8 @@ class Judge:
 
   def __init__(
     self,
-    writer: 'messages.Writer',
-    cfg: address.EndpointConfig,
+    writer: messages.Writer,
+    cfg: teacher_config.EndpointConfig,
     model: str,
     version: str = 'v1',
   ):
@@ -147,7 +144,7 @@ class Judge:
 def read(text: str) -> int | None:
   """Reads a score; None for anything but {"score": 1 to 5}."""
   try:
-    value = reading.parse(text)
+    value = messages.parse_json(text)
   except ValueError:
     return None
   score = value.get('score') if isinstance(value, dict) else None

@@ -14,6 +14,7 @@ from gr2_jax.decode import filters, sampler
 from gr2_jax.lm import decoder, foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import acceptance, base, messages
+from gr2_jax.teacher import config as teacher_config
 from gr2_jax.teacher import speech as speech_lib
 from gr2_jax.text import answer, tokenizer_files
 
@@ -68,7 +69,7 @@ class LocalTeacher:
     params: Any,
     mesh: jax.sharding.Mesh,
     writer: messages.Writer,
-    sampling: messages.SamplingConfig,
+    sampling: teacher_config.SamplingConfig,
     cfg: LocalConfig,
     files: str = '',
   ):
@@ -96,8 +97,8 @@ class LocalTeacher:
     self._speech = speech
     self._config, self._params = decoder.narrow(config, params)
     self._mesh, self._writer, self._sampling = mesh, writer, sampling
-    parts = sharding.batch_parts(mesh)
-    self._size = padding.round_up(cfg.batch_size, parts)
+    devices = sharding.batch_parts(mesh)
+    self._size = padding.round_up(cfg.batch_size, devices)
     self._bucket = cfg.bucket
     first, *others = speech.ends
     # Of the format of our own answers a free text has only the end.
@@ -214,7 +215,7 @@ def load(
   model: str,
   mesh: jax.sharding.Mesh,
   writer: messages.Writer,
-  sampling: messages.SamplingConfig,
+  sampling: teacher_config.SamplingConfig,
   cfg: LocalConfig,
 ) -> LocalTeacher:
   """Loads a checkpoint of any family that `lm/` knows.

@@ -8,6 +8,7 @@ import httpx2
 import openai
 
 from gr2_jax.teacher import address, faults, reply
+from gr2_jax.teacher import config as teacher_config
 from gr2_jax.teacher import dialect as dialect_lib
 
 # At DEBUG these write headers into the log.
@@ -17,7 +18,9 @@ _LIBRARIES = ('openai', 'httpx2', 'httpcore2')
 class Wire:
   """The connection to one model on one server."""
 
-  def __init__(self, cfg: address.EndpointConfig, model: str, key: address.Key):
+  def __init__(
+    self, cfg: teacher_config.EndpointConfig, model: str, key: address.Key
+  ):
     """Keeps what every request needs."""
     self._cfg = cfg
     self._model = model

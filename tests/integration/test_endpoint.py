@@ -20,7 +20,6 @@ from gr2_jax import assets, files
 from gr2_jax.lm import gguf, hf
 from gr2_jax.teacher import (
   acceptance,
-  address,
   asking,
   base,
   endpoint,
@@ -30,6 +29,7 @@ from gr2_jax.teacher import (
   messages,
   sampling,
 )
+from gr2_jax.teacher import config as teacher_config
 from tests.integration import small
 from tests.teacher import proxy
 
@@ -118,7 +118,7 @@ def served(model, tmp_path_factory):
 WRITER = messages.Writer(
   small.ITEMS,
   small.sids(),
-  messages.MessageConfig(history_items=3, tokens_a_word=1.5),
+  teacher_config.MessageConfig(history_items=3, tokens_a_word=1.5),
   explanation_tokens=40,
 )
 REQUESTS = [
@@ -131,8 +131,8 @@ def _teacher(url, model, **changes):
   settings = dict(concurrency=1, timeout=120.0, retries=2, backoff=0.1)
   return endpoint.EndpointTeacher(
     WRITER,
-    messages.SamplingConfig(max_tokens=MAX_TOKENS),
-    address.EndpointConfig(url=url, **settings | changes),
+    teacher_config.SamplingConfig(max_tokens=MAX_TOKENS),
+    teacher_config.EndpointConfig(url=url, **settings | changes),
     str(model),
   )
 

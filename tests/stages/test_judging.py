@@ -8,7 +8,8 @@ import pytest
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import judging
-from gr2_jax.teacher import address, budget, judge, trial
+from gr2_jax.teacher import budget, judge, trial
+from gr2_jax.teacher import config as teacher_config
 from tests.integration import small
 from tests.teacher import fake_server
 
@@ -44,7 +45,7 @@ def graded(workdir):
   assert small.dataset().num_items == 20
 
   def grade(url, sample, insist=False, **settings):
-    cfg = address.EndpointConfig(url=url, backoff=0.001, **settings)
+    cfg = teacher_config.EndpointConfig(url=url, backoff=0.001, **settings)
     make = lambda writer: judge.Judge(writer, cfg, 'm')
     return judging.run(workdir, make, sample, insist=insist)
 

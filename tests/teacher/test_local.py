@@ -13,7 +13,8 @@ from gr2_jax import assets, files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, hf
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import base, local, messages, parts, speech
+from gr2_jax.teacher import base, local, messages, speech
+from gr2_jax.teacher import config as teacher_config
 from tests.text import made
 
 ITEMS = [
@@ -69,13 +70,15 @@ def writer(tmp_path_factory):
     (folder / 'short' / f'{name}.txt').write_text('x')
   (folder / 'short' / 'user.txt').write_text('$history\n$candidates')
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parts, 'TEMPLATES', folder)
-    told = messages.MessageConfig('short', history_items=8, tokens_a_word=1.5)
+    patch.setattr(messages, 'TEMPLATES', folder)
+    told = teacher_config.MessageConfig(
+      'short', history_items=8, tokens_a_word=1.5
+    )
     return messages.Writer(ITEMS, SIDS, told, explanation_tokens=60)
 
 
 def _load(directory, mesh, writer, **sampling):
-  sampling = messages.SamplingConfig(**{'max_tokens': 12, **sampling})
+  sampling = teacher_config.SamplingConfig(**{'max_tokens': 12, **sampling})
   return local.load(str(directory), mesh, writer, sampling, CFG)
 
 
@@ -149,7 +152,7 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   # A second end token, as Llama 3 and Qwen have: the fourth that is written.
   ends = (*teacher._speech.ends, drawn[3])
   config, params = hf.load(directory, mesh1)
-  sampling = messages.SamplingConfig(max_tokens=12)
+  sampling = teacher_config.SamplingConfig(max_tokens=12)
   parrot = dataclasses.replace(
     Parrot(**vars(teacher._speech)),
     ends=ends,
@@ -253,7 +256,7 @@ def test_smollm2_answers_through_its_template(mesh1):
   assert (
     read.encode(told).count(read.tokenizer.token_to_id('<|im_start|>')) == 3
   )
-  sampling = messages.SamplingConfig(0.0, 0.0, max_tokens=24)
+  sampling = teacher_config.SamplingConfig(0.0, 0.0, max_tokens=24)
   cfg = local.LocalConfig(batch_size=1, bucket=64, scan=False)
   teacher = local.load('smollm2', mesh1, question, sampling, cfg)
   ((_, found),) = next(teacher.answer(REQUESTS[:1], 0, SEEDS[:1]))
