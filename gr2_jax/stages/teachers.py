@@ -8,8 +8,8 @@ from gr2_jax import config as config_lib
 from gr2_jax.stages import artifacts, requests, runner
 from gr2_jax.teacher import (
   base,
-  budget,
   endpoint,
+  journal,
   local,
   rules,
 )
@@ -75,7 +75,7 @@ def _endpoint(config, cfg, store, context) -> endpoint.EndpointTeacher:
     cfg.sampling,
     config_lib.build(teacher_config.EndpointConfig, config.endpoint),
     cfg.model,
-    budget.spent(answers, cfg.model),
+    journal.spent(answers, cfg.model),
   )
 
 

@@ -14,7 +14,7 @@ import pathlib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from gr2_jax.teacher import address, base, dialect, messages
+from gr2_jax.teacher import base, endpoint, messages, protocol
 from gr2_jax.teacher import config as teacher_config
 
 ASPECTS = ('grounding', 'consistency', 'flow', 'sids')
@@ -72,7 +72,6 @@ class Judge:
       ValueError: an address, a key or a name that cannot be used, or no such
         version.
     """
-    library = address.library()
     known = sorted(path.name for path in RUBRICS.iterdir())
     if version not in known:
       raise ValueError(
@@ -84,7 +83,7 @@ class Judge:
       for name in ('system', *ASPECTS)
     }
     self._writer = writer
-    self._client = library.Client(cfg, model)
+    self._client = endpoint.make_client(cfg, model)
     self.name = model
     text = json.dumps(self._texts)
     self.identity = {
@@ -106,8 +105,8 @@ class Judge:
       gave none, all that the judge wrote), as they come.
 
     Raises:
-      budget.BudgetError: the budget is spent.
-      faults.EndpointError: the server does not do what is needed.
+      client.BudgetError: the budget is spent.
+      protocol.EndpointError: the server does not do what is needed.
     """
     prompts = (self._prompt(graded, aspect) for graded, aspect in asked)
     with contextlib.closing(self._client.ask(prompts)) as groups:
@@ -115,7 +114,7 @@ class Judge:
         for index, found in group:
           yield index, read(found.text), found.text
 
-  def _prompt(self, graded: Graded, aspect: str) -> dialect.Prompt:
+  def _prompt(self, graded: Graded, aspect: str) -> protocol.Prompt:
     # The judge need not know what the writer was told.
     request = dataclasses.replace(graded.request, hint=None)
     shown = self._writer.messages(request)[-1]['content']
@@ -128,7 +127,7 @@ class Judge:
       f'What it answered:\n\n{json.dumps(answer, ensure_ascii=False)}\n\n'
       f'{self._texts[aspect]}'
     )
-    return dialect.Prompt(
+    return protocol.Prompt(
       messages=[
         {'role': 'system', 'content': self._texts['system']},
         {'role': 'user', 'content': content},

@@ -24,9 +24,9 @@ from gr2_jax.teacher import (
   base,
   endpoint,
   explanations,
-  faults,
   journal,
   messages,
+  protocol,
   sampling,
 )
 from gr2_jax.teacher import config as teacher_config
@@ -176,7 +176,7 @@ def test_the_server_understands_us(undisturbed, served, model, caplog):
 
 
 def test_another_name_is_refused(served):
-  with pytest.raises(faults.EndpointError, match=r'Correct traces\.model'):
+  with pytest.raises(protocol.EndpointError, match=r'Correct traces\.model'):
     _ask(_teacher(served.url, 'gpt-7'), [0])
 
 
@@ -214,7 +214,7 @@ def test_a_killed_server_loses_nothing(
 
   with monkeypatch.context() as patch:
     patch.setattr(journal.Journal, 'append', append)
-    with pytest.raises(faults.EndpointError, match='no answer in 3 tries'):
+    with pytest.raises(protocol.EndpointError, match='no answer in 3 tries'):
       _collect(teacher, tmp_path / 'killed')
   served.start()
   quick = [f for f in proxy.TRANSIENT if f not in ('late', 'endless')]

@@ -8,7 +8,7 @@ import pytest
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import judging
-from gr2_jax.teacher import budget, judge, trial
+from gr2_jax.teacher import client, judge, trial
 from gr2_jax.teacher import config as teacher_config
 from tests.integration import small
 from tests.teacher import fake_server
@@ -58,7 +58,7 @@ def _say_four(messages, seed):
 
 def test_scores_are_asked_once(graded, workdir):
   with fake_server.FakeServer(_say_four) as server:
-    with pytest.raises(budget.BudgetError):
+    with pytest.raises(client.BudgetError):
       graded(server.url, 4, max_requests=7)
     kept = list(files.read_jsonl(workdir / 'judge' / 'scores.jsonl'))
     assert len(kept) == len(server.requests) == 7
