@@ -13,7 +13,7 @@ from gr2_jax import assets, files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, hf
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import base, local, messages, speech
+from gr2_jax.teacher import base, chat_tokenizer, local, messages
 from gr2_jax.teacher import config as teacher_config
 from tests.text import made
 
@@ -104,7 +104,7 @@ def test_it_writes_what_the_model_writes(directory, writer, mesh1):
   assert sorted(len(group) for group in groups) == [1, 2, 2]
   config, params = hf.load(directory, mesh1)
   forward = jax.jit(decoder.Decoder(config).apply)
-  read = speech.read(directory)
+  read = chat_tokenizer.read(directory)
   for row in (0, 2):
     tokens = read.encode(writer.messages(REQUESTS[row]))
     start = len(tokens)
@@ -144,21 +144,27 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   text = _ask(teacher, [0])[0][0]
   assert text.completion_tokens == 12 and text.problem == 'cut_off'
   drawn = teacher._decode(
-    [teacher._speech.encode(teacher._writer.messages(REQUESTS[0]))],
+    [teacher._chat.encode(teacher._writer.messages(REQUESTS[0]))],
     192,
     0,
     SEEDS[:1],
   )[0]
   # A second end token, as Llama 3 and Qwen have: the fourth that is written.
-  ends = (*teacher._speech.ends, drawn[3])
+  ends = (*teacher._chat.ends, drawn[3])
   config, params = hf.load(directory, mesh1)
   sampling = teacher_config.SamplingConfig(max_tokens=12)
   parrot = dataclasses.replace(
-    Parrot(**vars(teacher._speech)),
+    Parrot(**vars(teacher._chat)),
     ends=ends,
   )
   again = local.LocalTeacher(
-    parrot, config, params, mesh1, teacher._writer, sampling, CFG
+    parrot,
+    config,
+    params,
+    mesh=mesh1,
+    writer=teacher._writer,
+    sampling=sampling,
+    cfg=CFG,
   )
   ((_, found),) = next(again.answer(REQUESTS[:1], 0, SEEDS[:1]))
   assert found.completion_tokens == drawn.index(drawn[3]) + 1
@@ -166,7 +172,7 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   assert (found.explanation, found.text) == ('Yes.', Parrot.says)
 
 
-class Parrot(speech.Speech):
+class Parrot(chat_tokenizer.ChatTokenizer):
   """Whatever the model writes, it is a good answer."""
 
   says = json.dumps(
@@ -246,7 +252,7 @@ class _Question:
 @pytest.mark.slow
 def test_smollm2_answers_through_its_template(mesh1):
   path = assets.fetch('smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
-  read = speech.read(path)
+  read = chat_tokenizer.read(path)
   question = _Question()
   told = question.messages(None)
   assert read.template.render(told) == EXPECTED
