@@ -11,7 +11,7 @@ from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
 from gr2_jax.stages import artifacts
 from gr2_jax.stages import requests as requests_lib
-from gr2_jax.teacher import chat_tokenizer, sampling
+from gr2_jax.teacher import acceptance, chat_tokenizer
 
 INPUTS = ('data', 'sid', 'midtrain', 'candidates')
 # So many prompts are measured, spread from the first list to the last.
@@ -104,10 +104,10 @@ class DryRun:
       (
         mode,
         requests_lib.request(
-          self._store, self._lists, 0, mode == sampling.TARGETED
+          self._store, self._lists, 0, mode == acceptance.TARGETED
         ),
       )
-      for mode in (sampling.REJECTION, sampling.TARGETED)
+      for mode in (acceptance.REJECTION, acceptance.TARGETED)
     ]
     shown.sort(key=lambda pair: pair[0] != self.mode)
     for kind, asked in shown:
@@ -120,7 +120,7 @@ class DryRun:
     """Counts requests, and measures prompts and an answer."""
     number = min(self._cfg.lists or len(self._lists), len(self._lists))
     rows = np.linspace(0, len(self._lists) - 1, min(number, _MEASURED))
-    hinted = self.mode == sampling.TARGETED
+    hinted = self.mode == acceptance.TARGETED
     requests = [
       requests_lib.request(self._store, self._lists, row, hinted)
       for row in rows.astype(int).tolist()

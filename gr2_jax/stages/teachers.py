@@ -62,9 +62,9 @@ def _rules(config, cfg, store, context) -> rules.RulesTeacher:
     store.splits,
     store.sids,
     store.vocab,
-    history_items(cfg, store),
-    cfg.explanation_tokens,
-    cfg.rules,
+    history_items=history_items(cfg, store),
+    explanation_tokens=cfg.explanation_tokens,
+    cfg=cfg.rules,
   )
 
 

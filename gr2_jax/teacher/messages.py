@@ -158,7 +158,7 @@ class Writer:
 
     Returns:
       The answer, without counts of tokens. Items that are no candidates are
-      read as well: `sampling.judge` turns them down.
+      read as well: `acceptance.rejection_reason` turns them down.
     """
     del request
     return read_answer(text, self._catalogue.index)
@@ -256,7 +256,7 @@ def read_answer(text: str, index: Mapping[str, int]) -> base.Answer:
     'wrong_keys' (other keys, or values of other types), 'unknown_item' (a
     recommendation that is not, letter by letter, an item's semantic ID, with or
     without its wrappers). Whether the items are the candidates, each once, is
-    `sampling.judge`'s.
+    `acceptance.rejection_reason`'s.
   """
   problem = lambda reason: base.Answer([], '', reason, text)
   try:

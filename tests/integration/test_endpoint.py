@@ -20,7 +20,7 @@ from gr2_jax import assets, files
 from gr2_jax.lm import gguf, hf
 from gr2_jax.teacher import (
   acceptance,
-  asking,
+  asker,
   base,
   endpoint,
   explanations,
@@ -183,7 +183,7 @@ def test_another_name_is_refused(served):
 def _collect(teacher, folder):
   """Samples traces of some lists as the stage does: (tally, lines kept)."""
   tasks = [
-    asking.Task(row, 5, request, int(request.candidates[1]))
+    asker.Task(row, 5, request, int(request.candidates[1]))
     for row, request in enumerate(REQUESTS[:3])
   ]
   kept = journal.Journal(folder, teacher.identity)
@@ -191,7 +191,13 @@ def _collect(teacher, folder):
     lambda text: True, explanations.Citations(small.sids())
   )
   _, tally = sampling.collect(
-    teacher, tasks, sampling.REJECTION, 2, accept, 0, kept
+    teacher,
+    tasks,
+    mode=acceptance.REJECTION,
+    attempts=2,
+    acceptance=accept,
+    seed=0,
+    journal=kept,
   )
   return tally, kept.path.read_text().splitlines()
 

@@ -10,12 +10,12 @@ import pytest
 from gr2_jax import files
 from gr2_jax.stages import traces
 from gr2_jax.teacher import (
+  asker,
   client,
   connection,
   journal,
   protocol,
   rationale,
-  trial,
 )
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
@@ -170,7 +170,9 @@ def test_the_key_is_in_no_file_and_no_log(
     with pytest.raises(protocol.EndpointError, match='GR2_TEACHER_API_KEY'):
       run(server.url, structured='none')
   with fake_server.FakeServer(lambda *_: f'Bearer {KEY}') as server:
-    with pytest.raises(trial.VainError, match=r"One begins: 'Bearer \[key\]'"):
+    with pytest.raises(
+      asker.FirstAnswersError, match=r"One begins: 'Bearer \[key\]'"
+    ):
       run(server.url)
     with pytest.raises(ValueError, match='None of 12.*not_json 36; .*think'):
       run(server.url, insist=True)

@@ -8,7 +8,7 @@ import pytest
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import judging
-from gr2_jax.teacher import client, judge, trial
+from gr2_jax.teacher import asker, client, judge
 from gr2_jax.teacher import config as teacher_config
 from tests.integration import small
 from tests.teacher import fake_server
@@ -82,7 +82,9 @@ def test_scores_are_asked_once(graded, workdir):
 
 def test_answers_without_a_score_end_it_early(graded, workdir):
   with fake_server.FakeServer(lambda *_: 'I give it a four.') as server:
-    with pytest.raises(trial.VainError, match="One begins: 'I give it a four"):
+    with pytest.raises(
+      asker.FirstAnswersError, match="One begins: 'I give it a four"
+    ):
       graded(server.url, 9)
     assert len(server.requests) == 32
     kept = list(files.read_jsonl(workdir / 'judge' / 'scores.jsonl'))
