@@ -27,7 +27,7 @@ from gr2_jax.stages.midtraining import MidtrainConfig
 from gr2_jax.stages.requests import TracesConfig
 from gr2_jax.stages.retrievers import CandidatesConfig
 from gr2_jax.stages.sft import SFTConfig
-from gr2_jax.teacher.address import EndpointConfig
+from gr2_jax.teacher.config import EndpointConfig
 from gr2_jax.text.prompts import PromptConfig
 from gr2_jax.train.writers import Tracking
 

@@ -34,10 +34,10 @@ def main(argv) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax.stages import judging
-  from gr2_jax.teacher import address, judge
+  from gr2_jax.teacher import config, judge
 
   start.set_up()
-  cfg = address.EndpointConfig(
+  cfg = config.EndpointConfig(
     url=_URL.value,
     concurrency=_CONCURRENCY.value,
     max_requests=_MAX_REQUESTS.value,

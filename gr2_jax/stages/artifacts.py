@@ -14,7 +14,7 @@ from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.stages import lineage
-from gr2_jax.teacher import citations
+from gr2_jax.teacher import explanations
 from gr2_jax.text import prompts
 from gr2_jax.text import vocab as vocab_lib
 
@@ -132,9 +132,9 @@ class Artifacts:
     )
 
   @functools.cached_property
-  def citations(self) -> citations.Citations:
+  def citations(self) -> explanations.Citations:
     """Finds the items that texts cite."""
-    return citations.Citations(self.sids)
+    return explanations.Citations(self.sids)
 
   def title(self, item: int) -> str:
     """Returns what people read for an item: its title, or else its id."""
@@ -153,7 +153,7 @@ class Artifacts:
     if not text:
       return {}
     named = self.citations.named(text)
-    own = citations.Citations(self.sids[np.asarray(shown, int)]).named(text)
+    own = explanations.Citations(self.sids[np.asarray(shown, int)]).named(text)
     named |= {cited: shown[place] for cited, place in own.items()}
     return {cited: self.title(item) for cited, item in named.items()}
 

@@ -11,7 +11,7 @@ from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
 from gr2_jax.stages import artifacts
 from gr2_jax.stages import requests as requests_lib
-from gr2_jax.teacher import sampling, speech
+from gr2_jax.teacher import acceptance, chat_tokenizer
 
 INPUTS = ('data', 'sid', 'midtrain', 'candidates')
 # So many prompts are measured, spread from the first list to the last.
@@ -89,13 +89,13 @@ class DryRun:
     self._cfg, self._store = cfg, artifacts.Artifacts(config, workdir)
     self.teacher, self.model, self.mode = cfg.teacher, cfg.model, cfg.mode
     self._writer = requests_lib.make_writer(self._store, cfg)
-    self._speech = None
+    self._chat = None
     self.counted_by = (
       "the run's own vocabulary, an estimate: a large model has longer pieces"
     )
     if self.teacher == 'local':
-      self._speech = speech.read(foreign.find(self.model, 'traces.model'))
-      self.counted_by = f'the tokenizer of {self._speech.name}'
+      self._chat = chat_tokenizer.read(foreign.find(self.model, 'traces.model'))
+      self.counted_by = f'the tokenizer of {self._chat.name}'
     self._lists = self._store.sft_lists()
 
   def examples(self) -> Iterator[tuple[str, str, int]]:
@@ -104,10 +104,10 @@ class DryRun:
       (
         mode,
         requests_lib.request(
-          self._store, self._lists, 0, mode == sampling.TARGETED
+          self._store, self._lists, 0, mode == acceptance.TARGETED
         ),
       )
-      for mode in (sampling.REJECTION, sampling.TARGETED)
+      for mode in (acceptance.REJECTION, acceptance.TARGETED)
     ]
     shown.sort(key=lambda pair: pair[0] != self.mode)
     for kind, asked in shown:
@@ -120,7 +120,7 @@ class DryRun:
     """Counts requests, and measures prompts and an answer."""
     number = min(self._cfg.lists or len(self._lists), len(self._lists))
     rows = np.linspace(0, len(self._lists) - 1, min(number, _MEASURED))
-    hinted = self.mode == sampling.TARGETED
+    hinted = self.mode == acceptance.TARGETED
     requests = [
       requests_lib.request(self._store, self._lists, row, hinted)
       for row in rows.astype(int).tolist()
@@ -137,18 +137,18 @@ class DryRun:
     )
 
   def _show(self, told: Sequence[dict[str, str]]) -> str:
-    if self._speech:
-      return self._speech.template.render(told)
+    if self._chat:
+      return self._chat.template.render(told)
     return '\n'.join(f'[{m["role"]}]\n{m["content"]}' for m in told)
 
   def _count(self, told: Sequence[dict[str, str]]) -> int:
-    if self._speech:
-      return len(self._speech.encode(told))
+    if self._chat:
+      return len(self._chat.encode(told))
     return sum(self._length(message['content']) for message in told)
 
   def _length(self, text: str) -> int:
-    if self._speech:
-      return len(self._speech.tokenizer.encode(text).ids)
+    if self._chat:
+      return len(self._chat.tokenizer.encode(text).ids)
     # A foreign model has no tokens for semantic IDs: they are spelled.
     return len(self._store.vocab.encode(text, added='none'))
 

@@ -8,7 +8,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, progress
 from gr2_jax.stages import artifacts, lineage, requests
-from gr2_jax.teacher import acceptance, base, judge, messages, trial
+from gr2_jax.teacher import acceptance, asker, base, judge, messages
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
   Raises:
     FileNotFoundError: the traces stage is not finished.
     ValueError: nothing to grade, or stages that do not belong together.
-    trial.VainError: the first answers hold no score.
+    asker.FirstAnswersError: the first answers hold no score.
   """
   workdir = pathlib.Path(workdir).expanduser()
   config = lineage.config(workdir, 'traces')
@@ -93,8 +93,11 @@ def _scores(
     unit='score',
     initial=len(asked) - len(missing),
   ) as bar:
-    # Those on trial come first and alone, as in `trial.Trial`.
-    for rows in (missing[: trial.FIRST], missing[trial.FIRST :]):
+    # Those on trial come first and alone, as in `asker.Trial`.
+    for rows in (
+      missing[: asker.FIRST_ANSWERS],
+      missing[asker.FIRST_ANSWERS :],
+    ):
       graded = [(_graded(store, asked[r][0]), asked[r][1]) for r in rows]
       for index, score, text in grader.grade(graded):
         row = rows[index]
@@ -107,9 +110,11 @@ def _scores(
         known[names[row]] = score
         bar.update()
       in_vain = all(score is None for score in known.values())
-      if in_vain and len(rows) == trial.FIRST and not insist:
-        said = 'they hold no score: ' + trial.REMEDIES[acceptance.NOT_JSON]
-        raise trial.VainError(trial.message(grader.name, said, text, path))
+      if in_vain and len(rows) == asker.FIRST_ANSWERS and not insist:
+        said = 'they hold no score: ' + acceptance.REMEDIES[acceptance.NOT_JSON]
+        raise asker.FirstAnswersError(
+          asker.failure_message(grader.name, said, text, path)
+        )
   return [known[name] for name in names]
 
 

@@ -11,7 +11,7 @@ from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.rl.rollout import Lists
 from gr2_jax.stages import artifacts
-from gr2_jax.teacher import citations
+from gr2_jax.teacher import explanations
 
 # How a ranker answers: with an explanation, without, or by the paper's list,
 # token by token. A model without utilities answers by lists only.
@@ -239,7 +239,7 @@ def read(
   return Ranking(
     items[turn],
     explanation,
-    citations.with_titles(explanation, titles),
+    explanations.with_titles(explanation, titles),
     sound,
     len(text),
     prompt_tokens,

@@ -12,7 +12,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, processes, version
 from gr2_jax.report import kept, lists, results, verdict
 from gr2_jax.stages import artifacts, runner
-from gr2_jax.teacher import quality
+from gr2_jax.teacher import explanations
 
 # The stages whose summaries the report holds.
 EARLIER = (
@@ -104,13 +104,13 @@ def measure_explanations(
     answers: by model, the answer to each list: `order`, `explanation`.
 
   Returns:
-    `quality.measure` of each model's explanations.
+    `explanations.measure` of each model's explanations.
   """
   shown = test.store.prompt.history_items
   histories = [history[-shown:] for history in test.histories]
   cited = test.store.citations
   return {
-    name: quality.measure(
+    name: explanations.measure(
       [answer['explanation'] for answer in found],
       histories,
       [answer['order'] for answer in found],

@@ -5,7 +5,8 @@ from typing import Literal
 
 from gr2_jax import bounds
 from gr2_jax.stages import artifacts
-from gr2_jax.teacher import acceptance, base, messages, parts
+from gr2_jax.teacher import acceptance, base, messages
+from gr2_jax.teacher import config as teacher_config
 from gr2_jax.teacher import local as local_lib
 from gr2_jax.teacher import rules as rules_lib
 
@@ -29,8 +30,8 @@ class TracesConfig:
     explanation_tokens: budget of the words, that of `rl.explanation_tokens`:
       what a teacher may write is what the model may write.
     near_duplicate: similarity in (0, 1] from which on an explanation repeats an
-      earlier one and is turned down (`duplicates.find`) [G]; 0 for never, as
-      suits the rules, which have few wordings.
+      earlier one and is turned down (`explanations.near_duplicates`) [G]; 0 for
+      never, as suits the rules, which have few wordings.
     prompt: what a language model is told; its `history_items` holds for every
       teacher.
     sampling: how a language model samples.
@@ -49,8 +50,8 @@ class TracesConfig:
   lists: int = 0
   explanation_tokens: int = 32
   near_duplicate: float = 0.0
-  prompt: messages.MessageConfig = messages.MessageConfig()
-  sampling: messages.SamplingConfig = messages.SamplingConfig()
+  prompt: teacher_config.MessageConfig = teacher_config.MessageConfig()
+  sampling: teacher_config.SamplingConfig = teacher_config.SamplingConfig()
   rules: rules_lib.RulesConfig = rules_lib.RulesConfig()
   local: local_lib.LocalConfig = local_lib.LocalConfig()
   keep: float = 0.2
@@ -105,7 +106,9 @@ def make_writer(
     shown = store.prompt.history_items
     told = dataclasses.replace(told, history_items=shown)
   if not told.tokens_a_word:
-    prose = ' ' + ' '.join(parts.read(told.version)['priming'].split())
+    prose = ' ' + ' '.join(
+      messages.read_templates(told.version)['priming'].split()
+    )
     tokens = len(store.vocab.encode(prose, added='none'))
     measured = max(round(tokens / len(prose.split()), 2), 1.0)
     told = dataclasses.replace(told, tokens_a_word=measured)

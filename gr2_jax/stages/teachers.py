@@ -7,13 +7,13 @@ import ml_collections
 from gr2_jax import config as config_lib
 from gr2_jax.stages import artifacts, requests, runner
 from gr2_jax.teacher import (
-  address,
   base,
-  budget,
   endpoint,
+  journal,
   local,
   rules,
 )
+from gr2_jax.teacher import config as teacher_config
 
 
 def history_items(
@@ -62,9 +62,9 @@ def _rules(config, cfg, store, context) -> rules.RulesTeacher:
     store.splits,
     store.sids,
     store.vocab,
-    history_items(cfg, store),
-    cfg.explanation_tokens,
-    cfg.rules,
+    history_items=history_items(cfg, store),
+    explanation_tokens=cfg.explanation_tokens,
+    cfg=cfg.rules,
   )
 
 
@@ -73,9 +73,9 @@ def _endpoint(config, cfg, store, context) -> endpoint.EndpointTeacher:
   return endpoint.EndpointTeacher(
     requests.make_writer(store, cfg),
     cfg.sampling,
-    config_lib.build(address.EndpointConfig, config.endpoint),
+    config_lib.build(teacher_config.EndpointConfig, config.endpoint),
     cfg.model,
-    budget.spent(answers, cfg.model),
+    journal.spent(answers, cfg.model),
   )
 
 

@@ -29,14 +29,11 @@ from gr2_jax import files, processes
 from gr2_jax.stages import artifacts, requests, runner, teachers
 from gr2_jax.teacher import (
   acceptance,
-  asking,
+  asker,
   base,
-  citations,
+  explanations,
   journal,
-  quality,
-  report,
   sampling,
-  trial,
 )
 from gr2_jax.text import answer
 
@@ -54,7 +51,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
 
   Raises:
     ValueError: no list with a target, or no trace accepted.
-    trial.VainError: the first answers of a language model are all rejected.
+    asker.FirstAnswersError: the first answers of a language model are all
+      rejected.
   """
   return processes.on_first(_sample, config, context)
 
@@ -72,8 +70,9 @@ def _sample(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   if not traces:
     raise ValueError(
       f'None of {len(lists)} lists got a trace '
-      f'({trial.advice(summary["rejected"])}). Lists whose attempts are spent '
-      f'are asked again only with more traces.attempts (now {cfg.attempts}).'
+      f'({acceptance.advice(summary["rejected"])}). Lists whose attempts are '
+      'spent are asked again only with more traces.attempts (now '
+      f'{cfg.attempts}).'
     )
   files.write_jsonl(context.directory / 'traces.jsonl', traces)
   return {
@@ -99,7 +98,7 @@ class _Sampler:
     self._shown = teachers.history_items(cfg, store)
     self._acceptance = acceptance.Acceptance(
       fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
-      citations=citations.Citations(store.sids),
+      citations=explanations.Citations(store.sids),
       names_top=cfg.teacher != requests.RULES,
       near_duplicate=cfg.near_duplicate,
     )
@@ -112,12 +111,12 @@ class _Sampler:
     traces, tally = sampling.collect(
       self.teacher,
       tasks,
-      self._cfg.mode,
-      self._cfg.attempts,
-      self._acceptance,
-      self._context.seed,
-      self._journal(),
-      insist,
+      mode=self._cfg.mode,
+      attempts=self._cfg.attempts,
+      acceptance=self._acceptance,
+      seed=self._context.seed,
+      journal=self._journal(),
+      insist=insist,
     )
     lines = [
       {
@@ -134,11 +133,11 @@ class _Sampler:
       for trace in traces
     ]
     lengths = [line['tokens'] for line in lines]
-    return lines, report.summarise(tally, traces, lists.target, lengths)
+    return lines, sampling.summarise(tally, traces, lists.target, lengths)
 
   def quality(self, lines: Sequence[dict]) -> dict:
     """Measures the explanations of `sample`, as answers hold them."""
-    return quality.measure(
+    return explanations.measure(
       [
         answer.close_explanation(
           self._store.vocab,
@@ -166,7 +165,7 @@ class _Sampler:
     }
     return journal.Journal(self._context.directory / 'answers', identity)
 
-  def _tasks(self, lists: artifacts.Lists) -> list[asking.Task]:
+  def _tasks(self, lists: artifacts.Lists) -> list[asker.Task]:
     tasks = []
     for row, place in enumerate(lists.target.tolist()):
       asked = requests.request(self._store, lists, row)
@@ -174,7 +173,7 @@ class _Sampler:
       asked = dataclasses.replace(asked, history=asked.history[-self._shown :])
       target = int(lists.candidates[row, place])
       where = int(lists.user[row]), int(lists.position[row])
-      tasks.append(asking.Task(*where, asked, target))
+      tasks.append(asker.Task(*where, asked, target))
     return tasks
 
   def _history(self, user: int, position: int) -> np.ndarray:

@@ -7,10 +7,11 @@ answer names it. No missing item is filled in, since every teacher sees all
 candidates. What is checked is GR2's [P] where it says so, else our choice.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from gr2_jax.teacher import base, citations
+from gr2_jax.teacher import base, explanations
 
 TARGETED, REJECTION = 'targeted', 'rejection'
 
@@ -43,6 +44,54 @@ REASONS = (
   WRONG_TOP,
   NEAR_DUPLICATE,
 )
+_THINKING = (
+  'serve the model with thinking off, or with a reasoning parser, which takes '
+  'thoughts out of answers'
+)
+_STRICTER = (
+  "ask for JSON by schema (endpoint.structured='schema'), or take a larger "
+  'model'
+)
+# What is likely to help, by the reason that answers are turned down for.
+REMEDIES = {
+  NOT_JSON: f'they are no JSON: {_THINKING}; or {_STRICTER}',
+  WRONG_KEYS: f'they are JSON of another form: {_STRICTER}',
+  CUT_OFF: (
+    'they reach their limit: raise traces.sampling.max_tokens, or '
+    'serve the model with thinking off'
+  ),
+  REFUSED: (
+    'the server wrote nothing, or declined: check its log and its filters, '
+    'or take another model'
+  ),
+  ONLY_THOUGHT: (
+    'the server puts all that the model writes into reasoning_content: serve '
+    'it with thinking off or without the reasoning parser, or raise '
+    'traces.sampling.max_tokens'
+  ),
+  UNKNOWN_ITEM: f'they name items that were not asked: {_STRICTER}',
+  REPEATED_ITEM: f'they name an item twice: {_STRICTER}',
+  MISSING_ITEM: f'they leave candidates out: {_STRICTER}',
+  EMPTY: 'they explain nothing: take a larger model',
+  TOO_LONG: (
+    'their explanations are too long: raise rl.explanation_tokens, and '
+    'traces.explanation_tokens with it, or take a larger model'
+  ),
+  NO_HISTORY: (
+    'their explanations cite nothing of the history: take a larger model'
+  ),
+  NOT_TOP: (
+    'their explanations do not cite the item that is first: take a larger model'
+  ),
+  WRONG_TOP: (
+    'the true item is not first: raise traces.attempts, or use '
+    "traces.mode='targeted'"
+  ),
+  NEAR_DUPLICATE: (
+    'their explanations repeat each other: raise traces.near_duplicate, or '
+    'sample more boldly (traces.sampling)'
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,19 +102,19 @@ class Acceptance:
     fits: whether an explanation is within its budget.
     citations: finds what an explanation cites.
     near_duplicate: similarity from which on an explanation repeats an earlier
-      one (`duplicates.find`); 0: none does.
+      one (`explanations.near_duplicates`); 0: none does.
     names_top: whether the words themselves must cite the item that is ranked
       first. Every answer names it behind them; a language model is asked for a
       choice in its own words, the rules leave it to the answer.
   """
 
   fits: Callable[[str], bool]
-  citations: citations.Citations
+  citations: explanations.Citations
   near_duplicate: float = 0.0
   names_top: bool = True
 
 
-def judge(
+def rejection_reason(
   answer: base.Answer,
   request: base.Request,
   target: int,
@@ -123,6 +172,23 @@ def order(ranking: Sequence[int], target: int) -> list[int]:
   The true item first, then the teacher's order.
   """
   return list(dict.fromkeys([target, *ranking]))
+
+
+def advice(rejected: Mapping[str, int]) -> str:
+  """Explains why answers were turned down, and what is likely to help.
+
+  Args:
+    rejected: answers by reason, at least one of them.
+
+  Returns:
+    The counts, and the remedies of the most frequent reason and of all others
+    with a third of the answers or more.
+  """
+  counts = collections.Counter({k: n for k, n in rejected.items() if n})
+  (first, _), *others = counts.most_common()
+  told = [first, *(k for k, n in others if 3 * n >= counts.total())]
+  listed = ', '.join(f'{name} {n}' for name, n in counts.most_common())
+  return f'turned down: {listed}; ' + '; '.join(REMEDIES[k] for k in told)
 
 
 def _is_unicode(text: str) -> bool:

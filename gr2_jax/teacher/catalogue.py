@@ -13,7 +13,7 @@ from gr2_jax.text import prompts
 from gr2_jax.text import vocab as vocab_lib
 
 # All semantic IDs and all markers of chat formats have angle or square
-# brackets; the bar stands between the parts of an item.
+# brackets; the bar stands between the fields of an item.
 _NEUTRAL = str.maketrans({'<': '(', '[': '(', '>': ')', ']': ')', '|': '/'})
 _SPACES = ('Cc', 'Zl', 'Zp', 'Zs')
 

@@ -5,15 +5,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gr2_jax.teacher import acceptance, address, base, dialect, reply
+from gr2_jax.teacher import acceptance, base, messages, protocol
+from gr2_jax.teacher import config as teacher_config
 
 if TYPE_CHECKING:
-  from gr2_jax.teacher import messages
+  from gr2_jax.teacher import client
 
 # Of answers that are not read.
 _PROBLEMS = {
-  reply.LENGTH: acceptance.CUT_OFF,
-  reply.REFUSED: acceptance.REFUSED,
+  protocol.LENGTH: acceptance.CUT_OFF,
+  protocol.REFUSED: acceptance.REFUSED,
 }
 
 
@@ -22,9 +23,9 @@ class EndpointTeacher:
 
   def __init__(
     self,
-    writer: 'messages.Writer',
-    sampling: 'messages.SamplingConfig',
-    cfg: address.EndpointConfig,
+    writer: messages.Writer,
+    sampling: teacher_config.SamplingConfig,
+    cfg: teacher_config.EndpointConfig,
     model: str,
     spent: tuple[int, int] = (0, 0),
   ):
@@ -43,7 +44,7 @@ class EndpointTeacher:
     """
     self._writer = writer
     self._sampling = sampling
-    self._client = address.library().Client(cfg, model, spent)
+    self._client = make_client(cfg, model, spent)
     self.name = model
     self.identity = {
       'teacher': 'endpoint',
@@ -61,9 +62,9 @@ class EndpointTeacher:
     """Asks the server; see `base.Teacher.answer`.
 
     Raises:
-      budget.BudgetError: the budget is spent; all answers that were under way
+      client.BudgetError: the budget is spent; all answers that were under way
         have been yielded.
-      faults.EndpointError: the server does not do what is needed.
+      protocol.EndpointError: the server does not do what is needed.
     """
     prompts = (
       self._prompt(request, attempt, seed)
@@ -77,8 +78,8 @@ class EndpointTeacher:
 
   def _prompt(
     self, request: base.Request, attempt: int, seed: int
-  ) -> dialect.Prompt:
-    return dialect.Prompt(
+  ) -> protocol.Prompt:
+    return protocol.Prompt(
       messages=self._writer.messages(request),
       temperature=self._sampling.at(attempt),
       top_p=self._sampling.top_p,
@@ -87,13 +88,13 @@ class EndpointTeacher:
       schema=self._writer.schema(request),
     )
 
-  def _read(self, found: reply.Reply, request: base.Request) -> base.Answer:
+  def _read(self, found: protocol.Reply, request: base.Request) -> base.Answer:
     if found.end in _PROBLEMS:
       answer = base.Answer([], '', problem=_PROBLEMS[found.end])
     else:
       answer = self._writer.read(found.text, request)
     problem = answer.problem
-    if found.end == reply.THOUGHT and problem in acceptance.UNREADABLE:
+    if found.end == protocol.THOUGHT and problem in acceptance.UNREADABLE:
       problem = acceptance.ONLY_THOUGHT
     return dataclasses.replace(
       answer,
@@ -102,3 +103,29 @@ class EndpointTeacher:
       prompt_tokens=found.prompt_tokens or 0,
       completion_tokens=found.completion_tokens or 0,
     )
+
+
+def make_client(
+  cfg: teacher_config.EndpointConfig,
+  model: str,
+  spent: tuple[int, int] = (0, 0),
+) -> 'client.Client':
+  """Makes what asks a server, by a library that not every run has.
+
+  Args:
+    cfg: the server and how it is asked.
+    model: the name by which it knows the model.
+    spent: requests and tokens of earlier runs, which count for the budget.
+
+  Raises:
+    ModuleNotFoundError: the client library is not installed.
+    ValueError: an address, a key or a name that cannot be used.
+  """
+  try:
+    from gr2_jax.teacher import client
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f'To ask a server takes the package {error.name}: run '
+      '`.venv/bin/pip install -r launch/teacher_requirements.txt`.'
+    ) from error
+  return client.Client(cfg, model, spent)

@@ -138,6 +138,28 @@ def read(path: pathlib.Path) -> Iterator[dict]:
     yield line
 
 
+def spent(directory: pathlib.Path, model: str) -> tuple[int, int]:
+  """Counts what a model's answers in the journals took.
+
+  Args:
+    directory: of journals; it may be missing.
+    model: whose answers.
+
+  Returns:
+    (requests that were answered, tokens of prompts and answers).
+  """
+  requests = tokens = 0
+  for path in sorted(directory.glob('*.jsonl')):
+    lines = read(path)
+    head = next(lines, {}).get('identity', {})
+    if head.get('identity', {}).get('model') != model:
+      continue
+    for line in lines:
+      requests += 1
+      tokens += line.get('prompt_tokens', 0) + line.get('completion_tokens', 0)
+  return requests, tokens
+
+
 def _place(line: dict) -> tuple[Key, int]:
   """Returns which list a line is of, and which attempt."""
   *key, attempt = (line[name] for name in _PLACE)

@@ -13,12 +13,9 @@ import json
 import pathlib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from gr2_jax.teacher import address, base, dialect, reading
-
-if TYPE_CHECKING:
-  from gr2_jax.teacher import messages
+from gr2_jax.teacher import base, endpoint, messages, protocol
+from gr2_jax.teacher import config as teacher_config
 
 ASPECTS = ('grounding', 'consistency', 'flow', 'sids')
 RUBRICS = pathlib.Path(__file__).resolve().parent / 'rubrics'
@@ -57,8 +54,8 @@ class Judge:
 
   def __init__(
     self,
-    writer: 'messages.Writer',
-    cfg: address.EndpointConfig,
+    writer: messages.Writer,
+    cfg: teacher_config.EndpointConfig,
     model: str,
     version: str = 'v1',
   ):
@@ -75,7 +72,6 @@ class Judge:
       ValueError: an address, a key or a name that cannot be used, or no such
         version.
     """
-    library = address.library()
     known = sorted(path.name for path in RUBRICS.iterdir())
     if version not in known:
       raise ValueError(
@@ -87,7 +83,7 @@ class Judge:
       for name in ('system', *ASPECTS)
     }
     self._writer = writer
-    self._client = library.Client(cfg, model)
+    self._client = endpoint.make_client(cfg, model)
     self.name = model
     text = json.dumps(self._texts)
     self.identity = {
@@ -109,8 +105,8 @@ class Judge:
       gave none, all that the judge wrote), as they come.
 
     Raises:
-      budget.BudgetError: the budget is spent.
-      faults.EndpointError: the server does not do what is needed.
+      client.BudgetError: the budget is spent.
+      protocol.EndpointError: the server does not do what is needed.
     """
     prompts = (self._prompt(graded, aspect) for graded, aspect in asked)
     with contextlib.closing(self._client.ask(prompts)) as groups:
@@ -118,7 +114,7 @@ class Judge:
         for index, found in group:
           yield index, read(found.text), found.text
 
-  def _prompt(self, graded: Graded, aspect: str) -> dialect.Prompt:
+  def _prompt(self, graded: Graded, aspect: str) -> protocol.Prompt:
     # The judge need not know what the writer was told.
     request = dataclasses.replace(graded.request, hint=None)
     shown = self._writer.messages(request)[-1]['content']
@@ -131,7 +127,7 @@ class Judge:
       f'What it answered:\n\n{json.dumps(answer, ensure_ascii=False)}\n\n'
       f'{self._texts[aspect]}'
     )
-    return dialect.Prompt(
+    return protocol.Prompt(
       messages=[
         {'role': 'system', 'content': self._texts['system']},
         {'role': 'user', 'content': content},
@@ -147,7 +143,7 @@ class Judge:
 def read(text: str) -> int | None:
   """Reads a score; None for anything but {"score": 1 to 5}."""
   try:
-    value = reading.parse(text)
+    value = messages.parse_json(text)
   except ValueError:
     return None
   score = value.get('score') if isinstance(value, dict) else None

@@ -13,8 +13,8 @@ from gr2_jax.data import padding
 from gr2_jax.decode import filters, sampler
 from gr2_jax.lm import decoder, foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import acceptance, base, messages
-from gr2_jax.teacher import speech as speech_lib
+from gr2_jax.teacher import acceptance, base, chat_tokenizer, messages
+from gr2_jax.teacher import config as teacher_config
 from gr2_jax.text import answer, tokenizer_files
 
 _keys = jax.jit(jax.vmap(jax.random.key))
@@ -63,19 +63,20 @@ class LocalTeacher:
 
   def __init__(
     self,
-    speech: speech_lib.Speech,
+    chat: chat_tokenizer.ChatTokenizer,
     config: LMConfig,
     params: Any,
+    *,
     mesh: jax.sharding.Mesh,
     writer: messages.Writer,
-    sampling: messages.SamplingConfig,
+    sampling: teacher_config.SamplingConfig,
     cfg: LocalConfig,
     files: str = '',
   ):
     """Takes a model; `load` reads one.
 
     Args:
-      speech: its tokenizer and template.
+      chat: its tokenizer and template.
       config: its shape.
       params: its parameters, on `mesh` by the decoding rules.
       mesh: devices of this process.
@@ -84,22 +85,22 @@ class LocalTeacher:
       cfg: batches.
       files: hash of the model's files, for `identity`.
     """
-    self.name = speech.name
+    self.name = chat.name
     self.identity = {
-      'model': speech.name,
+      'model': chat.name,
       'files': files,
       'param_dtype': config.param_dtype,
       'bf16_matmul': config.bf16_matmul,
       'prompt': writer.identity,
       'sampling': dataclasses.asdict(sampling),
     }
-    self._speech = speech
+    self._chat = chat
     self._config, self._params = decoder.narrow(config, params)
     self._mesh, self._writer, self._sampling = mesh, writer, sampling
-    parts = sharding.batch_parts(mesh)
-    self._size = padding.round_up(cfg.batch_size, parts)
+    devices = sharding.batch_parts(mesh)
+    self._size = padding.round_up(cfg.batch_size, devices)
     self._bucket = cfg.bucket
-    first, *others = speech.ends
+    first, *others = chat.ends
     # Of the format of our own answers a free text has only the end.
     self._format = answer.AnswerFormat(
       *(-1, -1, -1, -1, -1),
@@ -131,8 +132,7 @@ class LocalTeacher:
         for.
     """
     written = [
-      self._speech.encode(self._writer.messages(request))
-      for request in requests
+      self._chat.encode(self._writer.messages(request)) for request in requests
     ]
     for tokens in written:
       self._check_length(len(tokens))
@@ -200,8 +200,8 @@ class LocalTeacher:
   def _read(
     self, request: base.Request, prompt: int, tokens: list[int]
   ) -> base.Answer:
-    ended = bool(tokens) and tokens[-1] in self._speech.ends
-    text = self._speech.decode(tokens[:-1] if ended else tokens)
+    ended = bool(tokens) and tokens[-1] in self._chat.ends
+    text = self._chat.decode(tokens[:-1] if ended else tokens)
     read = base.Answer([], '', acceptance.CUT_OFF, text)
     if ended:
       read = self._writer.read(text, request)
@@ -214,7 +214,7 @@ def load(
   model: str,
   mesh: jax.sharding.Mesh,
   writer: messages.Writer,
-  sampling: messages.SamplingConfig,
+  sampling: teacher_config.SamplingConfig,
   cfg: LocalConfig,
 ) -> LocalTeacher:
   """Loads a checkpoint of any family that `lm/` knows.
@@ -242,7 +242,7 @@ def load(
       'then the other stages again in all of them.'
     )
   path = foreign.find(model, 'traces.model')
-  speech = speech_lib.read(path)
+  chat = chat_tokenizer.read(path)
   settings = dataclasses.asdict(cfg)
   del settings['batch_size'], settings['bucket']
   rules = sharding.DECODE_RULES
@@ -250,15 +250,15 @@ def load(
     config, params, _ = gguf.load(path, mesh, rules, **settings)
   else:
     config, params = hf.load(path, mesh, rules, **settings)
-  ids = tokenizer_files.size(speech.tokenizer)
+  ids = tokenizer_files.size(chat.tokenizer)
   foreign.check_rows(path, ids, config.vocab_size)
   return LocalTeacher(
-    speech,
+    chat,
     config,
     params,
-    mesh,
-    writer,
-    sampling,
-    cfg,
-    foreign.fingerprint(path),
+    mesh=mesh,
+    writer=writer,
+    sampling=sampling,
+    cfg=cfg,
+    files=foreign.fingerprint(path),
   )

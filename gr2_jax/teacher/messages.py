@@ -1,111 +1,59 @@
-"""The messages to a language model, after GR2's five principles [P].
+"""The messages to a language model, and its answers.
 
-Role and task; history and all candidates shown together, every item as wrapped
-semantic ID, title and category path; knowledge priming; reasoning that must
-cite semantic IDs; three steps. The words are ours (`parts.py`).
+The messages follow GR2's five principles [P]: role and task; history and all
+candidates shown together, every item as wrapped semantic ID, title and category
+path; knowledge priming; reasoning that must cite semantic IDs; three steps. The
+words are ours, one folder a version:
+
+    templates/VERSION/system.txt     role, task, steps and form of the answer
+                      priming.txt    how people choose
+                      user.txt       history, candidates and the task
+                      rejection.txt  the task of a list without a hint
+                      targeted.txt   the task of a list with one
+
+What `Writer` fills in stands as `$name`. Whoever changes a file makes a new
+version of it: its hash is part of what answers are kept under.
 
 Explanations are accepted by the run's own tokens, and a teacher is given a
 number of words: what is left beside three semantic IDs, at `tokens_a_word`. It
 sees as much history as the run's own prompts show: what it cites beyond that,
 the model it teaches could not know.
+
+Answers are read exactly, or not at all. The only repairs [our choice]: the
+reasoning that some models put in front is taken off, `<think>...</think>`, or
+with `thinking`, `thought`, `reasoning` or `seed:think` in the tags, in any
+case, also where the chat template has opened it and the text holds the closing
+tag alone; and so is one code fence around the whole, of backticks or tildes,
+whatever its language is called.
 """
 
 import dataclasses
+import hashlib
 import json
+import pathlib
+import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.teacher import base, catalogue, parts, reading
+from gr2_jax.teacher import acceptance, base, catalogue
+from gr2_jax.teacher import config as teacher_config
+from gr2_jax.text import vocab as vocab_lib
 
+TEMPLATES = pathlib.Path(__file__).resolve().parent / 'templates'
+_TEMPLATE_NAMES = ('system', 'priming', 'user', 'rejection', 'targeted')
 # How many semantic IDs an explanation may cite, and how many words three steps
 # take at the least [our choice].
 CITATIONS = 3
 _FEWEST_WORDS = 6
-
-
-@dataclasses.dataclass(frozen=True)
-class MessageConfig:
-  """What messages show; the defaults are our choice.
-
-  Attributes:
-    version: folder of the templates.
-    priming: whether hints on sequential and complementary buying are given [P].
-    history_items: at most this many of the last items; 0 for as many as the
-      run's own prompts show.
-    tokens_a_word: what a word takes of the run's own vocabulary: 1.5 of a
-      pretrained one, more of a small one; 0 measures it.
-    title_characters: a longer title is cut.
-    category_characters: a longer category path loses its root first.
-  """
-
-  version: str = 'v1'
-  priming: bool = True
-  history_items: int = 0
-  tokens_a_word: float = 0.0
-  title_characters: int = 160
-  category_characters: int = 120
-
-  def __post_init__(self):
-    for name in ('title_characters', 'category_characters'):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'traces.prompt.{name} is {getattr(self, name)}; give 1 or more.'
-        )
-    for name in ('history_items', 'tokens_a_word'):
-      value = getattr(self, name)
-      if value < 0 or 0 < value < 1:
-        raise ValueError(
-          f'traces.prompt.{name} is {value}; give 1 or more, or 0, for which '
-          'the run itself is asked.'
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingConfig:
-  """How a language model samples; the defaults are our choice.
-
-  Attributes:
-    temperature: of the first attempt.
-    temperature_step: what each further attempt adds.
-    top_temperature: where it stops rising.
-    top_p: the most probable tokens stay that together reach it; 1: all.
-    max_tokens: of an answer, in the model's own tokens; ten semantic IDs take
-      400 of a tokenizer that does not know them.
-  """
-
-  temperature: float = 0.7
-  temperature_step: float = 0.1
-  top_temperature: float = 1.2
-  top_p: float = 0.95
-  max_tokens: int = 1024
-
-  def __post_init__(self):
-    for name in ('temperature', 'temperature_step'):
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f'traces.sampling.{name} is {getattr(self, name)}; give 0 or more.'
-        )
-    if self.top_temperature < self.temperature:
-      raise ValueError(
-        f'traces.sampling.top_temperature is {self.top_temperature}, below '
-        f'the temperature {self.temperature} of the first attempt: raise it.'
-      )
-    if not 0 < self.top_p <= 1:
-      raise ValueError(
-        f'traces.sampling.top_p is {self.top_p}; give a probability in (0, 1].'
-      )
-    if self.max_tokens < 1:
-      raise ValueError(
-        f'traces.sampling.max_tokens is {self.max_tokens}; give 1 or more.'
-      )
-
-  def at(self, attempt: int) -> float:
-    """Returns the temperature of an attempt, 0 for the first one."""
-    raised = self.temperature + attempt * self.temperature_step
-    return round(min(raised, self.top_temperature), 6)
+_KEYS = ('explanation', 'recommendations')
+_TAG = r'(?:\w+:)?(?:think|thinking|thought|reasoning)>'
+_OPENED = re.compile(f'<{_TAG}', re.IGNORECASE)
+_CLOSED = re.compile(f'</{_TAG}', re.IGNORECASE)
+_FENCED = re.compile(r'(```|~~~)[a-zA-Z0-9]*(?P<inside>.*)\1', re.DOTALL)
 
 
 class Writer:
@@ -127,7 +75,7 @@ class Writer:
     self,
     items: Sequence[dataset_lib.Item],
     sids: np.ndarray,
-    cfg: MessageConfig,
+    cfg: teacher_config.MessageConfig,
     explanation_tokens: int,
   ):
     """Reads the templates.
@@ -154,12 +102,14 @@ class Writer:
     self._catalogue = catalogue.Catalogue(
       items, sids, cfg.title_characters, cfg.category_characters
     )
-    texts = parts.read(cfg.version)
-    self.digest = parts.digest(texts)
+    texts = read_templates(cfg.version)
+    self.digest = digest(texts)
     self.words = _words(explanation_tokens, cfg.tokens_a_word, sids.shape[1])
-    self._parts = {name: string.Template(text) for name, text in texts.items()}
+    self._templates = {
+      name: string.Template(text) for name, text in texts.items()
+    }
     priming = f'\n{texts["priming"]}\n' if cfg.priming else ''
-    self._system = self._parts['system'].substitute(
+    self._system = self._templates['system'].substitute(
       priming=priming, words=self.words, citations=CITATIONS
     )
 
@@ -183,12 +133,12 @@ class Writer:
     """
     count = len(request.candidates)
     if request.hint is None:
-      task = self._parts['rejection'].substitute(count=count)
+      task = self._templates['rejection'].substitute(count=count)
     else:
       hint = self._catalogue.line(request.hint)
-      task = self._parts['targeted'].substitute(count=count, hint=hint)
+      task = self._templates['targeted'].substitute(count=count, hint=hint)
     shown = request.history[-self.cfg.history_items :]
-    user = self._parts['user'].substitute(
+    user = self._templates['user'].substitute(
       history=self._lines(shown) or '(none)',
       candidates=self._lines(request.candidates),
       count=count,
@@ -200,7 +150,7 @@ class Writer:
     ]
 
   def read(self, text: str, request: base.Request) -> base.Answer:
-    """Reads what a model wrote; see `reading.read`.
+    """Reads what a model wrote; see `read_answer`.
 
     Args:
       text: all of it.
@@ -208,10 +158,10 @@ class Writer:
 
     Returns:
       The answer, without counts of tokens. Items that are no candidates are
-      read as well: `sampling.judge` turns them down.
+      read as well: `acceptance.rejection_reason` turns them down.
     """
     del request
-    return reading.read(text, self._catalogue.index)
+    return read_answer(text, self._catalogue.index)
 
   def sid(self, item: int) -> str:
     """Returns the wrapped semantic ID of an item."""
@@ -262,6 +212,92 @@ class Writer:
     return '\n'.join(f'- {line}' for line in lines)
 
 
+def read_templates(version: str) -> dict[str, str]:
+  """Reads the templates of a version.
+
+  Args:
+    version: a folder in `TEMPLATES`.
+
+  Returns:
+    Name of a file -> its text, without the line break at its end.
+
+  Raises:
+    ValueError: there is no such version.
+  """
+  known = sorted(path.name for path in TEMPLATES.iterdir())
+  if version not in known:
+    raise ValueError(
+      f'traces.prompt.version is {version!r}; {TEMPLATES} holds {known}.'
+    )
+  return {
+    name: (TEMPLATES / version / f'{name}.txt').read_text('utf-8').strip()
+    for name in _TEMPLATE_NAMES
+  }
+
+
+def digest(templates: Mapping[str, str]) -> str:
+  """Returns a hash of templates, 16 hex digits."""
+  found = hashlib.sha256()
+  for name, text in templates.items():
+    found.update(f'{name}\n{text}\n'.encode())
+  return found.hexdigest()[:16]
+
+
+def read_answer(text: str, index: Mapping[str, int]) -> base.Answer:
+  """Reads an answer.
+
+  Args:
+    text: all that the model wrote.
+    index: bare semantic IDs of the whole catalogue, as text -> item.
+
+  Returns:
+    The answer with its text, or with a problem and neither ranking nor
+    explanation: 'not_json' (no JSON object of Unicode text, or a key twice),
+    'wrong_keys' (other keys, or values of other types), 'unknown_item' (a
+    recommendation that is not, letter by letter, an item's semantic ID, with or
+    without its wrappers). Whether the items are the candidates, each once, is
+    `acceptance.rejection_reason`'s.
+  """
+  problem = lambda reason: base.Answer([], '', reason, text)
+  try:
+    value = parse_json(text)
+  except ValueError:
+    return problem(acceptance.NOT_JSON)
+  if not isinstance(value, dict) or set(value) != set(_KEYS):
+    return problem(acceptance.WRONG_KEYS)
+  explanation, named = (value[key] for key in _KEYS)
+  if not isinstance(explanation, str) or not isinstance(named, list):
+    return problem(acceptance.WRONG_KEYS)
+  if not all(isinstance(name, str) for name in named):
+    return problem(acceptance.WRONG_KEYS)
+  ranking = [index.get(_bare(name)) for name in named]
+  if None in ranking:
+    return problem(acceptance.UNKNOWN_ITEM)
+  return base.Answer(ranking, explanation, text=text)
+
+
+def parse_json(text: str) -> Any:
+  """Returns the JSON value of an answer, without its thought and its fence.
+
+  A closing tag inside of an answer that is JSON by itself is its text.
+
+  Args:
+    text: all that the model wrote.
+
+  Raises:
+    ValueError: it is no JSON of Unicode text.
+  """
+  text = text.strip()
+  try:
+    return _value(text)
+  except ValueError:
+    closed = _CLOSED.search(text)
+    # A tag that opens stands at the begin, or was part of the prompt.
+    if not closed or _OPENED.search(text, 1, closed.start()):
+      raise
+  return _value(text[closed.end() :].strip())
+
+
 def _words(tokens: int, tokens_a_word: float, levels: int) -> int:
   """Returns how many words fit a budget beside the citations."""
   citations = CITATIONS * (levels + 2)
@@ -275,3 +311,36 @@ def _words(tokens: int, tokens_a_word: float, levels: int) -> int:
       'sft.train.length).'
     )
   return words
+
+
+def _value(text: str) -> Any:
+  fenced = _FENCED.fullmatch(text)
+  try:
+    value = json.loads(
+      fenced['inside'] if fenced else text,
+      object_pairs_hook=_once,
+      parse_constant=_no_such_number,
+    )
+  except RecursionError as error:
+    raise ValueError('Too many brackets.') from error
+  # A lone surrogate, which JSON can spell, is no text.
+  json.dumps(value, ensure_ascii=False).encode()
+  return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    raise ValueError(f'A key stands twice: {[key for key, _ in pairs]}.')
+  return found
+
+
+def _no_such_number(name: str) -> None:
+  raise ValueError(f'{name} is no JSON.')
+
+
+def _bare(name: str) -> str:
+  begin, end = vocab_lib.WRAPPERS
+  if name.startswith(begin) and name.endswith(end):
+    return name[len(begin) : -len(end)]
+  return name

@@ -76,6 +76,7 @@ class RulesTeacher:
     splits: splits_lib.Splits,
     sids: np.ndarray,
     vocab: vocab_lib.Vocab,
+    *,
     history_items: int,
     explanation_tokens: int,
     cfg: RulesConfig,

@@ -13,12 +13,12 @@ alone, not from the order in which they came.
 import dataclasses
 from collections.abc import Sequence
 
-from gr2_jax.teacher import acceptance as acceptance_lib
-from gr2_jax.teacher import asking, base, duplicates
-from gr2_jax.teacher import journal as journal_lib
-from gr2_jax.teacher.acceptance import REJECTION, TARGETED
+import numpy as np
 
-REASONS = acceptance_lib.REASONS
+from gr2_jax.teacher import acceptance as acceptance_lib
+from gr2_jax.teacher import asker as asker_lib
+from gr2_jax.teacher import base, explanations
+from gr2_jax.teacher import journal as journal_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +76,8 @@ class Tally:
 
 def collect(
   teacher: base.Teacher,
-  tasks: Sequence[asking.Task],
+  tasks: Sequence[asker_lib.Task],
+  *,
   mode: str,
   attempts: int,
   acceptance: acceptance_lib.Acceptance,
@@ -95,9 +96,10 @@ def collect(
     mode: TARGETED or REJECTION.
     attempts: how often a list is asked at most, 1 or more.
     acceptance: what answers are measured by.
-    seed: of all requests; see `asking.request_seed`.
+    seed: of all requests; see `asker.request_seed`.
     journal: the answers that are there, and where new ones go.
-    insist: continue though the first answers are all rejected; see `Trial`.
+    insist: continue though the first answers are all rejected; see
+      `asker.Trial`.
 
   Returns:
     (traces in the order of the tasks, tally).
@@ -106,38 +108,74 @@ def collect(
     ValueError: an unknown mode, no attempt, a request that holds a hint, or a
       target that is not among its candidates.
     RuntimeError: the teacher left requests out, or answered one twice.
-    trial.VainError: the first answers are all rejected.
+    asker.FirstAnswersError: the first answers are all rejected.
   """
   _check(tasks, mode, attempts)
-  asker = asking.Asker(teacher, tasks, mode, acceptance, seed, journal, insist)
-  tally = Tally(
-    len(tasks), [0] * attempts, [0] * attempts, dict.fromkeys(REASONS, 0)
+  asker = asker_lib.Asker(
+    teacher,
+    tasks,
+    mode=mode,
+    acceptance=acceptance,
+    seed=seed,
+    journal=journal,
+    insist=insist,
   )
-  found: dict[int, Trace] = {}
-  pending = list(range(len(tasks)))
-  for attempt in range(attempts):
-    if not pending:
-      break
-    title = f'{mode}, attempt {attempt + 1} of {attempts}'
-    judged = asker.ask(pending, attempt, title)
-    for row in pending:
-      answer, reason = judged[row]
-      tally.add(attempt, answer, reason)
-      if reason is None:
-        ranking = acceptance_lib.order(answer.ranking, tasks[row].target)
-        found[row] = Trace(row, ranking, answer.explanation, attempt)
-    pending = [row for row in pending if row not in found]
-  traces = [found[row] for row in sorted(found)]
-  texts = [trace.explanation for trace in traces]
-  near = duplicates.find(texts, acceptance.near_duplicate)
-  for index in near:
-    tally.by_attempt[traces[index].attempt] -= 1
-    tally.rejected[acceptance_lib.NEAR_DUPLICATE] += 1
-  return [t for index, t in enumerate(traces) if index not in near], tally
+  titles = [f'{mode}, attempt {n + 1} of {attempts}' for n in range(attempts)]
+  traces, tally = _ask(asker, tasks, titles)
+  return _drop_repeats(traces, tally, acceptance.near_duplicate), tally
 
 
-def _check(tasks: Sequence[asking.Task], mode: str, attempts: int) -> None:
-  modes = (TARGETED, REJECTION)
+def summarise(
+  tally: Tally,
+  traces: Sequence[Trace],
+  places: Sequence[int],
+  lengths: Sequence[int],
+) -> dict:
+  """Puts the acceptance report of one mode together.
+
+  It says what became of a teacher's answers, and their cost.
+
+  Args:
+    tally: of all answers.
+    traces: the accepted ones.
+    places: pre-rank position of the true item in each list, from 0.
+    lengths: tokens of each trace's explanation, in the student's vocabulary.
+
+  Returns:
+    `requested` lists, `accepted` ones and their share `acceptance`; by attempt
+    `asked`, `by_attempt` (accepted) and `acceptance_by_attempt` (of the answers
+    of that attempt); `by_position`, lists and traces by the place of the true
+    item; `rejected` by reason, `near_duplicates` among them;
+    `explanation_tokens`; `tokens` of a language model, in all and a trace.
+  """
+  place = np.asarray(places, int)
+  kept = np.array([trace.row for trace in traces], int)
+  width = int(place.max(initial=-1)) + 1
+  count = lambda found: np.bincount(found, minlength=width).tolist()
+  pairs = zip(tally.by_attempt, tally.asked, strict=True)
+  per_trace = lambda tokens: _ratio(tokens, tally.accepted, 1)
+  return {
+    'requested': tally.requested,
+    'accepted': tally.accepted,
+    'acceptance': _ratio(tally.accepted, tally.requested),
+    'asked': tally.asked,
+    'by_attempt': tally.by_attempt,
+    'acceptance_by_attempt': [_ratio(kept, asked) for kept, asked in pairs],
+    'by_position': {'lists': count(place), 'traces': count(place[kept])},
+    'rejected': tally.rejected,
+    'near_duplicates': tally.rejected[acceptance_lib.NEAR_DUPLICATE],
+    'explanation_tokens': _lengths(lengths),
+    'tokens': {
+      'prompt': tally.prompt_tokens,
+      'completion': tally.completion_tokens,
+      'prompt_per_trace': per_trace(tally.prompt_tokens),
+      'completion_per_trace': per_trace(tally.completion_tokens),
+    },
+  }
+
+
+def _check(tasks: Sequence[asker_lib.Task], mode: str, attempts: int) -> None:
+  modes = (acceptance_lib.TARGETED, acceptance_lib.REJECTION)
   if mode not in modes:
     raise ValueError(f'traces.mode is {mode!r}; use one of {modes}.')
   if attempts < 1:
@@ -151,3 +189,53 @@ def _check(tasks: Sequence[asking.Task], mode: str, attempts: int) -> None:
         f'candidates {list(task.request.candidates)}: only lists with a hit '
         'have traces.'
       )
+
+
+def _ask(
+  asker: asker_lib.Asker,
+  tasks: Sequence[asker_lib.Task],
+  titles: Sequence[str],
+) -> tuple[list[Trace], Tally]:
+  """Asks until each list has a trace, at most once for each of the titles."""
+  none = dict.fromkeys(acceptance_lib.REASONS, 0)
+  tally = Tally(len(tasks), [0] * len(titles), [0] * len(titles), none)
+  found: dict[int, Trace] = {}
+  pending = list(range(len(tasks)))
+  for attempt, title in enumerate(titles):
+    if not pending:
+      break
+    judged = asker.ask(pending, attempt, title)
+    for row in pending:
+      answer, reason = judged[row]
+      tally.add(attempt, answer, reason)
+      if reason is None:
+        ranking = acceptance_lib.order(answer.ranking, tasks[row].target)
+        found[row] = Trace(row, ranking, answer.explanation, attempt)
+    pending = [row for row in pending if row not in found]
+  return [found[row] for row in sorted(found)], tally
+
+
+def _drop_repeats(
+  traces: Sequence[Trace], tally: Tally, threshold: float
+) -> list[Trace]:
+  """Returns the traces that repeat no earlier one; `tally` has the others."""
+  texts = [trace.explanation for trace in traces]
+  near = explanations.near_duplicates(texts, threshold)
+  for index in near:
+    tally.by_attempt[traces[index].attempt] -= 1
+    tally.rejected[acceptance_lib.NEAR_DUPLICATE] += 1
+  return [t for index, t in enumerate(traces) if index not in near]
+
+
+def _lengths(lengths: Sequence[int]) -> dict:
+  if not len(lengths):
+    return {'mean': 0.0, 'median': 0.0, 'max': 0}
+  return {
+    'mean': round(float(np.mean(lengths)), 1),
+    'median': float(np.median(lengths)),
+    'max': int(np.max(lengths)),
+  }
+
+
+def _ratio(part: int, whole: int, digits: int = 4) -> float:
+  return round(part / whole, digits) if whole else 0.0

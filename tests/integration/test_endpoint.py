@@ -20,16 +20,16 @@ from gr2_jax import assets, files
 from gr2_jax.lm import gguf, hf
 from gr2_jax.teacher import (
   acceptance,
-  address,
-  asking,
+  asker,
   base,
-  citations,
   endpoint,
-  faults,
+  explanations,
   journal,
   messages,
+  protocol,
   sampling,
 )
+from gr2_jax.teacher import config as teacher_config
 from tests.integration import small
 from tests.teacher import proxy
 
@@ -118,7 +118,7 @@ def served(model, tmp_path_factory):
 WRITER = messages.Writer(
   small.ITEMS,
   small.sids(),
-  messages.MessageConfig(history_items=3, tokens_a_word=1.5),
+  teacher_config.MessageConfig(history_items=3, tokens_a_word=1.5),
   explanation_tokens=40,
 )
 REQUESTS = [
@@ -131,8 +131,8 @@ def _teacher(url, model, **changes):
   settings = dict(concurrency=1, timeout=120.0, retries=2, backoff=0.1)
   return endpoint.EndpointTeacher(
     WRITER,
-    messages.SamplingConfig(max_tokens=MAX_TOKENS),
-    address.EndpointConfig(url=url, **settings | changes),
+    teacher_config.SamplingConfig(max_tokens=MAX_TOKENS),
+    teacher_config.EndpointConfig(url=url, **settings | changes),
     str(model),
   )
 
@@ -176,22 +176,28 @@ def test_the_server_understands_us(undisturbed, served, model, caplog):
 
 
 def test_another_name_is_refused(served):
-  with pytest.raises(faults.EndpointError, match=r'Correct traces\.model'):
+  with pytest.raises(protocol.EndpointError, match=r'Correct traces\.model'):
     _ask(_teacher(served.url, 'gpt-7'), [0])
 
 
 def _collect(teacher, folder):
   """Samples traces of some lists as the stage does: (tally, lines kept)."""
   tasks = [
-    asking.Task(row, 5, request, int(request.candidates[1]))
+    asker.Task(row, 5, request, int(request.candidates[1]))
     for row, request in enumerate(REQUESTS[:3])
   ]
   kept = journal.Journal(folder, teacher.identity)
   accept = acceptance.Acceptance(
-    lambda text: True, citations.Citations(small.sids())
+    lambda text: True, explanations.Citations(small.sids())
   )
   _, tally = sampling.collect(
-    teacher, tasks, sampling.REJECTION, 2, accept, 0, kept
+    teacher,
+    tasks,
+    mode=acceptance.REJECTION,
+    attempts=2,
+    acceptance=accept,
+    seed=0,
+    journal=kept,
   )
   return tally, kept.path.read_text().splitlines()
 
@@ -214,7 +220,7 @@ def test_a_killed_server_loses_nothing(
 
   with monkeypatch.context() as patch:
     patch.setattr(journal.Journal, 'append', append)
-    with pytest.raises(faults.EndpointError, match='no answer in 3 tries'):
+    with pytest.raises(protocol.EndpointError, match='no answer in 3 tries'):
       _collect(teacher, tmp_path / 'killed')
   served.start()
   quick = [f for f in proxy.TRANSIENT if f not in ('late', 'endless')]

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from gr2_jax.teacher import budget, trial
+from gr2_jax.teacher import asker, client
 from launch import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -124,8 +124,8 @@ def test_a_mistake_is_one_message_and_a_traceback_only_when_asked(tmp_path):
 @pytest.mark.parametrize(
   ('error', 'told'),
   [
-    (trial.VainError, True),
-    (budget.BudgetError, True),
+    (asker.FirstAnswersError, True),
+    (client.BudgetError, True),
     (RecursionError, False),
   ],
 )

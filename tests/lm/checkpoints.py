@@ -12,7 +12,7 @@ from tokenizers import models, pre_tokenizers
 from gr2_jax import sharding
 from gr2_jax.lm import gguf, hf, hf_config, io, layout
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import speech
+from gr2_jax.teacher import chat_tokenizer
 from gr2_jax.text import encoder, pretrained
 from gr2_jax.text.vocab import Vocab
 from tests.text import made
@@ -164,7 +164,7 @@ def write_own(path):
 def load_gguf(path):
   """Reads all of a GGUF file."""
   gguf.load(path / 'model.gguf', _mesh())
-  speech.read(path / 'model.gguf')
+  chat_tokenizer.read(path / 'model.gguf')
 
 
 # Name: (writes a directory, reads it, the files that it reads).
@@ -184,9 +184,9 @@ KINDS = {
     pretrained.read,
     ('tokenizer.json', 'tokenizer_config.json'),
   ),
-  'speech': (
+  'chat_tokenizer': (
     write_hf,
-    speech.read,
+    chat_tokenizer.read,
     (
       'tokenizer.json',
       'tokenizer_config.json',

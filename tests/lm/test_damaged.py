@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gr2_jax.lm import gguf, hf, hf_config, tensor_files
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import chat_template, speech
+from gr2_jax.teacher import chat_tokenizer
 from gr2_jax.text import pretrained, tokenizer_files
 from tests.lm import checkpoints
 
@@ -100,7 +100,7 @@ def test_a_model_of_ours_that_is_not_whole(copy):
   ('kind', 'file', 'message'),
   [
     ('pieces', 'tokenizer.json', 'tokenizer.json is missing: give'),
-    ('speech', 'tokenizer.json', 'tokenizer.json is missing: give'),
+    ('chat_tokenizer', 'tokenizer.json', 'tokenizer.json is missing: give'),
     ('encoder', 'tokenizer.json', 'tokenizer.json is missing: give'),
     ('hf', 'config.json', 'config.json is missing'),
     ('hf', 'model.safetensors', 'model.safetensors is missing: fetch'),
@@ -187,18 +187,18 @@ def test_an_index_of_other_shards(copy):
   ],
 )
 def test_values_of_another_type_are_named(copy, file, content, message):
-  path, _ = copy('speech')
+  path, _ = copy('chat_tokenizer')
   (path / 'chat_template.jinja').unlink()
   template = {'eos_token': '<|im_end|>', 'chat_template': 'x'}
   (path / 'tokenizer_config.json').write_text(json.dumps(template))
   (path / file).write_text(json.dumps(content))
   with pytest.raises(ValueError, match=f'{file}.*{message}|{message}'):
-    speech.read(path)
+    chat_tokenizer.read(path)
 
 
 def test_a_template_that_fails_in_its_own_way_is_said():
   for source in ('{{ 1 // 0 }}', '{{ [][3].x }}', '{{ range(10**9) }}'):
-    made = chat_template.ChatTemplate(source, {}, 'the model')
+    made = chat_tokenizer.ChatTemplate(source, {}, 'the model')
     with pytest.raises(ValueError, match='template of the model refuses'):
       made.render([{'role': 'user', 'content': 'x'}])
 
@@ -294,7 +294,7 @@ def fuzz_json(examples):
     for read in (
       hf.read_config,
       tokenizer_files.read,
-      speech.read,
+      chat_tokenizer.read,
       lambda path: tokenizer_files.Config(path).token('eos_token'),
       lambda path: tensor_files.open_all(path, contextlib.ExitStack()),
     ):

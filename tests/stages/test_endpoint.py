@@ -10,12 +10,12 @@ import pytest
 from gr2_jax import files
 from gr2_jax.stages import traces
 from gr2_jax.teacher import (
-  address,
-  budget,
-  faults,
+  asker,
+  client,
+  connection,
   journal,
+  protocol,
   rationale,
-  trial,
 )
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
@@ -134,7 +134,9 @@ def test_a_server_that_dies_loses_nothing(undisturbed, run, server):
   asked = len(server.requests)
   dies = lambda number: 'drop_before' if number >= 10 else proxy.PASS
   with proxy.Proxy(server.url, dies) as between:
-    with pytest.raises(faults.EndpointError, match='gave no answer in 2 tries'):
+    with pytest.raises(
+      protocol.EndpointError, match='gave no answer in 2 tries'
+    ):
       run(between.url, retries=1, concurrency=1)
   assert len(server.requests) == asked + 10
   assert run(server.url) == undisturbed
@@ -144,10 +146,10 @@ def test_a_server_that_dies_loses_nothing(undisturbed, run, server):
 def test_a_budget_is_of_the_whole_run(undisturbed, run, server):
   asked = len(server.requests)
   for limit in (5, 9):
-    with pytest.raises(budget.BudgetError, match=f'{limit} requests'):
+    with pytest.raises(client.BudgetError, match=f'{limit} requests'):
       run(server.url, max_requests=limit)
     assert len(server.requests) == asked + limit
-  with pytest.raises(budget.BudgetError, match=r'endpoint\.max_tokens=1'):
+  with pytest.raises(client.BudgetError, match=r'endpoint\.max_tokens=1'):
     run(server.url, max_tokens=1)
   assert len(server.requests) == asked + 9
   assert run(server.url, max_requests=asked) == undisturbed
@@ -157,7 +159,7 @@ def test_a_budget_is_of_the_whole_run(undisturbed, run, server):
 def test_the_key_is_in_no_file_and_no_log(
   run, workdir, monkeypatch, caplog, capfd
 ):
-  monkeypatch.setenv(address.KEY, KEY)
+  monkeypatch.setenv(connection.KEY, KEY)
   caplog.set_level(logging.DEBUG)
 
   def echo(request, headers):
@@ -165,10 +167,12 @@ def test_the_key_is_in_no_file_and_no_log(
     return (429, said) if request['seed'] % 3 else (401, said)
 
   with fake_server.FakeServer(prompted.write, refuse=echo) as server:
-    with pytest.raises(faults.EndpointError, match='GR2_TEACHER_API_KEY'):
+    with pytest.raises(protocol.EndpointError, match='GR2_TEACHER_API_KEY'):
       run(server.url, structured='none')
   with fake_server.FakeServer(lambda *_: f'Bearer {KEY}') as server:
-    with pytest.raises(trial.VainError, match=r"One begins: 'Bearer \[key\]'"):
+    with pytest.raises(
+      asker.FirstAnswersError, match=r"One begins: 'Bearer \[key\]'"
+    ):
       run(server.url)
     with pytest.raises(ValueError, match='None of 12.*not_json 36; .*think'):
       run(server.url, insist=True)

@@ -8,7 +8,8 @@ import pytest
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.stages import judging
-from gr2_jax.teacher import address, budget, judge, trial
+from gr2_jax.teacher import asker, client, judge
+from gr2_jax.teacher import config as teacher_config
 from tests.integration import small
 from tests.teacher import fake_server
 
@@ -44,7 +45,7 @@ def graded(workdir):
   assert small.dataset().num_items == 20
 
   def grade(url, sample, insist=False, **settings):
-    cfg = address.EndpointConfig(url=url, backoff=0.001, **settings)
+    cfg = teacher_config.EndpointConfig(url=url, backoff=0.001, **settings)
     make = lambda writer: judge.Judge(writer, cfg, 'm')
     return judging.run(workdir, make, sample, insist=insist)
 
@@ -57,7 +58,7 @@ def _say_four(messages, seed):
 
 def test_scores_are_asked_once(graded, workdir):
   with fake_server.FakeServer(_say_four) as server:
-    with pytest.raises(budget.BudgetError):
+    with pytest.raises(client.BudgetError):
       graded(server.url, 4, max_requests=7)
     kept = list(files.read_jsonl(workdir / 'judge' / 'scores.jsonl'))
     assert len(kept) == len(server.requests) == 7
@@ -81,7 +82,9 @@ def test_scores_are_asked_once(graded, workdir):
 
 def test_answers_without_a_score_end_it_early(graded, workdir):
   with fake_server.FakeServer(lambda *_: 'I give it a four.') as server:
-    with pytest.raises(trial.VainError, match="One begins: 'I give it a four"):
+    with pytest.raises(
+      asker.FirstAnswersError, match="One begins: 'I give it a four"
+    ):
       graded(server.url, 9)
     assert len(server.requests) == 32
     kept = list(files.read_jsonl(workdir / 'judge' / 'scores.jsonl'))

@@ -9,7 +9,7 @@ import pytest
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import teachers, traces
-from gr2_jax.teacher import base, citations, rationale
+from gr2_jax.teacher import base, explanations, rationale
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 from tests.teacher import scripted
@@ -123,7 +123,7 @@ def test_the_explanations_cite_what_the_student_is_shown(world):
   config.traces.prompt = {'history_items': 2}
   traces.run(config, path / 'two')
   assert read(path / 'one') == read(path / 'two')
-  find = citations.Citations(np.load(path / 'one/sid/sids.npz')['sids']).find
+  find = explanations.Citations(np.load(path / 'one/sid/sids.npz')['sids']).find
   sequences = dataset_lib.load(None)
   for line in read(path / 'one'):
     history = sequences.sequence(line['user'])[: line['position']][-2:]

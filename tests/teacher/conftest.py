@@ -45,9 +45,9 @@ class World:
       self.splits,
       self.sids,
       self.vocab,
-      4,
-      explanation_tokens,
-      rules.RulesConfig(**weights),
+      history_items=4,
+      explanation_tokens=explanation_tokens,
+      cfg=rules.RulesConfig(**weights),
     )
 
 

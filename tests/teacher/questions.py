@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 
-from gr2_jax.teacher import address, base, endpoint
+from gr2_jax.teacher import base, endpoint
+from gr2_jax.teacher import config as teacher_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FakeWriter:
 
 def teacher(url, model='m', spent=(0, 0), **changes):
   settings = dict(concurrency=4, timeout=5.0, retries=3, backoff=0.001)
-  cfg = address.EndpointConfig(url=url, **settings | changes)
+  cfg = teacher_config.EndpointConfig(url=url, **settings | changes)
   return endpoint.EndpointTeacher(FakeWriter(), Sampling(), cfg, model, spent)
 
 

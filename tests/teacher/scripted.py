@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gr2_jax.teacher import acceptance, base, citations
+from gr2_jax.teacher import acceptance, base, explanations
 
 SIDS = np.stack([np.arange(24) // 5, np.arange(24) % 5], axis=1)
 
@@ -18,7 +18,7 @@ def request(candidates, history=(0,), hint=None):
 
 
 def accept(fits=lambda text: True, near_duplicate=0.0, names_top=True):
-  found = citations.Citations(SIDS)
+  found = explanations.Citations(SIDS)
   return acceptance.Acceptance(fits, found, near_duplicate, names_top)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from gr2_jax.teacher import acceptance, base, sampling
+from gr2_jax.teacher import acceptance, base
 from tests.teacher.scripted import accept, cite, request, sound
 
 REJECTION, TARGETED = acceptance.REJECTION, acceptance.TARGETED
@@ -12,18 +12,18 @@ ASKED = request([1, 2, 3], history=[7, 8])
 GOOD = f'Like {cite(8)} it is blue, so {cite(2)}.'
 
 
-def judge(ranking, text=GOOD, mode=REJECTION, asked=ASKED, **fields):
+def rejection(ranking, text=GOOD, mode=REJECTION, asked=ASKED, **fields):
   answer = base.Answer(ranking, text, **fields)
   rule = accept(lambda words: len(words) < 150)
-  return acceptance.judge(answer, asked, 2, mode, rule)
+  return acceptance.rejection_reason(answer, asked, 2, mode, rule)
 
 
 def test_what_is_kept():
   for mode in (REJECTION, TARGETED):
-    assert judge([2, 3, 1], mode=mode) is None
+    assert rejection([2, 3, 1], mode=mode) is None
   # Each citation may stand anywhere, and others beside it.
   text = f'{cite(2)} and {cite(20)}, after {cite(7)}'
-  assert judge([2, 1, 3], text) is None
+  assert rejection([2, 1, 3], text) is None
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,18 @@ def test_what_is_kept():
   ],
 )
 def test_reasons_of_rejection_sampling(reason, ranking, text):
-  assert judge(ranking, text) == reason
+  assert rejection(ranking, text) == reason
 
 
 def test_words_may_leave_the_choice_to_the_answer():
   """The rules name the history alone; `top` names the first item."""
   answer = base.Answer([2, 1, 3], f'As {cite(8)}.')
   given = answer, ASKED, 2, REJECTION
-  assert acceptance.judge(*given, accept()) == 'cites_not_top'
+  assert acceptance.rejection_reason(*given, accept()) == 'cites_not_top'
   blind = dataclasses.replace(accept(), names_top=False)
-  assert acceptance.judge(*given, blind) is None
+  assert acceptance.rejection_reason(*given, blind) is None
   other = base.Answer([2, 1, 3], f'As {cite(3)}.')
-  got = acceptance.judge(other, ASKED, 2, REJECTION, blind)
+  got = acceptance.rejection_reason(other, ASKED, 2, REJECTION, blind)
   assert got == 'cites_no_history'
 
 
@@ -68,28 +68,28 @@ def test_semantic_ids_must_be_copied_exactly():
     cite(8).replace('<s_b_3>', ' <s_b_3>'),
     cite(8).upper(),
   ):
-    assert judge([2, 1, 3], f'{wrong} {cite(2)}') == 'cites_no_history'
+    assert rejection([2, 1, 3], f'{wrong} {cite(2)}') == 'cites_no_history'
 
 
 def test_the_reason_of_an_unreadable_text_comes_first():
   for problem in ('not_json', 'wrong_keys', 'cut_off', 'refused'):
-    assert judge([], '', problem=problem) == problem
-    assert problem in sampling.REASONS
+    assert rejection([], '', problem=problem) == problem
+    assert problem in acceptance.REASONS
 
 
 def test_half_a_character_is_no_text():
-  assert judge([2, 1, 3], f'\ud800 {GOOD}') == 'not_json'
+  assert rejection([2, 1, 3], f'\ud800 {GOOD}') == 'not_json'
 
 
 def test_without_a_history_none_is_cited():
   asked = request([1, 2, 3], history=[])
-  assert judge([2, 1, 3], f'So {cite(2)}.', asked=asked) is None
-  assert judge([2, 1, 3], 'So be it.', asked=asked) == 'cites_not_top'
+  assert rejection([2, 1, 3], f'So {cite(2)}.', asked=asked) is None
+  assert rejection([2, 1, 3], 'So be it.', asked=asked) == 'cites_not_top'
 
 
 def test_targeted_the_hint_is_what_must_be_explained():
   asked = dataclasses.replace(ASKED, hint=2)
-  both = lambda ranking, top: judge(
+  both = lambda ranking, top: rejection(
     ranking, f'As {cite(8)} so {cite(top)}.', mode=TARGETED, asked=asked
   )
   assert both([2, 1, 3], 2) is None
@@ -105,4 +105,16 @@ def test_the_list_that_is_trained_on():
 
 def test_what_the_other_tests_call_sound():
   asked, answer = request([1, 2, 3]), sound([2, 1, 3])
-  assert acceptance.judge(answer, asked, 2, REJECTION, accept()) is None
+  assert (
+    acceptance.rejection_reason(answer, asked, 2, REJECTION, accept()) is None
+  )
+
+
+def test_advice_fits_the_counts():
+  assert set(acceptance.REMEDIES) == set(acceptance.REASONS)
+  told = acceptance.advice({'wrong_top': 60, 'not_json': 30, 'cut_off': 10})
+  assert told.startswith('turned down: wrong_top 60, not_json 30, cut_off 10;')
+  assert 'traces.attempts' in told and 'thinking off' not in told
+  told = acceptance.advice({'wrong_top': 6, 'not_json': 30, 'refused': 0})
+  assert 'thinking off' in told and 'attempts' not in told
+  assert 'refused' not in told

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from gr2_jax.teacher import budget, faults, reply
+from gr2_jax.teacher import client, protocol
 from tests.teacher import fake_server, questions
 
 
@@ -132,13 +132,6 @@ def test_a_thought_alone_is_called_so():
   assert found.text == 'Okay, the user'
 
 
-def test_half_a_surrogate_pair_is_replaced():
-  text = r'"a\ud83d b\ud83d\ude00"'
-  choices = f'[{{"message": {{"content": {text}}}}}]'
-  found = reply.read(b'{"model": "m", "choices": %b}' % choices.encode())
-  assert found.text == 'a\ufffd b\U0001f600'
-
-
 def _refuse(status, message, field):
   """Refuses requests that have a field."""
   body = {'error': {'message': message}}
@@ -161,7 +154,7 @@ def test_without_schemas_the_run_goes_on_loudly(status, caplog):
 def test_a_schema_can_be_insisted_on():
   refuse = _refuse(400, 'no such field', 'response_format')
   with fake_server.FakeServer(refuse=refuse) as server:
-    with pytest.raises(faults.EndpointError, match='no such field'):
+    with pytest.raises(protocol.EndpointError, match='no such field'):
       questions.answers(questions.teacher(server.url, structured='schema'))
 
 
@@ -173,7 +166,9 @@ def test_no_schema_need_be_sent(server):
 def test_a_bad_request_is_not_taken_for_missing_schemas(caplog):
   refuse = _refuse(400, 'This is over the context length', 'messages')
   with fake_server.FakeServer(refuse=refuse) as server:
-    with pytest.raises(faults.EndpointError, match='traces.prompt.history_it'):
+    with pytest.raises(
+      protocol.EndpointError, match='traces.prompt.history_it'
+    ):
       questions.answers(questions.teacher(server.url))
   assert 'refuses JSON' not in caplog.text
 
@@ -206,7 +201,7 @@ def test_what_is_refused_stops_the_run(status, message, remedy):
   refuse = _refuse(status, message, 'messages')
   with fake_server.FakeServer(refuse=refuse) as server:
     teacher = questions.teacher(server.url, structured='none', concurrency=1)
-    with pytest.raises(faults.EndpointError, match=remedy) as raised:
+    with pytest.raises(protocol.EndpointError, match=remedy) as raised:
       questions.answers(teacher)
   assert message in str(raised.value) and server.url in str(raised.value)
   assert len(server.requests) == 1
@@ -232,7 +227,7 @@ def test_requests_under_way_are_kept_when_the_run_stops():
   found = {}
   with fake_server.FakeServer(refuse=refuse, seconds=0.1) as server:
     teacher = questions.teacher(server.url, concurrency=4)
-    with pytest.raises(faults.EndpointError, match='404'):
+    with pytest.raises(protocol.EndpointError, match='404'):
       questions.answers(teacher, 50, into=found)
   assert set(found) == {0, 1, 3}
 
@@ -251,13 +246,13 @@ def test_requests_under_way_are_kept_when_the_run_stops():
 def test_a_budget_is_kept(limits, spent, number, server):
   teacher = questions.teacher(server.url, spent=spent, concurrency=1, **limits)
   found = {}
-  with pytest.raises(budget.BudgetError, match='budget is spent') as raised:
+  with pytest.raises(client.BudgetError, match='budget is spent') as raised:
     questions.answers(teacher, 8, into=found)
   assert len(found) == len(server.requests) == number
   total = spent[0] + number, spent[1] + 20 * number
   assert f'{total[0]} requests' in str(raised.value)
   assert f'{total[1]} tokens' in str(raised.value)
-  with pytest.raises(budget.BudgetError):
+  with pytest.raises(client.BudgetError):
     questions.answers(teacher, 8)
   assert len(server.requests) == number
 
@@ -266,7 +261,7 @@ def test_what_a_budget_started_is_awaited():
   with fake_server.FakeServer(seconds=0.05) as server:
     teacher = questions.teacher(server.url, max_requests=6, concurrency=4)
     found = {}
-    with pytest.raises(budget.BudgetError):
+    with pytest.raises(client.BudgetError):
       questions.answers(teacher, 20, into=found)
   assert len(found) == len(server.requests) == 6
 
@@ -282,7 +277,7 @@ def test_tokens_that_nobody_counts_are_said(caplog):
     assert found[0].completion_tokens == 0
     assert caplog.text.count('does not say how many tokens') == 1
     found = {}
-    with pytest.raises(faults.EndpointError, match=r'endpoint\.max_tokens'):
+    with pytest.raises(protocol.EndpointError, match=r'endpoint\.max_tokens'):
       questions.answers(
         questions.teacher(server.url, max_tokens=100), into=found
       )
@@ -348,7 +343,7 @@ def test_bad_settings_are_errors_before_anything_is_asked(changes, message):
 
 
 def test_without_the_library_the_remedy_is_named(monkeypatch):
-  for name in ('client', 'wire'):
+  for name in ('client', 'connection'):
     monkeypatch.delitem(sys.modules, f'gr2_jax.teacher.{name}', raising=False)
     monkeypatch.delattr(f'gr2_jax.teacher.{name}', raising=False)
   monkeypatch.setitem(sys.modules, 'openai', None)

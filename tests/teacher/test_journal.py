@@ -11,7 +11,9 @@ from tests.teacher.scripted import request
 IDENTITY = {'teacher': 'a', 'prompt': 'v1', 'weights': {'top': 3}}
 ONE, TWO = (3, 7, 'aa'), (3, 8, 'bb')
 PLAIN = base.Answer([2, 1], 'why "é"\n')
-WHOLE = base.Answer([], '', 'not_json', '{"expla', 900, 12)
+WHOLE = base.Answer(
+  [], '', 'not_json', '{"expla', prompt_tokens=900, completion_tokens=12
+)
 
 
 def fill(directory):

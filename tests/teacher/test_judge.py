@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.teacher import address, base, judge, messages
+from gr2_jax.teacher import base, judge, messages
+from gr2_jax.teacher import config as teacher_config
 from tests.teacher import fake_server
 
 ITEMS = [dataset_lib.Item(f'i{i}', f'Film {i}', ('Drama',)) for i in range(9)]
@@ -14,7 +15,7 @@ SIDS = np.stack([np.arange(9) // 3, np.arange(9) % 3], axis=1)
 WRITER = messages.Writer(
   ITEMS,
   SIDS,
-  messages.MessageConfig(history_items=8, tokens_a_word=1.5),
+  teacher_config.MessageConfig(history_items=8, tokens_a_word=1.5),
   explanation_tokens=40,
 )
 GRADED = judge.Graded(
@@ -23,7 +24,7 @@ GRADED = judge.Graded(
 
 
 def _judge(url, **changes):
-  cfg = address.EndpointConfig(url=url, backoff=0.001, **changes)
+  cfg = teacher_config.EndpointConfig(url=url, backoff=0.001, **changes)
   return judge.Judge(WRITER, cfg, 'm')
 
 
@@ -84,7 +85,7 @@ def test_a_summary_counts_what_it_could_not_read():
 
 
 def test_a_version_that_does_not_exist_is_named():
-  cfg = address.EndpointConfig(url='http://127.0.0.1:9/v1')
+  cfg = teacher_config.EndpointConfig(url='http://127.0.0.1:9/v1')
   with pytest.raises(ValueError, match=r"no version 'v9'.*\['v1'\]"):
     judge.Judge(WRITER, cfg, 'm', 'v9')
 

@@ -12,6 +12,7 @@ from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.stages import artifacts, requests
 from gr2_jax.teacher import base, messages
+from gr2_jax.teacher import config as teacher_config
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 
@@ -25,7 +26,7 @@ SIDS = np.stack([np.arange(40) // 8, np.arange(40) % 8], axis=1)
 WRITER = messages.Writer(
   ITEMS,
   SIDS,
-  messages.MessageConfig(history_items=8, tokens_a_word=1.5),
+  teacher_config.MessageConfig(history_items=8, tokens_a_word=1.5),
   explanation_tokens=40,
 )
 VOCAB = vocab_lib.Vocab.train(wording.corpus(ITEMS), 400, 5, 8)

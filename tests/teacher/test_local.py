@@ -13,7 +13,8 @@ from gr2_jax import assets, files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import decoder, hf
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.teacher import base, local, messages, parts, speech
+from gr2_jax.teacher import base, chat_tokenizer, local, messages
+from gr2_jax.teacher import config as teacher_config
 from tests.text import made
 
 ITEMS = [
@@ -69,13 +70,15 @@ def writer(tmp_path_factory):
     (folder / 'short' / f'{name}.txt').write_text('x')
   (folder / 'short' / 'user.txt').write_text('$history\n$candidates')
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parts, 'TEMPLATES', folder)
-    told = messages.MessageConfig('short', history_items=8, tokens_a_word=1.5)
+    patch.setattr(messages, 'TEMPLATES', folder)
+    told = teacher_config.MessageConfig(
+      'short', history_items=8, tokens_a_word=1.5
+    )
     return messages.Writer(ITEMS, SIDS, told, explanation_tokens=60)
 
 
 def _load(directory, mesh, writer, **sampling):
-  sampling = messages.SamplingConfig(**{'max_tokens': 12, **sampling})
+  sampling = teacher_config.SamplingConfig(**{'max_tokens': 12, **sampling})
   return local.load(str(directory), mesh, writer, sampling, CFG)
 
 
@@ -101,7 +104,7 @@ def test_it_writes_what_the_model_writes(directory, writer, mesh1):
   assert sorted(len(group) for group in groups) == [1, 2, 2]
   config, params = hf.load(directory, mesh1)
   forward = jax.jit(decoder.Decoder(config).apply)
-  read = speech.read(directory)
+  read = chat_tokenizer.read(directory)
   for row in (0, 2):
     tokens = read.encode(writer.messages(REQUESTS[row]))
     start = len(tokens)
@@ -141,21 +144,27 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   text = _ask(teacher, [0])[0][0]
   assert text.completion_tokens == 12 and text.problem == 'cut_off'
   drawn = teacher._decode(
-    [teacher._speech.encode(teacher._writer.messages(REQUESTS[0]))],
+    [teacher._chat.encode(teacher._writer.messages(REQUESTS[0]))],
     192,
     0,
     SEEDS[:1],
   )[0]
   # A second end token, as Llama 3 and Qwen have: the fourth that is written.
-  ends = (*teacher._speech.ends, drawn[3])
+  ends = (*teacher._chat.ends, drawn[3])
   config, params = hf.load(directory, mesh1)
-  sampling = messages.SamplingConfig(max_tokens=12)
+  sampling = teacher_config.SamplingConfig(max_tokens=12)
   parrot = dataclasses.replace(
-    Parrot(**vars(teacher._speech)),
+    Parrot(**vars(teacher._chat)),
     ends=ends,
   )
   again = local.LocalTeacher(
-    parrot, config, params, mesh1, teacher._writer, sampling, CFG
+    parrot,
+    config,
+    params,
+    mesh=mesh1,
+    writer=teacher._writer,
+    sampling=sampling,
+    cfg=CFG,
   )
   ((_, found),) = next(again.answer(REQUESTS[:1], 0, SEEDS[:1]))
   assert found.completion_tokens == drawn.index(drawn[3]) + 1
@@ -163,7 +172,7 @@ def test_any_end_ends_an_answer_and_is_counted(teacher, directory, mesh1):
   assert (found.explanation, found.text) == ('Yes.', Parrot.says)
 
 
-class Parrot(speech.Speech):
+class Parrot(chat_tokenizer.ChatTokenizer):
   """Whatever the model writes, it is a good answer."""
 
   says = json.dumps(
@@ -243,7 +252,7 @@ class _Question:
 @pytest.mark.slow
 def test_smollm2_answers_through_its_template(mesh1):
   path = assets.fetch('smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
-  read = speech.read(path)
+  read = chat_tokenizer.read(path)
   question = _Question()
   told = question.messages(None)
   assert read.template.render(told) == EXPECTED
@@ -253,7 +262,7 @@ def test_smollm2_answers_through_its_template(mesh1):
   assert (
     read.encode(told).count(read.tokenizer.token_to_id('<|im_start|>')) == 3
   )
-  sampling = messages.SamplingConfig(0.0, 0.0, max_tokens=24)
+  sampling = teacher_config.SamplingConfig(0.0, 0.0, max_tokens=24)
   cfg = local.LocalConfig(batch_size=1, bucket=64, scan=False)
   teacher = local.load('smollm2', mesh1, question, sampling, cfg)
   ((_, found),) = next(teacher.answer(REQUESTS[:1], 0, SEEDS[:1]))

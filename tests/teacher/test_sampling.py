@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gr2_jax.teacher import asking, base, journal, sampling
+from gr2_jax.teacher import acceptance, asker, base, journal, sampling
 from tests.teacher.scripted import Killed, Scripted, accept, request, sound
 
-REJECTION, TARGETED = sampling.REJECTION, sampling.TARGETED
+REJECTION, TARGETED = acceptance.REJECTION, acceptance.TARGETED
 
 
 def tasks_of(requests, targets):
   pairs = zip(requests, targets, strict=True)
   return [
-    asking.Task(row, 5, asked, target)
+    asker.Task(row, 5, asked, target)
     for row, (asked, target) in enumerate(pairs)
   ]
 
@@ -24,7 +24,13 @@ def tasks_of(requests, targets):
 def collect(path, teacher, tasks, mode, attempts=3, seed=0, **accepted):
   kept = journal.Journal(path / mode, teacher.identity | {'seed': seed})
   return sampling.collect(
-    teacher, tasks, mode, attempts, accept(**accepted), seed, kept
+    teacher,
+    tasks,
+    mode=mode,
+    attempts=attempts,
+    acceptance=accept(**accepted),
+    seed=seed,
+    journal=kept,
   )
 
 
@@ -54,7 +60,9 @@ def test_rejection_asks_again_only_what_was_wrong(tmp_path):
   assert {candidates[0] for a, candidates, _ in teacher.asked if a == 3} == {7}
   assert (tally.requested, tally.accepted) == (3, 2)
   assert tally.asked == [3, 2, 2, 1] and tally.by_attempt == [1, 0, 1, 0]
-  assert tally.rejected == dict.fromkeys(sampling.REASONS, 0) | {'wrong_top': 6}
+  assert tally.rejected == dict.fromkeys(acceptance.REASONS, 0) | {
+    'wrong_top': 6
+  }
 
 
 @hypothesis.settings(
@@ -166,7 +174,9 @@ def _random_script(asked, attempt, seed):
   answer = sound(ranking, f'word{rng.integers(2)} for all')
   kind = rng.integers(8)
   if kind == 0:
-    return base.Answer([], '', 'not_json', 'text', 10, 1)
+    return base.Answer(
+      [], '', 'not_json', 'text', prompt_tokens=10, completion_tokens=1
+    )
   if kind == 1:
     return dataclasses.replace(answer, explanation='no citation')
   if kind == 2:
@@ -226,7 +236,7 @@ def test_seeds_follow_from_the_list_alone(tmp_path):
       return base.Answer([], '')
 
     tasks = [
-      asking.Task(user, 5, each, int(each.candidates[0]))
+      asker.Task(user, 5, each, int(each.candidates[0]))
       for user, each in zip(users, requests, strict=True)
     ]
     path = tmp_path / str(len(requests))
@@ -239,7 +249,7 @@ def test_seeds_follow_from_the_list_alone(tmp_path):
   assert all(0 <= seed < 2**31 for seed in whole.values())
   part = seeds_of(requests[:0:-1], [2, 1])
   assert part == {key: whole[key] for key in part} and len(part) == 4
-  assert asking.request_seed(1, 2, 5, 0) != asking.request_seed(0, 2, 5, 0)
+  assert asker.request_seed(1, 2, 5, 0) != asker.request_seed(0, 2, 5, 0)
 
 
 def test_a_teacher_that_miscounts_is_named(tmp_path):
@@ -275,3 +285,39 @@ def test_wrong_arguments_are_named(tmp_path):
   with pytest.raises(ValueError, match='holds a hint'):
     run([request([1, 2], hint=1)], [1])
   assert teacher.asked == []
+
+
+def test_a_report_by_hand():
+  rejected = dict.fromkeys(acceptance.REASONS, 0)
+  rejected |= {'wrong_top': 3, 'near_duplicate': 1}
+  tally = sampling.Tally(
+    4, [4, 2, 1], [2, 1, 0], rejected, prompt_tokens=700, completion_tokens=90
+  )
+  traces = [sampling.Trace(row, [], '', 0) for row in (0, 1, 3)]
+  found = sampling.summarise(tally, traces, [2, 0, 0, 0], [5, 9, 10])
+  assert found == {
+    'requested': 4,
+    'accepted': 3,
+    'acceptance': 0.75,
+    'asked': [4, 2, 1],
+    'by_attempt': [2, 1, 0],
+    'acceptance_by_attempt': [0.5, 0.5, 0.0],
+    'by_position': {'lists': [3, 0, 1], 'traces': [2, 0, 1]},
+    'rejected': rejected,
+    'near_duplicates': 1,
+    'explanation_tokens': {'mean': 8.0, 'median': 9.0, 'max': 10},
+    'tokens': {
+      'prompt': 700,
+      'completion': 90,
+      'prompt_per_trace': 233.3,
+      'completion_per_trace': 30.0,
+    },
+  }
+
+
+def test_a_report_of_nothing():
+  tally = sampling.Tally(0, [0], [0], dict.fromkeys(acceptance.REASONS, 0))
+  found = sampling.summarise(tally, [], [], [])
+  assert found['acceptance'] == 0 and found['acceptance_by_attempt'] == [0]
+  assert found['by_position'] == {'lists': [], 'traces': []}
+  assert found['tokens']['prompt_per_trace'] == 0

@@ -1,14 +1,12 @@
 """Faults between a run and its server; what passes changes no answer."""
 
-import datetime
-import email.utils
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gr2_jax.teacher import faults, reply
+from gr2_jax.teacher import client, protocol
 from tests.teacher import fake_server, proxy, questions
 
 
@@ -82,7 +80,7 @@ def test_a_fault_that_stays_ends_the_run(fault, words, server, undisturbed):
     teacher = questions.teacher(
       between.url, retries=2, concurrency=1, timeout=0.2 if late else 5.0
     )
-    with pytest.raises(faults.EndpointError, match=words) as raised:
+    with pytest.raises(protocol.EndpointError, match=words) as raised:
       questions.answers(teacher, 8, into=found)
     message = str(raised.value)
     assert f"{between.url} (model 'm') gave no answer in 3 tries" in message
@@ -94,7 +92,7 @@ def test_a_fault_that_stays_ends_the_run(fault, words, server, undisturbed):
 def test_nobody_listens():
   with fake_server.FakeServer() as gone:
     url = gone.url
-  with pytest.raises(faults.EndpointError, match='no connection'):
+  with pytest.raises(protocol.EndpointError, match='no connection'):
     questions.answers(questions.teacher(url, retries=1))
 
 
@@ -103,7 +101,7 @@ def test_another_model_is_refused(server):
   found = {}
   with proxy.Proxy(server.url, schedule) as between:
     teacher = questions.teacher(between.url, 'mine', concurrency=1)
-    with pytest.raises(faults.EndpointError) as raised:
+    with pytest.raises(protocol.EndpointError) as raised:
       questions.answers(teacher, into=found)
     assert "'mine' and answered as 'another-model'" in str(raised.value)
     assert sorted(found) == [0, 1] and len(between.seen) == 3
@@ -111,158 +109,13 @@ def test_another_model_is_refused(server):
     assert len(questions.answers(teacher)) == 6
 
 
-@pytest.mark.parametrize(
-  ('name', 'same'),
-  [
-    ('org/m-1', True),
-    ('org/m-1-2026-01-31', True),
-    ('org/m-1-0131', True),
-    ('org/m-1@main', True),
-    ('alias', True),
-    ('org/m-1-mini', False),
-    ('org/m-1-2026-01-31-mini', False),
-    ('org/m-10', False),
-    ('org/m', False),
-    ('', False),
-  ],
-)
-def test_which_names_are_the_same_model(name, same):
-  found = reply.Reply(name, '', reply.STOP, 0, 0)
-  assert reply.is_from(found, 'org/m-1', 'alias') == same
-
-
-def test_no_alias_is_no_name():
-  assert not reply.is_from(reply.Reply('', '', reply.STOP, 0, 0), 'm', '')
-
-
-NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-
-
-@pytest.mark.parametrize(
-  ('header', 'seconds'),
-  [
-    (None, 0),
-    ('7', 7),
-    (' 2.5 ', 2.5),
-    ('-3', 0),
-    ('nan', 0),
-    ('inf', 0),
-    ('soon', 0),
-    ('Thu, 01 Jan 2026 00:00:20 GMT', 20),
-    ('Thu, 01 Jan 2026 00:00:20', 20),
-    (email.utils.format_datetime(NOW + datetime.timedelta(hours=1)), 3600),
-    ('Wed, 31 Dec 2025 23:59:00 GMT', 0),
-    ('Thu, 99 Jan 2026 00:00:20 GMT', 0),
-  ],
-)
-def test_retry_after_is_seconds_or_a_date(header, seconds):
-  assert faults.retry_after(header, NOW) == seconds
-
-
 def test_pauses_grow_and_are_bounded():
   for failures, longest in [(1, 2), (2, 4), (4, 16), (99, 60), (10**6, 60)]:
-    pauses = [faults.pause(failures, 2.0, 0.0) for _ in range(50)]
+    pauses = [client.pause(failures, 2.0, 0.0) for _ in range(50)]
     assert all(longest / 2 <= pause <= longest for pause in pauses)
     assert len(set(pauses)) > 1
-  assert faults.pause(1, 2.0, 30.0) == 30
-  assert faults.pause(1, 2.0, 1e9) == faults.LONGEST_ASKED
-
-
-def _completion(**changes):
-  message = {'role': 'assistant', 'content': 'x'}
-  choice = {'index': 0, 'finish_reason': 'stop', 'message': message}
-  return {'model': 'm', 'choices': [choice], **changes}
-
-
-@pytest.mark.parametrize(
-  ('value', 'words'),
-  [
-    ([], "'model' is missing"),
-    ('text', "'model' is missing"),
-    ({}, "'model' is missing"),
-    (_completion(model=3), "'model' is missing or not of type str"),
-    (_completion(choices={}), "'choices'"),
-    (_completion(choices=[]), 'has no choices'),
-    (_completion(choices=[7]), "'message'"),
-    (_completion(choices=[{'message': {'content': [1]}}]), "'content'"),
-    (_completion(usage=[1]), "'usage'"),
-    ({'error': {'message': 'overloaded'}}, 'an error in place .*overloaded'),
-  ],
-)
-def test_what_is_no_completion_is_a_fault(value, words):
-  with pytest.raises(faults.Fault, match=words):
-    reply.read(json.dumps(value).encode())
-
-
-@pytest.mark.parametrize('number', [True, -1, 2.5, '7', None, 2**60])
-def test_impossible_counts_are_none(number):
-  body = json.dumps(_completion(usage={'prompt_tokens': number}))
-  found = reply.read(body.encode())
-  assert found.prompt_tokens is None and found.completion_tokens is None
-
-
-@settings(max_examples=200)
-@given(st.binary(max_size=300))
-def test_any_bytes_are_a_fault(body):
-  with pytest.raises(faults.Fault):
-    reply.read(body)
-
-
-_VALUES = st.recursive(
-  st.none() | st.booleans() | st.integers() | st.text(max_size=4),
-  lambda x: (
-    st.lists(x, max_size=2)
-    | st.dictionaries(
-      st.sampled_from(['type', 'text', 'content', 'message', 'error']), x
-    )
-  ),
-  max_leaves=6,
-)
-
-
-def _fuzz(examples):
-  """Changes what a completion holds, at each of its levels."""
-  part = lambda *keys: st.dictionaries(
-    st.sampled_from(keys), _VALUES, max_size=2
-  )
-
-  @settings(max_examples=examples, deadline=None, database=None)
-  @given(
-    part('model', 'choices', 'usage', 'error'),
-    part('message', 'finish_reason'),
-    part('content', 'reasoning_content', 'reasoning', 'refusal'),
-    part('prompt_tokens', 'completion_tokens'),
-  )
-  def run(top, choice, message, usage):
-    choice = {'message': {'content': 'x'} | message} | choice
-    value = _completion(choices=[choice], usage=usage) | top
-    try:
-      found = reply.read(json.dumps(value).encode())
-    except faults.Fault:
-      return
-    assert found.end in (reply.STOP, reply.LENGTH, reply.REFUSED, reply.THOUGHT)
-    found.text.encode()
-
-  run()
-
-
-def test_no_completion_breaks_the_reader():
-  _fuzz(300)
-
-
-@pytest.mark.slow
-def test_ten_thousand_completions():
-  _fuzz(10_000)
-
-
-def test_deep_json_is_a_fault():
-  with pytest.raises(faults.Fault, match='not whole JSON'):
-    reply.read(b'[' * 200_000)
-
-
-def test_a_huge_number_is_a_fault():
-  with pytest.raises(faults.Fault, match='not whole JSON'):
-    reply.read(b'{"created": ' + b'9' * 5000 + b'}')
+  assert client.pause(1, 2.0, 30.0) == 30
+  assert client.pause(1, 2.0, 1e9) == client.LONGEST_ASKED
 
 
 class _Raw(fake_server.Handler):
@@ -274,7 +127,9 @@ class _Raw(fake_server.Handler):
     self.wfile.write(self.server.bytes)
 
 
-_BODY = json.dumps(_completion()).encode()
+_BODY = json.dumps(
+  {'model': 'm', 'choices': [{'message': {'content': 'x'}}]}
+).encode()
 _WHOLE = (
   b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n'
   b'Content-Length: %d\r\n\r\n' % len(_BODY)
@@ -305,7 +160,7 @@ def _ends_well(server, sent):
   )
   try:
     return len(questions.answers(teacher, 1))
-  except faults.EndpointError:
+  except protocol.EndpointError:
     return 0
 
 

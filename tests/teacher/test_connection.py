@@ -1,11 +1,13 @@
-"""The key goes to the server and nowhere else."""
+"""The key goes to the server and nowhere else; headers and addresses."""
 
+import datetime
+import email.utils
 import logging
 import traceback
 
 import pytest
 
-from gr2_jax.teacher import address, faults
+from gr2_jax.teacher import connection, protocol
 from tests.teacher import fake_server, questions
 
 KEY = 'sk-Very/Secret+Key=0123456789'
@@ -13,7 +15,7 @@ KEY = 'sk-Very/Secret+Key=0123456789'
 
 @pytest.fixture
 def key(monkeypatch):
-  monkeypatch.setenv(address.KEY, KEY)
+  monkeypatch.setenv(connection.KEY, KEY)
   return KEY
 
 
@@ -37,7 +39,7 @@ def test_an_error_that_echoes_the_key_does_not_show_it(
   caplog.set_level(logging.DEBUG)
   with fake_server.FakeServer(refuse=_echo(status)) as server:
     teacher = questions.teacher(server.url, retries=1)
-    with pytest.raises(faults.EndpointError) as raised:
+    with pytest.raises(protocol.EndpointError) as raised:
       questions.answers(teacher)
   shown = ''.join(traceback.format_exception(raised.value))
   assert f'{status}' in str(raised.value)
@@ -55,7 +57,7 @@ def test_an_answer_that_echoes_the_key_does_not_keep_it(key):
 
 def test_another_model_named_like_the_key_does_not_show_it(key):
   with fake_server.FakeServer(model=KEY) as server:
-    with pytest.raises(faults.EndpointError, match=r"as '\[key\]'"):
+    with pytest.raises(protocol.EndpointError, match=r"as '\[key\]'"):
       questions.answers(questions.teacher(server.url))
 
 
@@ -67,19 +69,21 @@ def test_what_a_teacher_says_of_itself_has_no_key(key):
 @pytest.mark.parametrize('char', ['\n', ' ', '\x00', 'ü', '\x7f'])
 def test_a_key_that_cannot_be_sent_is_not_shown(char, monkeypatch):
   # The operating system takes no NUL into its environment.
-  monkeypatch.setattr(address.os, 'environ', {address.KEY: f'sk-ab{char}cd'})
+  monkeypatch.setattr(
+    connection.os, 'environ', {connection.KEY: f'sk-ab{char}cd'}
+  )
   with pytest.raises(ValueError, match='GR2_TEACHER_API_KEY') as raised:
     questions.teacher('http://127.0.0.1:9/v1')
   assert 'sk-ab' not in str(raised.value)
 
 
 def test_a_line_break_at_the_end_is_no_part_of_the_key(monkeypatch):
-  monkeypatch.setenv(address.KEY, f'{KEY}\n')
-  assert address.Key().reveal() == KEY
+  monkeypatch.setenv(connection.KEY, f'{KEY}\n')
+  assert connection.Key().reveal() == KEY
 
 
 def test_a_short_key_does_not_change_answers(monkeypatch):
-  monkeypatch.setenv(address.KEY, 'a')
+  monkeypatch.setenv(connection.KEY, 'a')
   with fake_server.FakeServer() as server:
     found = questions.answers(questions.teacher(server.url))
   assert all(answer.problem is None for answer in found.values())
@@ -103,12 +107,36 @@ def test_a_key_over_an_open_network_is_warned_of(url, warned, key, caplog):
 
 
 def test_without_a_key_there_is_nothing_to_warn_of(monkeypatch, caplog):
-  monkeypatch.delenv(address.KEY, raising=False)
+  monkeypatch.delenv(connection.KEY, raising=False)
   questions.teacher('http://api.example.org/v1')
   assert caplog.text == ''
 
 
 def test_words_of_servers_become_one_short_line(key):
-  words = address.Key().quote(f'a\x1b[31m\n{KEY}\r\nb' + 'c' * 2000)
+  words = connection.Key().quote(f'a\x1b[31m\n{KEY}\r\nb' + 'c' * 2000)
   assert words.startswith('a [31m [key] bccc') and words.endswith(' ...')
   assert len(words) < 700 and words.isprintable()
+
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+  ('header', 'seconds'),
+  [
+    (None, 0),
+    ('7', 7),
+    (' 2.5 ', 2.5),
+    ('-3', 0),
+    ('nan', 0),
+    ('inf', 0),
+    ('soon', 0),
+    ('Thu, 01 Jan 2026 00:00:20 GMT', 20),
+    ('Thu, 01 Jan 2026 00:00:20', 20),
+    (email.utils.format_datetime(NOW + datetime.timedelta(hours=1)), 3600),
+    ('Wed, 31 Dec 2025 23:59:00 GMT', 0),
+    ('Thu, 99 Jan 2026 00:00:20 GMT', 0),
+  ],
+)
+def test_retry_after_is_seconds_or_a_date(header, seconds):
+  assert connection.retry_after(header, NOW) == seconds

@@ -6,7 +6,7 @@ import gguf as gguf_package
 import pytest
 
 from gr2_jax import files
-from gr2_jax.teacher import chat_template, speech
+from gr2_jax.teacher import chat_tokenizer
 from tests.text import made
 
 TOLD = [
@@ -75,7 +75,7 @@ CASES = {
 
 
 def _template(source):
-  return chat_template.ChatTemplate(source, {'bos_token': '<s>'}, 'the model')
+  return chat_tokenizer.ChatTemplate(source, {'bos_token': '<s>'}, 'the model')
 
 
 @pytest.mark.parametrize('source', CASES, ids=range(len(CASES)))
@@ -129,7 +129,7 @@ def directory(tmp_path):
 
 
 def test_a_directory_is_read(directory):
-  found = speech.read(directory)
+  found = chat_tokenizer.read(directory)
   end = found.tokenizer.token_to_id('<|im_end|>')
   assert found.name == directory.name
   assert found.ends == (end, 3, 7)
@@ -154,27 +154,27 @@ def test_a_prompt_is_never_cut_by_the_file(directory):
     'stride': 0,
   }
   path.write_text(json.dumps(spec))
-  assert len(speech.read(directory).encode(TOLD)) > 10
+  assert len(chat_tokenizer.read(directory).encode(TOLD)) > 10
 
 
 def test_a_template_file_goes_before_the_config(directory):
   (directory / 'chat_template.jinja').write_text(QWEN3)
-  assert speech.read(directory).template.render(TOLD) == CASES[QWEN3]
+  assert chat_tokenizer.read(directory).template.render(TOLD) == CASES[QWEN3]
 
 
 def test_a_model_without_a_template_or_an_end_is_named(directory):
   files.write_json(directory / 'tokenizer_config.json', {})
   with pytest.raises(ValueError, match='has no chat template .*instruct'):
-    speech.read(directory)
+    chat_tokenizer.read(directory)
   (directory / 'chat_template.jinja').write_text(CHATML)
-  assert speech.read(directory).ends == (3, 7)
+  assert chat_tokenizer.read(directory).ends == (3, 7)
   for name in ('config.json', 'generation_config.json'):
     (directory / name).unlink()
   with pytest.raises(ValueError, match='does not say which token ends'):
-    speech.read(directory)
+    chat_tokenizer.read(directory)
   (directory / 'tokenizer.json').unlink()
   with pytest.raises(FileNotFoundError, match='tokenizer.json is missing'):
-    speech.read(directory)
+    chat_tokenizer.read(directory)
 
 
 def test_a_gguf_file_is_read(tmp_path):
@@ -202,6 +202,6 @@ def test_a_gguf_file_is_read(tmp_path):
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()
   writer.close()
-  found = speech.read(path)
+  found = chat_tokenizer.read(path)
   assert found.name == 'model.gguf' and found.ends == (258, 3)
   assert found.encode(TOLD).count(258) == 2
