@@ -86,7 +86,7 @@ def main(argv) -> None:
   if _DESCRIBE.value:
     _describe(_CONFIG.value)
     return
-  from gr2_jax.stages import road, sizing
+  from gr2_jax.stages import pipeline, sizing
 
   start.set_up()
   cluster.join()
@@ -96,7 +96,7 @@ def main(argv) -> None:
   if _PROFILE.value:
     config.tracking.profile = _PROFILE.value
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
-  road.run(config, workdir, _STAGES.value, _FORCE.value, _REDO.value)
+  pipeline.run(config, workdir, _STAGES.value, _FORCE.value, _REDO.value)
 
 
 def _describe(config) -> None:

@@ -51,7 +51,7 @@ def main(argv) -> None:
   """Describes the stage, or runs it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax.stages import dry_run, road, sizing
+  from gr2_jax.stages import dry_run, pipeline, sizing
 
   start.set_up()
   config = sizing.fill(_CONFIG.value)
@@ -59,7 +59,7 @@ def main(argv) -> None:
     config.endpoint.insist = True
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
   if not _DRY_RUN.value:
-    road.run(config, workdir, ['traces'], redo=_REDO.value)
+    pipeline.run(config, workdir, ['traces'], redo=_REDO.value)
     return
   prices = _PRICE_IN.value, _PRICE_OUT.value
   print(dry_run.describe(config, workdir, *prices))

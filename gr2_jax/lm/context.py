@@ -62,15 +62,15 @@ def take_place(x: jax.Array, place: jax.Array | None) -> jax.Array:
   return jnp.take_along_axis(x, index, axis=1)
 
 
-def going_on(x: jax.Array, context: Context) -> jax.Array:
+def for_next_layer(x: jax.Array, context: Context) -> jax.Array:
   """Takes the places of x [B, T, ...] that the next layer gets: `last`."""
   if context.last is None or context.tails is None:
     return take_place(x, context.last)
-  prompt, tails = parted(x, context)
+  prompt, tails = split_tails(x, context)
   return jnp.concatenate([take_place(prompt, context.last), tails], axis=1)
 
 
-def parted(x: jax.Array, context: Context) -> tuple[jax.Array, jax.Array]:
+def split_tails(x: jax.Array, context: Context) -> tuple[jax.Array, jax.Array]:
   """Parts prompts and tails of x [Q, P + G * T, ...]."""
   split = x.shape[1] - math.prod(context.tails)
   return x[:, :split], x[:, split:]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gr2_jax import sharding
 from gr2_jax.lm import attention, kernels, tables, tails
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.lm.context import Context, going_on
+from gr2_jax.lm.context import Context, for_next_layer
 from gr2_jax.lm.dropout import Dropout
 from gr2_jax.lm.layers import Block, RMSNorm
 
@@ -208,7 +208,7 @@ class Decoder(nn.Module):
     whole = context.replace(last=None)
     if self.config.scan:
       x, new = self._scan(x, kv, whole)
-      x = going_on(x, context)
+      x = for_next_layer(x, context)
     else:
       new = []
       for i, layer in enumerate(self.layers):

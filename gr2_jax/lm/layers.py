@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gr2_jax import sharding
 from gr2_jax.lm import attention, dots, kernels, norms, tails
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.lm.context import Context, going_on, parted, take_place
+from gr2_jax.lm.context import Context, for_next_layer, split_tails, take_place
 from gr2_jax.lm.dropout import Dropout
 
 
@@ -110,14 +110,14 @@ class Attention(nn.Module):
       out = Linear(c, heads * c.head_dim, axes, c.qkv_bias, name=name)(x)
       return _named(out, axis).reshape(*x.shape[:-1], heads, c.head_dim)
 
-    asking = going_on(x, context)
+    asking = for_next_layer(x, context)
     q = project(asking, 'query', c.heads, 'heads')
     k = project(x, 'key', c.kv_heads, 'kv_heads')
     v = project(x, 'value', c.kv_heads, 'kv_heads')
     if c.qk_norm:
       q = RMSNorm(c.norm_eps, name='query_norm')(q)
       k = RMSNorm(c.norm_eps, name='key_norm')(k)
-    angles = tuple(going_on(a, context) for a in context.angles)
+    angles = tuple(for_next_layer(a, context) for a in context.angles)
     q = attention.rotate(q, angles) * c.head_dim**-0.5
     k = attention.rotate(k, context.angles)
     if context.tails is not None:
@@ -161,7 +161,7 @@ class Attention(nn.Module):
     self, q: jax.Array, k: jax.Array, v: jax.Array, context: Context
   ) -> jax.Array:
     """Attends within prompts, and of tails to their prompt and themselves."""
-    parts = [parted(x, context) for x in (q, k, v)]
+    parts = [split_tails(x, context) for x in (q, k, v)]
     prompt, after = zip(*parts, strict=True)
     out = self._within(*prompt, context)
     q, k, v = (x.reshape(len(x), *context.tails, *x.shape[2:]) for x in after)
@@ -237,6 +237,6 @@ class Block(nn.Module):
     out, new = Attention(self.config, name='attention')(
       RMSNorm(eps, name='attention_norm')(x), kv, context
     )
-    x = _named(going_on(x, context) + drop(out), 'activation')
+    x = _named(for_next_layer(x, context) + drop(out), 'activation')
     out = Mlp(self.config, name='mlp')(RMSNorm(eps, name='mlp_norm')(x))
     return _named(x + drop(out), 'activation'), new

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 
 from gr2_jax import sharding
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 
 
 @flax.struct.dataclass
@@ -46,7 +46,7 @@ class Rankings:
       half.
   """
 
-  lists: Lists
+  lists: PromptBatch
   words: Words | None
   order: jax.Array
   old_logps: jax.Array

@@ -128,7 +128,7 @@ def fill(buffer: Groups, new: Groups) -> Groups:
 
 
 @functools.partial(jax.jit, static_argnames='size')
-def look(buffer: Groups, size: int) -> tuple[jax.Array, jax.Array]:
+def count(buffer: Groups, size: int) -> tuple[jax.Array, jax.Array]:
   """Counts what a step would train on.
 
   Args:

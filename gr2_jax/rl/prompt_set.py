@@ -8,7 +8,7 @@ import numpy as np
 
 from gr2_jax.data import padding, pipeline
 from gr2_jax.decode import items
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +84,21 @@ class PromptSet:
     """Returns the smallest bucket that holds `length` tokens."""
     return next(size for size in self.buckets if size >= length)
 
-  def batch(self, rows: np.ndarray) -> Lists:
+  def batch(self, rows: np.ndarray) -> PromptBatch:
     """Gathers lists, their prompts padded to the bucket of the longest.
 
     Args:
       rows: int [Q], which lists.
 
     Returns:
-      Lists of NumPy arrays.
+      A PromptBatch of NumPy arrays.
     """
     chosen = [self.prompts[row] for row in rows]
     length = self.bucket(max(map(len, chosen)))
     prompt, valid = padding.batch(chosen, length, self.pad)
     candidates, citable = self.candidates[rows], self.citable[rows]
     history, history_valid = self._history(rows)
-    return Lists(
+    return PromptBatch(
       prompt=prompt,
       prompt_valid=valid,
       candidate_sids=self.sids[np.maximum(candidates, 0)].astype(np.int32),
@@ -148,7 +148,7 @@ class RoundIterator:
   def __iter__(self) -> 'RoundIterator':
     return self
 
-  def __next__(self) -> tuple[Lists, ...]:
+  def __next__(self) -> tuple[PromptBatch, ...]:
     """Returns the lists of each round of the next step."""
     parts = np.split(next(self._rows), self._rounds)
     return tuple(self._prompts.batch(rows) for rows in parts)

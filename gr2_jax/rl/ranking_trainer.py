@@ -15,7 +15,7 @@ from gr2_jax.rank import heads
 from gr2_jax.rl import drawn as drawn_lib
 from gr2_jax.rl import ranking_loss, rankings, shared
 from gr2_jax.rl.config import RLConfig
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.text import lengths
 from gr2_jax.text.answer import AnswerFormat
 from gr2_jax.train import metrics as metrics_lib
@@ -81,7 +81,7 @@ class RankingTrainer:
     return RankingState(step=zero, train=train)
 
   def step(
-    self, before: RankingState, batch: Mapping[str, Lists]
+    self, before: RankingState, batch: Mapping[str, PromptBatch]
   ) -> tuple[RankingState, dict]:
     """Makes one RL step; `before` is donated.
 
@@ -123,7 +123,7 @@ class RankingTrainer:
     return RankingState(shared.next_step(before.step), train), metrics
 
   def _write(
-    self, params: Any, lists: Lists, key: jax.Array
+    self, params: Any, lists: PromptBatch, key: jax.Array
   ) -> sampler.Samples:
     """Samples the words of G explanations of each list."""
     config = self._config

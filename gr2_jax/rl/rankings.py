@@ -23,7 +23,7 @@ from gr2_jax.rank import heads, plackett_luce, utilities
 from gr2_jax.rl import advantage, dapo, groups, scoring
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.drawn import Rankings, Words
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.text.answer import AnswerFormat
 
 
@@ -61,7 +61,7 @@ def score(
   config: RLConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   words: Words | None,
   num_samples: int,
 ) -> tuple[jax.Array, jax.Array | None]:
@@ -116,7 +116,7 @@ def draw(
   config: RLConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   key: jax.Array,
   samples: sampler.Samples | None = None,
 ) -> tuple[Rankings, dict[str, tuple[jax.Array, jax.Array]]]:
@@ -152,7 +152,7 @@ def draw(
 
 def reward(
   config: RLConfig,
-  lists: Lists,
+  lists: PromptBatch,
   words: Words | None,
   order: jax.Array,
   old_logps: jax.Array,
@@ -212,7 +212,9 @@ def reward(
   ), metrics
 
 
-def _credit(config: RLConfig, lists: Lists, places: jax.Array) -> jax.Array:
+def _credit(
+  config: RLConfig, lists: PromptBatch, places: jax.Array
+) -> jax.Array:
   """Marks the places that learn [Q, G, K], by places of the candidates."""
   place = jnp.arange(places.shape[-1])[None, None]
   # The last one that is left is no choice.

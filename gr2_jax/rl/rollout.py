@@ -15,7 +15,7 @@ from gr2_jax.text.answer import AnswerFormat
 
 
 @flax.struct.dataclass
-class Lists:
+class PromptBatch:
   """Prompts and what their answers are measured by.
 
   Attributes:
@@ -81,7 +81,7 @@ def roll_out(
   config: RLConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   key: jax.Array,
   temperature: jax.Array,
   num_samples: int,
@@ -108,7 +108,10 @@ def roll_out(
 
 
 def reward(
-  config: RLConfig, fmt: AnswerFormat, lists: Lists, samples: sampler.Samples
+  config: RLConfig,
+  fmt: AnswerFormat,
+  lists: PromptBatch,
+  samples: sampler.Samples,
 ) -> Rollouts:
   """Parses and rewards answers.
 
@@ -211,7 +214,7 @@ def greedy_ranks(
   config: RLConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
 ) -> tuple[jax.Array, jax.Array]:
   """Decodes one answer a prompt without sampling (validation).
 
@@ -243,7 +246,7 @@ def served_rank(
 
 
 def read_places(
-  samples: sampler.Samples, lists: Lists, fmt: AnswerFormat
+  samples: sampler.Samples, lists: PromptBatch, fmt: AnswerFormat
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Reads where answers put the candidates.
 
@@ -273,7 +276,7 @@ def _sample(
   config: RLConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   key: jax.Array,
   temperature: jax.Array,
   num_samples: int,

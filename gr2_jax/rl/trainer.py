@@ -22,7 +22,7 @@ from gr2_jax.text.answer import AnswerFormat
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import optimiser, state, step
 
-Observer = Callable[[int, rollout.Lists, rollout.Rollouts], None]
+Observer = Callable[[int, rollout.PromptBatch, rollout.Rollouts], None]
 
 
 @flax.struct.dataclass
@@ -142,7 +142,7 @@ class Trainer:
     return RLState(step=zero, train=train, buffer=buffer)
 
   def step(
-    self, before: RLState, rounds: Sequence[rollout.Lists]
+    self, before: RLState, rounds: Sequence[rollout.PromptBatch]
   ) -> tuple[RLState, dict]:
     """Makes one RL step; `before` is donated.
 
@@ -175,21 +175,21 @@ class Trainer:
     metrics['timing/update_seconds'] = (ended - filled, 1.0)
     return RLState(shared.next_step(before.step), train, buffer), metrics
 
-  def ranks(self, params: Any, lists: rollout.Lists) -> tuple[Any, Any]:
+  def ranks(self, params: Any, lists: rollout.PromptBatch) -> tuple[Any, Any]:
     """Decodes greedily; see `rollout.greedy_ranks`."""
     model, params = self._for_decoding(params)
     with sharding.use(self._mesh, sharding.DECODE_RULES):
       return rollout.greedy_ranks(model, self._config, self._fmt, params, lists)
 
   def _fill(
-    self, before: RLState, rounds: Sequence[rollout.Lists]
+    self, before: RLState, rounds: Sequence[rollout.PromptBatch]
   ) -> tuple[groups.Groups, dict]:
     """Rolls out until the buffer is full or the rounds are used up."""
     config, size = self._config, self._config.prompts_per_step
     model, params = self._for_decoding(before.train.params)
     buffer, metrics, used = before.buffer, {}, 0
     with sharding.use(self._mesh, sharding.DECODE_RULES):
-      fill, _ = _numbers(groups.look(buffer, size))
+      fill, _ = _numbers(groups.count(buffer, size))
       for lists in rounds:
         if fill == size:
           break
@@ -207,7 +207,7 @@ class Trainer:
           self._observe(*_numbers((before.step,)), lists, rollouts)
         buffer = groups.fill(buffer, rollouts.groups)
         metrics = metrics_lib.combine(metrics, rollout.summarise(rollouts))
-        fill, _ = _numbers(groups.look(buffer, size))
+        fill, _ = _numbers(groups.count(buffer, size))
         used += 1
     metrics['fill_rate'] = (float(fill), float(size))
     metrics['rounds'] = (float(used), 1.0)
@@ -223,7 +223,7 @@ class Trainer:
     config, size = self._config, self._config.prompts_per_step
     metrics = {}
     with sharding.use(self._mesh, sharding.TRAIN_RULES):
-      fill, longest = _numbers(groups.look(buffer, size))
+      fill, longest = _numbers(groups.count(buffer, size))
       bucket = self._prompts.bucket(longest)
       # Every n-th group is in a part of n: the first `fill` parts have some.
       batches = [

@@ -12,11 +12,11 @@ from gr2_jax.stages import artifacts, ranker, ranking, runner
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
+class AnswerTask:
   """Lists that one model answers in one way.
 
   Attributes:
-    name: of the round: `answers_{name}.jsonl`.
+    name: of the task: `answers_{name}.jsonl`.
     stage: whose model.
     lists: N lists, in their incoming order.
     histories: N arrays of item indices, oldest first.
@@ -27,7 +27,7 @@ class Round:
 
   name: str
   stage: str
-  lists: artifacts.Lists
+  lists: artifacts.CandidateLists
   histories: Sequence[np.ndarray]
   mode: str = ranking.EXPLAINED
   shown: np.ndarray | None = None
@@ -49,9 +49,9 @@ def shuffle(candidates: np.ndarray, seed: int) -> np.ndarray:
 
 
 def collect(
-  asked: Round, context: runner.Context, batch_size: int, chunk: int
+  asked: AnswerTask, context: runner.Context, batch_size: int, chunk: int
 ) -> list[dict]:
-  """Decodes a round's answers; what is on disk is not decoded again.
+  """Decodes a task's answers; what is on disk is not decoded again.
 
   Args:
     asked: lists and model.
@@ -90,9 +90,9 @@ def collect(
 
 
 def _answer(
-  model: ranker.Ranker, asked: Round, rows: slice, batch_size: int
+  model: ranker.Ranker, asked: AnswerTask, rows: slice, batch_size: int
 ) -> list[dict]:
-  """Answers some of a round's lists."""
+  """Answers some of a task's lists."""
   lists = asked.lists.take(np.arange(len(asked.lists))[rows])
   real = lambda values: [row[row >= 0] for row in values]
   shown = None if asked.shown is None else real(asked.shown[rows])

@@ -23,7 +23,7 @@ SFT_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Lists:
+class CandidateLists:
   """Candidate lists of one split.
 
   Attributes:
@@ -54,22 +54,24 @@ class Lists:
     """Returns the number of lists N."""
     return len(self.user)
 
-  def take(self, rows: np.ndarray) -> 'Lists':
+  def take(self, rows: np.ndarray) -> 'CandidateLists':
     """Returns the lists at `rows` (indices or booleans)."""
     fields = dataclasses.fields(self)
-    return Lists(**{f.name: getattr(self, f.name)[rows] for f in fields})
+    return CandidateLists(
+      **{f.name: getattr(self, f.name)[rows] for f in fields}
+    )
 
-  def hits(self) -> 'Lists':
+  def hits(self) -> 'CandidateLists':
     """Returns the lists that hold their target: what is re-ranked [P]."""
     return self.take(self.target >= 0)
 
 
-def join(first: Lists, second: Lists) -> Lists:
+def join(first: CandidateLists, second: CandidateLists) -> CandidateLists:
   """Puts two sets of lists of one width behind each other."""
-  return Lists(
+  return CandidateLists(
     **{
       f.name: np.concatenate([getattr(first, f.name), getattr(second, f.name)])
-      for f in dataclasses.fields(Lists)
+      for f in dataclasses.fields(CandidateLists)
     }
   )
 
@@ -157,7 +159,7 @@ class Artifacts:
     named |= {cited: shown[place] for cited, place in own.items()}
     return {cited: self.title(item) for cited, item in named.items()}
 
-  def lists(self, split: str) -> Lists:
+  def lists(self, split: str) -> CandidateLists:
     """Returns the candidate lists of 'train', 'valid', 'test' or 'folds'."""
     path = self.workdir / 'candidates' / f'{split}.npz'
     with np.load(path) as stored:
@@ -169,14 +171,16 @@ class Artifacts:
     arrays.setdefault('grades', one_hot.astype(np.int32))
     arrays.setdefault('features', np.zeros((*shape, 0), np.float32))
     arrays.setdefault('fold', np.full(len(target), -1, np.int32))
-    return Lists(**{f.name: arrays[f.name] for f in dataclasses.fields(Lists)})
+    return CandidateLists(
+      **{f.name: arrays[f.name] for f in dataclasses.fields(CandidateLists)}
+    )
 
   @property
   def has_folds(self) -> bool:
     """Whether there are cross-fitted lists."""
     return (self.workdir / 'candidates' / 'folds.npz').exists()
 
-  def sft_lists(self) -> Lists:
+  def sft_lists(self) -> CandidateLists:
     """Returns what SFT trains on and a teacher explains: lists with a target.
 
     They are `traces.sft_share` of those of the last training positions,
@@ -192,7 +196,7 @@ class Artifacts:
       found = join(self.lists('folds').hits(), found)
     return self._some(found, 'SFT')
 
-  def rl_lists(self) -> Lists:
+  def rl_lists(self) -> CandidateLists:
     """Returns the lists with a target that SFT does not train on.
 
     Raises:
@@ -204,12 +208,12 @@ class Artifacts:
   def _sft_share(self) -> float:
     return self.config.get('traces', {}).get('sft_share', SFT_SHARE)
 
-  def training_lists(self) -> Lists:
+  def training_lists(self) -> CandidateLists:
     """Returns all lists with a target that SFT and RL may read."""
     found = self.lists('train').hits()
     return join(self.lists('folds').hits(), found) if self.has_folds else found
 
-  def _divided(self) -> tuple[Lists, Lists]:
+  def _divided(self) -> tuple[CandidateLists, CandidateLists]:
     hits = self.lists('train').hits()
     seed = self.config.get('seed', 0)
     order = np.random.default_rng(seed).permutation(len(hits))
@@ -219,7 +223,7 @@ class Artifacts:
   def _candidates(self, name: str, default: Any) -> Any:
     return self.config.get('candidates', {}).get(name, default)
 
-  def _some(self, lists: Lists, whose: str) -> Lists:
+  def _some(self, lists: CandidateLists, whose: str) -> CandidateLists:
     if not len(lists):
       raise ValueError(
         f'{whose} has no training list that holds its target '
@@ -231,7 +235,7 @@ class Artifacts:
 
   @functools.cached_property
   def evidence_names(self) -> tuple[str, ...]:
-    """Names of the columns in `Lists.features`; none where a world has none."""
+    """Names of the columns of candidate lists; none where a world has none."""
     path = self.workdir / 'candidates' / 'evidence.json'
     return tuple(files.read_json(path)['names']) if path.exists() else ()
 

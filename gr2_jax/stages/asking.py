@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gr2_jax.data import padding
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.stages import artifacts, ranking
 
 
@@ -138,7 +138,9 @@ class Asking:
       row[: len(own)] = own
     return given, extra
 
-  def empty(self, size: int, count: int, width: int, columns: int) -> Lists:
+  def empty(
+    self, size: int, count: int, width: int, columns: int
+  ) -> PromptBatch:
     """Returns a batch of a shape, of lists without candidates.
 
     Args:

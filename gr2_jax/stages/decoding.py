@@ -10,7 +10,7 @@ from gr2_jax.decode import ending, sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, utilities
 from gr2_jax.rl import parse
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.stages import listwise
 from gr2_jax.text import lengths
 from gr2_jax.text.answer import AnswerFormat
@@ -30,7 +30,7 @@ def write_list(
   model: LMConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   max_new_tokens: int,
   explanation_tokens: int,
   constrained: bool,
@@ -64,7 +64,7 @@ def explain(
   model: LMConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   explanation_tokens: int,
 ) -> dict[str, jax.Array]:
   """Writes explanations, and ranks by the utilities behind them.
@@ -118,7 +118,7 @@ def explain(
 
 @functools.partial(jax.jit, static_argnames=('model', 'fmt'))
 def rank(
-  model: LMConfig, fmt: AnswerFormat, params: Any, lists: Lists
+  model: LMConfig, fmt: AnswerFormat, params: Any, lists: PromptBatch
 ) -> dict[str, jax.Array]:
   """Ranks by utilities without explanation: one pass, no decoding.
 
@@ -141,7 +141,7 @@ def rank(
 
 
 def _by_head(
-  head: Any, logps: jax.Array, lists: Lists, behind: jax.Array
+  head: Any, logps: jax.Array, lists: PromptBatch, behind: jax.Array
 ) -> dict[str, jax.Array]:
   use = functools.partial(
     heads.utilities,
@@ -154,7 +154,7 @@ def _by_head(
 
 
 def _read(
-  fmt: AnswerFormat, lists: Lists, tokens: jax.Array, mask: jax.Array
+  fmt: AnswerFormat, lists: PromptBatch, tokens: jax.Array, mask: jax.Array
 ) -> dict[str, jax.Array]:
   places, valid = parse.parse_ranking(
     tokens, lists.candidate_sids, fmt, mask, lists.candidate_mask
@@ -166,7 +166,7 @@ def _sample(
   model: LMConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   max_new_tokens: int,
   explanation_tokens: int,
   constrained: bool,

@@ -80,7 +80,9 @@ def _read_test(
   )
 
 
-def _system(lists: artifacts.Lists, found: Sequence[dict]) -> results.System:
+def _system(
+  lists: artifacts.CandidateLists, found: Sequence[dict]
+) -> results.System:
   return results.from_rankings(
     lists.candidates,
     [answer['order'] for answer in found],
@@ -106,7 +108,7 @@ def _position_bias(
   shown = answers.shuffle(some.candidates, context.seed)
   found = {'n': size}
   for stage in MODELS:
-    asked = answers.Round(
+    asked = answers.AnswerTask(
       f'{stage}_shuffled',
       stage,
       some,
@@ -197,7 +199,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   rounds = _rounds(config, store)
   found = {}
   for name, (stage, mode) in rounds.items():
-    asked = answers.Round(name, stage, test.lists, test.histories, mode)
+    asked = answers.AnswerTask(name, stage, test.lists, test.histories, mode)
     found[name] = answers.collect(asked, context, cfg.batch_size, cfg.chunk)
     systems[name] = _system(test.lists, found[name])
   if found['rl'] and found['rl'][0]['alone'] is not None:

@@ -14,7 +14,7 @@ from gr2_jax.text import answer
 
 
 def direct_prompts(
-  store: artifacts.Artifacts, lists: artifacts.Lists
+  store: artifacts.Artifacts, lists: artifacts.CandidateLists
 ) -> prompt_set.PromptSet:
   """Writes the direct prompts of lists: the retriever's own.
 
@@ -40,7 +40,9 @@ def direct_prompts(
   )
 
 
-def rl_lists(store: artifacts.Artifacts, which: str) -> artifacts.Lists:
+def rl_lists(
+  store: artifacts.Artifacts, which: str
+) -> artifacts.CandidateLists:
   """Returns the lists with a target that RL trains on; see `RLConfig.lists`."""
   return store.rl_lists() if which == 'unseen' else store.lists(which).hits()
 
@@ -146,7 +148,7 @@ def distilled_rows(
 
 def explained_prompts(
   store: artifacts.Artifacts,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   shuffled: float = 0.0,
   seed: int = 0,
 ) -> prompt_set.PromptSet:
@@ -189,7 +191,7 @@ def explained_prompts(
 
 def explained_rows(
   store: artifacts.Artifacts,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   traces: Sequence[Mapping],
   shuffled: float,
   seed: int,

@@ -104,7 +104,7 @@ def load(
 
 @functools.partial(jax.jit, static_argnames=('model', 'fmt'))
 def direct_utilities(
-  model: LMConfig, fmt: AnswerFormat, params: Any, lists: rollout.Lists
+  model: LMConfig, fmt: AnswerFormat, params: Any, lists: rollout.PromptBatch
 ) -> dict[str, jax.Array]:
   """Computes the utilities of lists without explanation.
 

@@ -19,7 +19,7 @@ from gr2_jax.data import padding
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import foreign, io
 from gr2_jax.rank import evidence, heads
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.stages import (
   artifacts,
   asking,
@@ -220,7 +220,7 @@ class Ranker:
     numbers = self.asking.numbers(padded, features, scores)
     return self.evidence.columns(histories, padded, *numbers)
 
-  def _answer(self, lists: Lists) -> dict[str, np.ndarray]:
+  def _answer(self, lists: PromptBatch) -> dict[str, np.ndarray]:
     """Answers a batch; see `decoding`."""
     model, fmt = self.config, self._format
     with sharding.use(self.mesh, sharding.DECODE_RULES):

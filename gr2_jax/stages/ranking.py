@@ -9,7 +9,7 @@ import numpy as np
 
 from gr2_jax import sharding
 from gr2_jax.data import padding
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.stages import artifacts
 from gr2_jax.teacher import explanations
 
@@ -116,7 +116,7 @@ class Asked:
     size: int,
     store: artifacts.Artifacts,
     mesh: jax.sharding.Mesh,
-  ) -> Lists:
+  ) -> PromptBatch:
     """Puts lists on the mesh, filled up with empty ones.
 
     Args:
@@ -139,7 +139,7 @@ class Asked:
     history, history_valid = padding.batch(beside, width, store.vocab.pad)
     sids = lambda items: store.sids[np.maximum(items, 0)]
     zeros = np.zeros(len(rows), np.int32)
-    lists = Lists(
+    lists = PromptBatch(
       prompt=tokens,
       prompt_valid=valid,
       candidate_sids=sids(padded),

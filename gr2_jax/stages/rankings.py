@@ -115,7 +115,7 @@ def train(
 
 def _batches(
   store: artifacts.Artifacts,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   cfg: rl_config.RLConfig,
   seed: int,
 ) -> mixed.Mixed:

@@ -46,7 +46,7 @@ class Test:
   """
 
   store: artifacts.Artifacts
-  lists: artifacts.Lists
+  lists: artifacts.CandidateLists
   histories: list[np.ndarray]
   targets: np.ndarray
   graded: bool

@@ -68,7 +68,7 @@ class TracesConfig:
 
 def request(
   store: artifacts.Artifacts,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   row: int,
   hinted: bool = False,
 ) -> base.Request:

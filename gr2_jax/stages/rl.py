@@ -153,7 +153,9 @@ def _warning(
 
 
 def make_prompts(
-  store: artifacts.Artifacts, lists: artifacts.Lists, buckets: tuple[int, ...]
+  store: artifacts.Artifacts,
+  lists: artifacts.CandidateLists,
+  buckets: tuple[int, ...],
 ) -> prompt_set.PromptSet:
   """Writes the prompts of lists.
 

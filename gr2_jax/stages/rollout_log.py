@@ -13,7 +13,7 @@ from gr2_jax.train.metrics import MetricsWriter
 
 def observer(
   store: artifacts.Artifacts,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   directory: pathlib.Path,
   cfg: rl_config.RLConfig,
   mesh: jax.sharding.Mesh,
@@ -35,7 +35,7 @@ def observer(
   started = False
 
   def observe(
-    step: int, batch: rollout.Lists, rollouts: rollout.Rollouts
+    step: int, batch: rollout.PromptBatch, rollouts: rollout.Rollouts
   ) -> None:
     nonlocal started
     if not started:
@@ -52,7 +52,7 @@ def observer(
 
 def _describe(
   store: artifacts.Artifacts,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   row: int,
   group: rollout.Rollouts,
 ) -> dict:

@@ -234,7 +234,7 @@ class _Job:
 
   def _batches(
     self,
-    lists: artifacts.Lists,
+    lists: artifacts.CandidateLists,
     sources: Mapping[str, tasks.Examples],
     weights: Mapping[str, float],
     head: Any,

@@ -26,7 +26,7 @@ from gr2_jax.lm import logps as logps_lib
 from gr2_jax.lm import tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, utilities
-from gr2_jax.rl.rollout import Lists
+from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.stages import training
 from gr2_jax.text.answer import AnswerFormat
 
@@ -44,7 +44,7 @@ class Explained:
     written: bool [Q, S], their tokens.
   """
 
-  lists: Lists
+  lists: PromptBatch
   words: jax.Array
   written: jax.Array
 
@@ -58,7 +58,7 @@ class Distilled:
     share: float32 [Q, K], how likely the teacher chooses each candidate.
   """
 
-  lists: Lists
+  lists: PromptBatch
   share: jax.Array
 
 
@@ -79,7 +79,7 @@ def make(
     replay: weight of a text token.
 
   Returns:
-    `({'lm', 'head'}, {DIRECT: Lists, EXPLAINED: Explained, DISTILLED:
+    `({'lm', 'head'}, {DIRECT: PromptBatch, EXPLAINED: Explained, DISTILLED:
     Distilled, TEXT: packed rows}) -> (loss sum, number of lists, metrics)`; a
     batch may lack any of the four but not both of the first two.
   """
@@ -134,7 +134,7 @@ def _direct_logps(
   model: LMConfig,
   fmt: AnswerFormat,
   params: Any,
-  lists: Lists,
+  lists: PromptBatch,
   dropout: jax.Array | None,
 ) -> jax.Array:
   """Returns log P of the candidates behind the direct prompt, [Q, K]."""
@@ -150,7 +150,7 @@ def _direct_logps(
 
 
 def _choice(
-  head: Any, logps: jax.Array, lists: Lists
+  head: Any, logps: jax.Array, lists: PromptBatch
 ) -> tuple[jax.Array, jax.Array, dict]:
   """Returns the loss of both heads, the number of lists, and metrics."""
   total, metrics = jnp.float32(0), {}

@@ -18,7 +18,7 @@ CHOICE = 'valid_choice_nll'
 def make(
   store: artifacts.Artifacts,
   shape: lm_config.LMConfig,
-  lists: artifacts.Lists,
+  lists: artifacts.CandidateLists,
   traces: Sequence[Mapping],
   lambda_r: float,
   mesh: jax.sharding.Mesh,

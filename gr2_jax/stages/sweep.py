@@ -17,7 +17,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import experiment, files, processes, progress
 from gr2_jax.report import pooled, sweeps, terminal
-from gr2_jax.stages import lock, road
+from gr2_jax.stages import lock, pipeline
 
 _NAME = re.compile(r'[\w+.-]+')
 # What is reported of the seeds of one config.
@@ -76,7 +76,7 @@ def _make(
       if sweep.get('branch'):
         base = changed(sweep.base, shared, seed)
         _branch(base, sweep.branch, directory, redo)
-      road.run(config, directory, sweep.stages, redo=redo)
+      pipeline.run(config, directory, sweep.stages, redo=redo)
       entry = {'name': name, 'seed': seed, 'changes': changes}
       entry['results'] = {c: _read(directory, c) for c in sweep.columns}
       if sweep.get('curves'):
@@ -109,7 +109,7 @@ def of_seeds(
   return ml_collections.ConfigDict(
     {
       'base': config,
-      'stages': list(road.STAGES),
+      'stages': list(pipeline.STAGES),
       'seeds': list(seeds),
       'share': [],
       'runs': [('run', ())],
@@ -125,10 +125,10 @@ def _branch(
   redo: bool,
 ) -> None:
   """Gives a run the stages up to `last` of the run that its seed shares."""
-  names = list(road.STAGES)
+  names = list(pipeline.STAGES)
   names = names[: names.index(last) + 1]
   shared = directory.parents[1] / '_shared' / directory.name
-  road.run(base, shared, names, redo=redo)
+  pipeline.run(base, shared, names, redo=redo)
 
   def copy() -> None:
     directory.mkdir(parents=True, exist_ok=True)
@@ -247,10 +247,10 @@ def _share(
   share = {k: path for k, path in sweep.share if not _get(sweep.base, k)}
   if not share:
     return {}
-  names = list(road.STAGES)
+  names = list(pipeline.STAGES)
   last = max(names.index(path.split('/')[0]) for path in share.values())
   base = changed(sweep.base, {}, sweep.seeds[0])
-  road.run(base, workdir, names[: last + 1], redo=redo)
+  pipeline.run(base, workdir, names[: last + 1], redo=redo)
   return {key: str((workdir / path).absolute()) for key, path in share.items()}
 
 

@@ -104,7 +104,7 @@ class _Sampler:
     )
 
   def sample(
-    self, lists: artifacts.Lists, insist: bool
+    self, lists: artifacts.CandidateLists, insist: bool
   ) -> tuple[list[dict], dict]:
     """Returns lines of `traces.jsonl` and the acceptance report."""
     tasks = self._tasks(lists)
@@ -165,7 +165,7 @@ class _Sampler:
     }
     return journal.Journal(self._context.directory / 'answers', identity)
 
-  def _tasks(self, lists: artifacts.Lists) -> list[asker.Task]:
+  def _tasks(self, lists: artifacts.CandidateLists) -> list[asker.Task]:
     tasks = []
     for row, place in enumerate(lists.target.tolist()):
       asked = requests.request(self._store, lists, row)
@@ -181,8 +181,8 @@ class _Sampler:
 
 
 def _draw(
-  lists: artifacts.Lists, number: int, seed: tuple[int, int]
-) -> artifacts.Lists:
+  lists: artifacts.CandidateLists, number: int, seed: tuple[int, int]
+) -> artifacts.CandidateLists:
   """Draws lists, in their order; a larger number adds to those of a smaller."""
   rows = np.random.default_rng(seed).permutation(len(lists))[:number]
   return lists.take(np.sort(rows))

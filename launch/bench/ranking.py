@@ -82,7 +82,7 @@ class Ours:
     )
     self.params = {'lm': lm, 'head': sharding.replicate(self.mesh, head)}
 
-  def lists(self, queries: int, direct: bool) -> rollout.Lists:
+  def lists(self, queries: int, direct: bool) -> rollout.PromptBatch:
     """Returns lists on the mesh.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 from gr2_jax import config as config_lib
 from gr2_jax import experiment
 from gr2_jax.rl.config import check_mesh
-from gr2_jax.stages import road, sweep
+from gr2_jax.stages import pipeline, sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted(
@@ -102,4 +102,4 @@ def test_the_docstring_holds_the_command(name):
 
 def test_stages_that_do_not_exist_are_named(tmp_path):
   with pytest.raises(ValueError, match=r"No stage \['train'\]"):
-    road.run(None, tmp_path, ['train'])
+    pipeline.run(None, tmp_path, ['train'])

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from gr2_jax.stages import lock, road
+from gr2_jax.stages import lock, pipeline
 from tests.integration import world
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -114,7 +114,7 @@ def _lines(path):
 
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
-  base = tmp_path_factory.mktemp('road')
+  base = tmp_path_factory.mktemp('run')
   world.write(base / 'data')
   _run(base / 'data', base / 'whole')
   return base
@@ -144,7 +144,7 @@ def _from(undisturbed, stage, name):
   """Copies the run, without `stage` and those after it."""
   workdir = undisturbed / name
   shutil.copytree(undisturbed / 'whole', workdir)
-  names = list(road.STAGES)
+  names = list(pipeline.STAGES)
   for later in names[names.index(stage) :]:
     shutil.rmtree(workdir / later)
   (workdir / 'report.json').unlink()
@@ -239,4 +239,4 @@ def test_a_refused_start_changes_nothing_in_a_finished_run(undisturbed):
 
 def test_a_finished_run_is_skipped_and_says_so(undisturbed):
   log = _run(undisturbed / 'data', undisturbed / 'whole')
-  assert log.count('finished before, skipped') == len(road.STAGES)
+  assert log.count('finished before, skipped') == len(pipeline.STAGES)

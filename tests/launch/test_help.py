@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from gr2_jax import config as config_lib
-from gr2_jax.stages import road
+from gr2_jax.stages import pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # By what comes after `python -m launch.`; a package's is its `__main__.py`.
@@ -84,7 +84,7 @@ def test_help_names_the_main_settings(name):
 
 def test_help_of_the_pipeline_names_all_stages_and_flags():
   text = _help(sys.executable, '-m', 'launch.pipeline')
-  for stage in road.STAGES:
+  for stage in pipeline.STAGES:
     assert re.search(rf'\b{stage}\b', text.split('--stages')[1])
   assert '--coordinator' in text and '--[no]debug' in text
 

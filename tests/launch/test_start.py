@@ -92,7 +92,7 @@ def test_others_are_shown_where_one_can_act_on_it():
   root = pathlib.Path(__file__).resolve().parents[2]
   installed = root / '.venv/lib/python3.11/site-packages'
   paths = [
-    root / 'gr2_jax/stages/road.py',
+    root / 'gr2_jax/stages/pipeline.py',
     installed / 'orbax/checkpoint.py',
     installed / 'tensorflow_datasets/core/dataset_builder.py',
   ]

@@ -27,7 +27,7 @@ def _run(module, workdir, *arguments):
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_a_small_road(tmp_path):
+def test_a_dry_run_of_a_small_run(tmp_path):
   """A minute and a half on two cores."""
   early = _run('traces', tmp_path, '--dry_run')
   assert early.returncode != 0

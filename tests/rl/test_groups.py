@@ -101,9 +101,9 @@ def test_mini_batches_are_of_the_first_groups_only():
   buffer = groups.fill(buffer, _make([1, 0, 1, 0], first=11))
   parts = [groups.part(buffer, jnp.int32(i), Q, 2, P) for i in range(2)]
   assert [_numbers(p) for p in parts] == [[1, 3], [2, 4]]
-  found, longest = groups.look(buffer, Q)
+  found, longest = groups.count(buffer, Q)
   assert (found, longest) == (Q, P)
-  assert groups.look(_empty(2 * Q), Q) == (0, 0)
+  assert groups.count(_empty(2 * Q), Q) == (0, 0)
 
 
 def _pairs(counts):

@@ -32,7 +32,7 @@ def _lists():
   mask = np.ones((3, 4), bool)
   mask[1, 3] = False
   nothing = np.zeros((3, 4, tiny.L), np.int32)
-  return rollout.Lists(
+  return rollout.PromptBatch(
     prompt=np.zeros((3, 1), np.int32),
     prompt_valid=np.ones((3, 1), bool),
     candidate_sids=nothing,

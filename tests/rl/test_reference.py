@@ -188,7 +188,7 @@ def _arrays(lists):
       tokens[q, g, : len(answer)] = answer
       mask[q, g, : len(answer)] = True
   int32 = lambda x: np.asarray(x, np.int32)
-  prompts = rollout.Lists(
+  prompts = rollout.PromptBatch(
     prompt=np.zeros((size, 1), np.int32),
     prompt_valid=np.ones((size, 1), bool),
     candidate_sids=int32(np.stack([items // C, items % C], -1)),

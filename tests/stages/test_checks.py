@@ -6,10 +6,10 @@ import pytest
 
 from configs import reward_world, tiny
 from gr2_jax import experiment
-from gr2_jax.stages import checks, road
+from gr2_jax.stages import checks, pipeline
 
 
-def _refusals(parts, stages=tuple(road.STAGES), config=None, **changes):
+def _refusals(parts, stages=tuple(pipeline.STAGES), config=None, **changes):
   """Mends what is refused, one batch at a time, and returns their names."""
   config = config or tiny.get_config()
   config.update_from_flattened_dict(changes)

@@ -15,7 +15,7 @@ from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence
 from gr2_jax.report import terminal
-from gr2_jax.stages import artifacts, road, slates
+from gr2_jax.stages import artifacts, pipeline, slates
 from gr2_jax.teacher import rationale
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
@@ -228,7 +228,7 @@ def test_from_slates_to_the_report(before, made):
   stages = ('candidates', 'traces', 'sft', 'rl', 'direct', 'evaluate')
   config_lib.save(_config(), before / 'config.json')
   for stage in stages:
-    road.STAGES[stage](_config(), before)
+    pipeline.STAGES[stage](_config(), before)
   found, traced, tuned, trained, *_ = (
     files.read_json(before / stage / 'summary.json') for stage in stages
   )

@@ -8,7 +8,7 @@ import pytest
 
 from gr2_jax import experiment, files
 from gr2_jax.report import pooled
-from gr2_jax.stages import lock, road, runner, sweep
+from gr2_jax.stages import lock, pipeline, runner, sweep
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def made(monkeypatch):
       },
     )
 
-  monkeypatch.setattr(road, 'run', run)
+  monkeypatch.setattr(pipeline, 'run', run)
   return asked
 
 
@@ -114,7 +114,7 @@ def test_runs_of_a_seed_branch_off_one(made, tmp_path):
 
 
 def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
-  run = road.run
+  run = pipeline.run
 
   def with_metrics(config, workdir, only=(), redo=False):
     run(config, workdir, only)
@@ -124,7 +124,7 @@ def test_curves_are_kept_and_drawn(made, tmp_path, monkeypatch):
       + [{'step': 3, 'other': 1.0}],
     )
 
-  monkeypatch.setattr(road, 'run', with_metrics)
+  monkeypatch.setattr(pipeline, 'run', with_metrics)
   swept = _sweep(curves=['sid.loss'], share=[])
   swept.base.data.name = 'made-up'
   document = sweep.run(swept, tmp_path)
@@ -152,7 +152,7 @@ def test_runs_whose_finished_stages_do_not_fit_are_refused(
     return body
 
   stages = {'data': stage('data'), 'sid': stage('sid', ['data'])}
-  monkeypatch.setattr(road, 'STAGES', stages)
+  monkeypatch.setattr(pipeline, 'STAGES', stages)
   swept = _sweep(
     branch='data', share=[], seeds=[0], stages=['sid'], columns=['sid.lr']
   )
@@ -214,7 +214,7 @@ def test_seeds_of_one_config_are_pooled(monkeypatch, tmp_path):
   """Each seed's only list has the true item at the place of its seed."""
 
   def run(config, workdir, only=(), redo=False):
-    assert only == list(road.STAGES)
+    assert only == list(pipeline.STAGES)
     (workdir / 'evaluate').mkdir(parents=True)
     summary = {'n': 1, 'hit_rate': 0.5}
     files.write_json(workdir / 'evaluate' / 'summary.json', summary)
@@ -222,7 +222,7 @@ def test_seeds_of_one_config_are_pooled(monkeypatch, tmp_path):
     path = workdir / 'evaluate' / pooled.FILE
     files.atomic_savez(path, users=np.array([7]), **places)
 
-  monkeypatch.setattr(road, 'run', run)
+  monkeypatch.setattr(pipeline, 'run', run)
   document = sweep.run(sweep.of_seeds(_base(), [0, 1, 2]), tmp_path)
   assert document['base']['seed'] == 9
   found = document['pooled']['run']

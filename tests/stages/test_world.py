@@ -8,7 +8,7 @@ from gr2_jax import files, sharding
 from gr2_jax.data import synthetic
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, road, sft_rows
+from gr2_jax.stages import artifacts, pipeline, sft_rows
 
 BEFORE_SFT = ('data', 'sid', 'midtrain', 'candidates', 'traces')
 
@@ -24,7 +24,7 @@ def _config(**world):
 def run(tmp_path_factory):
   """A world's run up to its answers."""
   workdir, config = tmp_path_factory.mktemp('world'), _config()
-  road.run(config, workdir, BEFORE_SFT)
+  pipeline.run(config, workdir, BEFORE_SFT)
   return config, artifacts.Artifacts(config, workdir)
 
 
@@ -84,7 +84,7 @@ def test_sft_and_rl_read_what_was_written(run):
 def test_other_codes_than_the_world_has_are_named(tmp_path):
   config = _config(groups=12)
   with pytest.raises(ValueError, match=r'\(2, 8\): set them to the 2 and 12'):
-    road.run(config, tmp_path, ('data', 'sid'))
+    pipeline.run(config, tmp_path, ('data', 'sid'))
 
 
 @pytest.mark.slow  # Programs of SFT and RL: twenty seconds.
@@ -93,7 +93,7 @@ def test_sft_and_rl_run_in_a_world(tmp_path):
   config.sft.train.steps = config.sft.train.ckpt_every = 2
   config.rl.update({'steps': 2, 'checkpoint_every': 2, 'valid_lists': 16})
   config.rl.prompts_per_step = 16
-  road.run(config, tmp_path, (*BEFORE_SFT, 'sft', 'rl'))
+  pipeline.run(config, tmp_path, (*BEFORE_SFT, 'sft', 'rl'))
   summary = files.read_json(tmp_path / 'rl' / 'summary.json')
   assert summary['lists'] == 200
   # Two steps teach nothing: what is no permutation is served as it came.

@@ -105,7 +105,7 @@ def _store(sequences, target, mode='rejection'):
   candidates = np.stack(
     [np.random.default_rng(u).permutation(40)[:6] for u in range(users)]
   )
-  lists = artifacts.Lists(
+  lists = artifacts.CandidateLists(
     user=np.arange(users),
     position=np.full(users, 5),
     candidates=candidates,

@@ -7,7 +7,7 @@ from configs import reward_world, tiny
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.report import terminal
-from gr2_jax.stages import lock, road, runner, world
+from gr2_jax.stages import lock, pipeline, runner, world
 
 
 def _read(config):
@@ -43,7 +43,7 @@ def done(monkeypatch):
     return body
 
   monkeypatch.setattr(
-    road, 'STAGES', {name: stage(name) for name in road.STAGES}
+    pipeline, 'STAGES', {name: stage(name) for name in pipeline.STAGES}
   )
   for table in ('closing_table', 'retrieval_table'):
     monkeypatch.setattr(
@@ -65,9 +65,9 @@ def done(monkeypatch):
 def test_the_table_of_the_last_stage(
   done, tmp_path, capsys, only, stages, table
 ):
-  road.run(_config(), tmp_path, only)
+  pipeline.run(_config(), tmp_path, only)
   assert len(done) == stages
-  assert done == [name for name in road.STAGES if not only or name in only]
+  assert done == [name for name in pipeline.STAGES if not only or name in only]
   lines = capsys.readouterr().out.splitlines()
   assert [line for line in lines if '_table ' in line] == [table] * bool(table)
 
@@ -80,7 +80,7 @@ def test_a_world_brings_stages_of_its_own(done, tmp_path, monkeypatch):
 
   monkeypatch.setattr(world, 'STAGES', {'sid': own})
   config = reward_world.get_config().base
-  road.run(config, tmp_path, ('data', 'sid', 'sft'))
+  pipeline.run(config, tmp_path, ('data', 'sid', 'sft'))
   assert done == ['data', 'own', 'sft']
 
 
@@ -88,7 +88,7 @@ def test_settings_are_checked_before_anything_is_written(done, tmp_path):
   config = tiny.get_config()
   config.rl.group_size = 1
   with pytest.raises(ValueError, match='rl.group_size = 1 must be at least 2'):
-    road.run(config, tmp_path / 'run')
+    pipeline.run(config, tmp_path / 'run')
   assert not done and not (tmp_path / 'run').exists()
 
 
@@ -99,21 +99,21 @@ def test_batches_are_checked_before_anything_is_written(done, tmp_path):
   with pytest.raises(
     ValueError, match=r'sft.train.batch_size = 2 .* 8 devices.*multiple of 8'
   ):
-    road.run(config, tmp_path / 'run')
+    pipeline.run(config, tmp_path / 'run')
   config.mesh.data = 3
   with pytest.raises(ValueError, match='data=3, .* does not cover 8 devices'):
-    road.run(config, tmp_path / 'run')
+    pipeline.run(config, tmp_path / 'run')
   assert not done and not (tmp_path / 'run').exists()
   config.mesh.update(data=8, tensor=1)
-  road.run(config, tmp_path / 'run', ['data', 'sid'])
+  pipeline.run(config, tmp_path / 'run', ['data', 'sid'])
   workdir = tmp_path / 'whole'
-  road.run(_config(), workdir)
+  pipeline.run(_config(), workdir)
   # The mesh is in no stage's key: a finished run is one on other devices, too.
-  road.run(config, workdir)
+  pipeline.run(config, workdir)
   # But what reads it would take this one.
   config.mesh.data = 3
   with pytest.raises(ValueError, match='data=3, .* does not cover 8 devices'):
-    road.run(config, workdir)
+    pipeline.run(config, workdir)
   assert config_lib.load(workdir / 'config.json').mesh.data == 8
 
 
@@ -125,16 +125,16 @@ def test_a_path_in_another_spelling_is_no_other_setting(
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('HOME', str(tmp_path))
   given = _config(dir='raw')
-  road.run(given, workdir)
+  pipeline.run(given, workdir)
   assert given.data.dir == 'raw'
   assert config_lib.load(workdir / 'config.json').data.dir == f'{tmp_path}/raw'
   count = len(done)
   for spelled in ('~/raw', f'{tmp_path}/raw', './run/../raw'):
-    road.run(_config(dir=spelled), workdir)
+    pipeline.run(_config(dir=spelled), workdir)
   assert len(done) == count
   (tmp_path / 'other').write_text('raw')
   with pytest.raises(ValueError, match='data.dir: .*/raw. -> .*/other'):
-    road.run(_config(dir='other'), workdir)
+    pipeline.run(_config(dir='other'), workdir)
 
 
 def _content(workdir):
@@ -145,7 +145,7 @@ def test_a_start_that_is_refused_changes_nothing(done, tmp_path):
   workdir = tmp_path / 'run'
   (tmp_path / 'raw').write_text('raw')
   config = _config(dir=str(tmp_path / 'raw'))
-  road.run(config, workdir)
+  pipeline.run(config, workdir)
   before, count = _content(workdir), len(done)
   other = config.copy_and_resolve_references()
   other.seed = 1
@@ -161,9 +161,9 @@ def test_a_start_that_is_refused_changes_nothing(done, tmp_path):
     (config, ('sidd',), ValueError, r"No stage \['sidd'\]"),
   ):
     with pytest.raises(error, match=message):
-      road.run(given, workdir, only)
+      pipeline.run(given, workdir, only)
   assert _content(workdir) == before and len(done) == count
-  road.run(other, workdir, redo=True)
+  pipeline.run(other, workdir, redo=True)
   assert config_lib.load(workdir / 'config.json').seed == 1
   assert len(done) == 2 * count
 
@@ -175,11 +175,11 @@ def test_one_run_at_a_time(done, tmp_path, monkeypatch):
   @runner.stage('sid', sections=())
   def second(config, context):
     with pytest.raises(RuntimeError, match='wait for its end'):
-      road.run(config, tmp_path)
+      pipeline.run(config, tmp_path)
     seen.append('refused')
     return {}
 
-  monkeypatch.setitem(road.STAGES, 'sid', second)
-  road.run(config, tmp_path)
+  monkeypatch.setitem(pipeline.STAGES, 'sid', second)
+  pipeline.run(config, tmp_path)
   assert seen == ['refused']
   assert not (tmp_path / lock.NAME).exists()
