@@ -8,7 +8,7 @@ Amazon files of 2014 add `--config.data.kind=amazon2014`.
 
 What depends on the data is None here: semantic IDs, model, mid-training, SASRec
 and what is held out. The command reads and filters the data first, chooses what
-is still None (rules: `gr2_jax/stages/size_rules.py`), and prints each choice as
+is still None (rules: `gr2_jax/run/size_rules.py`), and prints each choice as
 the flag that would set it, then the minutes and the memory that the run takes,
 before anything runs. What you set stays: `--config.lm.width=128`. With
 `--describe` and `--config.data.dir` it chooses, prints and ends.

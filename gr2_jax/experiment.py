@@ -19,8 +19,9 @@ from gr2_jax import config as config_lib
 from gr2_jax.data import sources
 from gr2_jax.lm.config import ModelConfig
 from gr2_jax.rl.config import RLConfig
+from gr2_jax.run import sizing
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import checks, sizing
+from gr2_jax.stages import checks
 from gr2_jax.stages.direct import DirectConfig
 from gr2_jax.stages.evaluate import EvaluateConfig
 from gr2_jax.stages.midtraining import MidtrainConfig
@@ -42,7 +43,7 @@ class MeshConfig:
   Attributes:
     data: devices that split batches; -1: what the other axes leave.
     fsdp: devices that split batches and parameters; where it or `tensor` is 0,
-      all three are chosen (`stages/meshes.py`).
+      all three are chosen (`run/meshes.py`).
     tensor: devices that split heads and the vocabulary.
   """
 

@@ -22,7 +22,7 @@ from gr2_jax import assets
 from gr2_jax import progress as progress_lib
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import raw_files
-from gr2_jax.stages import (
+from gr2_jax.ranker import (
   catalogues,
   finding,
   grown,

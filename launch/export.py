@@ -28,7 +28,7 @@ def main(argv) -> None:
   """Exports."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax.stages import export
+  from gr2_jax.ranker import export
 
   start.set_up()
   export.export(_WORKDIR.value, _STAGE.value, _OUTPUT.value, _DTYPE.value)

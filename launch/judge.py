@@ -33,7 +33,7 @@ def main(argv) -> None:
   """Grades and reports."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax.stages import judging
+  from gr2_jax.ranker import judging
   from gr2_jax.teacher import config, judge
 
   start.set_up()

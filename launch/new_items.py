@@ -57,8 +57,8 @@ def main(argv) -> None:
   import numpy as np
 
   from gr2_jax.data import dataset, generic
+  from gr2_jax.ranker import catalogues, new_items
   from gr2_jax.sid import vector_files
-  from gr2_jax.stages import catalogues, new_items
 
   start.set_up()
   items = generic.read_items(pathlib.Path(_ITEMS.value).expanduser())

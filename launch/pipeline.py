@@ -86,7 +86,8 @@ def main(argv) -> None:
   if _DESCRIBE.value:
     _describe(_CONFIG.value)
     return
-  from gr2_jax.stages import pipeline, sizing
+  from gr2_jax.run import sizing
+  from gr2_jax.stages import pipeline
 
   start.set_up()
   cluster.join()
@@ -102,7 +103,7 @@ def main(argv) -> None:
 def _describe(config) -> None:
   """Prints the settings; those that the data choose too, where these are."""
   from gr2_jax import describe
-  from gr2_jax.stages import sizing
+  from gr2_jax.run import sizing
 
   if config.data.dir:
     start.set_up()

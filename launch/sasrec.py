@@ -54,7 +54,7 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax import files
   from gr2_jax.data import sources, splits
   from gr2_jax.rank import popularity, sasrec, scores
-  from gr2_jax.stages import meshes
+  from gr2_jax.run import meshes
   from gr2_jax.train import writers
 
   source = config_lib.build(sources.SourceConfig, config.data)

@@ -47,7 +47,8 @@ def main(argv) -> None:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
   from gr2_jax import files, processes
   from gr2_jax.report import sweeps
-  from gr2_jax.stages import sizing, sweep
+  from gr2_jax.run import sizing
+  from gr2_jax.stages import sweep
 
   start.set_up()
   cluster.join()

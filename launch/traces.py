@@ -51,7 +51,8 @@ def main(argv) -> None:
   """Describes the stage, or runs it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax.stages import dry_run, pipeline, sizing
+  from gr2_jax.run import sizing
+  from gr2_jax.stages import dry_run, pipeline
 
   start.set_up()
   config = sizing.fill(_CONFIG.value)

@@ -56,6 +56,25 @@ def mesh1():
 
 
 @pytest.fixture
+def workdir(tmp_path, monkeypatch):
+  """A run whose stages data and sid are finished."""
+  import numpy as np
+
+  from gr2_jax import files
+  from gr2_jax.data import dataset as dataset_lib
+  from tests.integration import small
+
+  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
+  for stage in ('data', 'sid'):
+    (tmp_path / stage).mkdir()
+    files.write_json(tmp_path / stage / 'DONE', {'fingerprint': stage})
+  files.atomic_savez(
+    tmp_path / 'sid' / 'sids.npz', sids=small.sids().astype(np.int32)
+  )
+  return tmp_path
+
+
+@pytest.fixture
 def killed_after(monkeypatch):
   """`with killed_after(module, name, calls): ...` ends as if it were killed.
 

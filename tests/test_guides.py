@@ -21,7 +21,7 @@ PAGES = sorted(
 )
 GUIDES = (
   'gr2_jax/README.md',
-  'gr2_jax/reranking.md',
+  'gr2_jax/ranker/README.md',
   *(
     f'gr2_jax/{x}/README.md' for x in ('data', 'lm', 'serve', 'sid', 'teacher')
   ),

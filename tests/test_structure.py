@@ -28,7 +28,8 @@ TIERS = [
   {'text', 'data', 'sid', 'lm', 'rank', 'train'},
   {'decode'},
   {'teacher', 'rl', 'report'},
-  {'stages', 'rerank', 'experiment', 'describe'},
+  {'run'},
+  {'stages', 'ranker', 'rerank', 'experiment', 'describe'},
   {'serve', 'aot'},
 ]
 SOURCES = sorted((ROOT / 'gr2_jax').rglob('*.py'))

@@ -15,7 +15,7 @@ from gr2_jax.decode import items
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import config as rl_config
-from gr2_jax.stages import models
+from gr2_jax.run import models
 from gr2_jax.text import lengths, prompts
 from gr2_jax.text.vocab import Vocab
 

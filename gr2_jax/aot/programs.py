@@ -24,8 +24,9 @@ from gr2_jax.decode import items as items_lib
 from gr2_jax.lm import attention, decoder, flops, tables, tails
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import groups, trainer
-from gr2_jax.stages import midtraining, pretrained, training
-from gr2_jax.stages import phase as phase_lib
+from gr2_jax.run import phase as phase_lib
+from gr2_jax.run import pretrained, training
+from gr2_jax.stages import midtraining
 from gr2_jax.train import state
 
 NAMES = ('train', 'update', 'prefill', 'decode')

@@ -172,7 +172,7 @@ class ModelConfig(Settings):
 
   Attributes:
     pretrained: a Hugging Face directory, a GGUF file, or an asset that holds
-      one (`stages/pretrained.py`); empty for a model from scratch.
+      one (`run/pretrained.py`); empty for a model from scratch.
   """
 
   pretrained: str = ''

@@ -28,8 +28,9 @@ from apache_beam.options import pipeline_options
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import parts as parts_lib
+from gr2_jax.ranker import new_items
+from gr2_jax.run import artifacts
 from gr2_jax.serve import scoring
-from gr2_jax.stages import artifacts, new_items
 
 _CODES = 'codes'
 # What programs are compiled by; the workers' shall be those of this process.

@@ -19,7 +19,7 @@ from absl import logging
 
 from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import catalogues, grown, new_items, ranker, ranking
+from gr2_jax.ranker import catalogues, grown, new_items, ranker, ranking
 from gr2_jax.train import timing
 
 # Programs of several devices must start in one order on all of them.

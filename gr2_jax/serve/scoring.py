@@ -10,7 +10,7 @@ from absl import logging
 
 from gr2_jax import files, rerank
 from gr2_jax.data import parts as parts_lib
-from gr2_jax.stages import ranker
+from gr2_jax.ranker import ranker
 
 # What is made of a part: all its lines, and those that have no answer.
 LINES, ERRORS = 'lines', 'errors'

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gr2_jax import files, processes
-from gr2_jax.stages import artifacts, ranker, ranking, runner
+from gr2_jax.ranker import ranker, ranking
+from gr2_jax.run import artifacts, runner
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,16 +18,8 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.stages import (
-  artifacts,
-  folds,
-  lists,
-  reporting,
-  retrieval,
-  retrievers,
-  runner,
-  slates,
-)
+from gr2_jax.run import artifacts, reporting, runner
+from gr2_jax.stages import folds, lists, retrieval, retrievers, slates
 
 SLATES = retrievers.SLATES
 CandidatesConfig = retrievers.CandidatesConfig

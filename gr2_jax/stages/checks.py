@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from gr2_jax.data import sources, synthetic
+from gr2_jax.ranker import ranking
 from gr2_jax.rl import config as rl_config
-from gr2_jax.stages import ranking, rankings, sft, teachers
+from gr2_jax.stages import rankings, sft, teachers
 from gr2_jax.text import lengths, tasks
 
 

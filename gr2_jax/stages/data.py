@@ -13,7 +13,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import processes
 from gr2_jax.data import builder, sources, splits
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import reporting, runner
+from gr2_jax.run import reporting, runner
 
 
 def _external(config: ml_collections.ConfigDict) -> str:

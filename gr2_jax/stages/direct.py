@@ -14,7 +14,8 @@ import ml_collections
 from gr2_jax import bounds
 from gr2_jax import config as config_lib
 from gr2_jax.rl import config as rl_config
-from gr2_jax.stages import reference, rl, runner
+from gr2_jax.run import runner
+from gr2_jax.stages import reference, rl
 
 
 @dataclasses.dataclass(frozen=True)

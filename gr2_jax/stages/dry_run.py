@@ -9,7 +9,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax.lm import foreign
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from gr2_jax.stages import requests as requests_lib
 from gr2_jax.teacher import acceptance, chat_tokenizer
 

@@ -16,15 +16,10 @@ import numpy as np
 from gr2_jax import bounds, files, processes
 from gr2_jax import config as config_lib
 from gr2_jax.rank import linear, popularity, sasrec
+from gr2_jax.ranker import ranking
 from gr2_jax.report import curves, page, pooled, results
-from gr2_jax.stages import (
-  answers,
-  artifacts,
-  ranking,
-  reporting,
-  retrievers,
-  runner,
-)
+from gr2_jax.run import artifacts, reporting, runner
+from gr2_jax.stages import answers, retrievers
 from gr2_jax.stages import candidates as candidates_stage
 from gr2_jax.teacher import rules
 

@@ -36,14 +36,8 @@ import numpy as np
 from gr2_jax import files, processes
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.lm import io
-from gr2_jax.stages import (
-  artifacts,
-  lists,
-  midtraining,
-  models,
-  retrievers,
-  runner,
-)
+from gr2_jax.run import artifacts, models, runner
+from gr2_jax.stages import lists, midtraining, retrievers
 
 # What a fold leaves behind and nobody needs when its lists are made.
 _MODELS = (

@@ -9,7 +9,8 @@ import numpy as np
 from gr2_jax.data import padding
 from gr2_jax.rank import linear
 from gr2_jax.rl import prompt_set
-from gr2_jax.stages import artifacts, sft_loss
+from gr2_jax.run import artifacts
+from gr2_jax.stages import sft_loss
 from gr2_jax.text import answer
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from gr2_jax import files, processes, progress
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, retrievers
+from gr2_jax.run import artifacts
+from gr2_jax.stages import retrievers
 
 
 def collect(

@@ -18,7 +18,7 @@ from gr2_jax.lm import io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, scores, utilities
 from gr2_jax.rl import prompt_set, rollout
-from gr2_jax.stages import artifacts, pretrained
+from gr2_jax.run import artifacts, pretrained
 from gr2_jax.text.answer import AnswerFormat
 from gr2_jax.train import optimiser
 

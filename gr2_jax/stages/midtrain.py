@@ -14,15 +14,15 @@ import numpy as np
 
 from gr2_jax import processes
 from gr2_jax.lm import io
-from gr2_jax.stages import (
+from gr2_jax.run import (
   artifacts,
-  midtraining,
   models,
   pretrained,
   reporting,
   runner,
   training,
 )
+from gr2_jax.stages import midtraining
 from gr2_jax.teacher import rationale
 from gr2_jax.text import prompts, tasks, wording
 from gr2_jax.text import vocab as vocab_lib

@@ -15,8 +15,8 @@ from gr2_jax import config as config_lib
 from gr2_jax.data import pipeline
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.lm import config as lm_config
-from gr2_jax.stages import artifacts, pretrained, training
-from gr2_jax.stages import phase as phase_lib
+from gr2_jax.run import artifacts, pretrained, training
+from gr2_jax.run import phase as phase_lib
 from gr2_jax.text import tasks as tasks_lib
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.train import optimiser, writers

@@ -9,14 +9,14 @@ from absl import logging
 from gr2_jax import config as config_lib
 from gr2_jax import experiment, files, processes, sharding
 from gr2_jax.report import terminal
+from gr2_jax.run import lock, meshes
+from gr2_jax.run import redo as redo_lib
 from gr2_jax.stages import (
   candidates,
   checks,
   data,
   direct,
   evaluate,
-  lock,
-  meshes,
   midtrain,
   rl,
   sft,
@@ -24,7 +24,6 @@ from gr2_jax.stages import (
   traces,
   world,
 )
-from gr2_jax.stages import redo as redo_lib
 
 STAGES = {
   'data': data.run,

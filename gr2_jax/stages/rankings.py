@@ -13,7 +13,8 @@ from gr2_jax.data import mixed, pipeline
 from gr2_jax.rank import heads
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import ranking_trainer
-from gr2_jax.stages import artifacts, list_prompts, listwise, runner
+from gr2_jax.run import artifacts, runner
+from gr2_jax.stages import list_prompts, listwise
 from gr2_jax.train import loop
 
 # What only the list that is written token by token has, and what it is with

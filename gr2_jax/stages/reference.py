@@ -20,7 +20,7 @@ from gr2_jax import sharding
 from gr2_jax.lm import foreign, io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl.config import RLConfig
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 
 _STAGE = 'sft'
 

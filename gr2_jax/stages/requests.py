@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from gr2_jax import bounds
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from gr2_jax.teacher import acceptance, base, messages
 from gr2_jax.teacher import config as teacher_config
 from gr2_jax.teacher import local as local_lib

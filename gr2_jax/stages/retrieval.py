@@ -14,7 +14,7 @@ import numpy as np
 
 from gr2_jax import files
 from gr2_jax.rank import bootstrap, scores
-from gr2_jax.stages import artifacts, reporting, runner
+from gr2_jax.run import artifacts, reporting, runner
 
 # The stages whose summaries the report holds.
 _EARLIER = ('data', 'sid', 'midtrain')

@@ -16,8 +16,8 @@ from gr2_jax.lm import io
 from gr2_jax.rank import evidence as evidence_lib
 from gr2_jax.rank import popularity
 from gr2_jax.rank import sasrec as sasrec_lib
+from gr2_jax.run import artifacts, runner
 from gr2_jax.sid import index as sid_index
-from gr2_jax.stages import artifacts, runner
 
 SLATES = 'slates'
 SOURCES = ('lm', 'sasrec', 'popularity', SLATES)

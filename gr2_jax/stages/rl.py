@@ -19,18 +19,11 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, processes, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
+from gr2_jax.ranker import ranking
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import epoch, prompt_set, trainer
-from gr2_jax.stages import (
-  artifacts,
-  list_prompts,
-  pretrained,
-  ranking,
-  rankings,
-  reference,
-  rollout_log,
-  runner,
-)
+from gr2_jax.run import artifacts, pretrained, runner
+from gr2_jax.stages import list_prompts, rankings, reference, rollout_log
 from gr2_jax.train import loop
 
 

@@ -7,7 +7,7 @@ import jax
 from gr2_jax import processes
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import rollout, trainer
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from gr2_jax.train.metrics import MetricsWriter
 
 

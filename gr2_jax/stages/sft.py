@@ -28,20 +28,17 @@ from gr2_jax import config as config_lib
 from gr2_jax.data import mixed, pipeline
 from gr2_jax.lm import io
 from gr2_jax.rank import heads
+from gr2_jax.ranker import ranking
+from gr2_jax.run import artifacts, pretrained, runner, training
+from gr2_jax.run import phase as phase_lib
 from gr2_jax.stages import (
-  artifacts,
   list_prompts,
   listwise,
   midtraining,
-  pretrained,
-  ranking,
-  runner,
   sft_loss,
   sft_rows,
   sft_validation,
-  training,
 )
-from gr2_jax.stages import phase as phase_lib
 from gr2_jax.text import tasks
 from gr2_jax.train import loop, optimiser, state, step
 

@@ -27,7 +27,7 @@ from gr2_jax.lm import tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, utilities
 from gr2_jax.rl.rollout import PromptBatch
-from gr2_jax.stages import training
+from gr2_jax.run import training
 from gr2_jax.text.answer import AnswerFormat
 
 DIRECT, EXPLAINED, TEXT = 'direct', 'explained', 'text'

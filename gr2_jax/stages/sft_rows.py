@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from gr2_jax.text import answer
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from gr2_jax import sharding
 from gr2_jax.lm import config as lm_config
-from gr2_jax.stages import artifacts, list_prompts, listwise, sft_loss
+from gr2_jax.run import artifacts
+from gr2_jax.stages import list_prompts, listwise, sft_loss
 from gr2_jax.train import metrics as metrics_lib
 
 # What the best checkpoint is chosen by.

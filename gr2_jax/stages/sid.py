@@ -4,7 +4,7 @@ Writes `workdir/sid/`: `embeddings.npy` float32 [I, W] and the items' ids,
 `embeddings.ids` (unless the config names given vectors), the RQ-VAE's
 `checkpoints/` and `metrics.jsonl`, and `sids.npz` with `sids` int32 [I, L],
 `raw` (before conflicts are resolved) and what the tokenizer needs for new items
-(`stages/new_items.py`): `books`, `mean` and `scale`.
+(`ranker/new_items.py`): `books`, `mean` and `scale`.
 """
 
 import pathlib
@@ -18,6 +18,7 @@ from absl import logging
 from gr2_jax import assets, files, processes
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.run import artifacts, runner
 from gr2_jax.sid import (
   assign,
   codebook,
@@ -29,7 +30,6 @@ from gr2_jax.sid import (
   vectors,
 )
 from gr2_jax.sid.config import SidConfig
-from gr2_jax.stages import artifacts, runner
 from gr2_jax.text import encoder
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gr2_jax import files
 from gr2_jax.data import slates as slates_lib
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 
 
 def write(store: artifacts.Artifacts, k: int, directory: pathlib.Path) -> dict:

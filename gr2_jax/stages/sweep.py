@@ -17,7 +17,8 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import experiment, files, processes, progress
 from gr2_jax.report import pooled, sweeps, terminal
-from gr2_jax.stages import lock, pipeline
+from gr2_jax.run import lock
+from gr2_jax.stages import pipeline
 
 _NAME = re.compile(r'[\w+.-]+')
 # What is reported of the seeds of one config.

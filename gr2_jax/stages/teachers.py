@@ -5,7 +5,8 @@ from collections.abc import Callable
 import ml_collections
 
 from gr2_jax import config as config_lib
-from gr2_jax.stages import artifacts, requests, runner
+from gr2_jax.run import artifacts, runner
+from gr2_jax.stages import requests
 from gr2_jax.teacher import (
   base,
   endpoint,

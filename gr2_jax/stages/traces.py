@@ -26,7 +26,8 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
-from gr2_jax.stages import artifacts, requests, runner, teachers
+from gr2_jax.run import artifacts, runner
+from gr2_jax.stages import requests, teachers
 from gr2_jax.teacher import (
   acceptance,
   asker,

@@ -16,7 +16,8 @@ from gr2_jax import files, processes
 from gr2_jax.data import sources, splits, synthetic
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, models, requests, runner
+from gr2_jax.run import artifacts, models, runner
+from gr2_jax.stages import requests
 from gr2_jax.text import vocab, wording
 
 

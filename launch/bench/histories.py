@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gr2_jax import rerank
-from gr2_jax.stages import ranker
+from gr2_jax.ranker import ranker
 from launch.bench import contests
 
 _SIZES, _CALLS = (1, 8, 32), 10

@@ -21,7 +21,8 @@ from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import evidence, heads, sasrec, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
-from gr2_jax.stages import artifacts, ranker, ranking
+from gr2_jax.ranker import ranker, ranking
+from gr2_jax.run import artifacts
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 from launch.bench import contests

@@ -14,9 +14,9 @@ from gr2_jax import sharding
 from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
+from gr2_jax.ranker import decoding
 from gr2_jax.rl import prompt_set, ranking_trainer, rollout
 from gr2_jax.rl.config import RLConfig
-from gr2_jax.stages import decoding
 from gr2_jax.text import lengths
 from launch.bench import contests, tasks
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from gr2_jax import rerank
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from launch.bench import contests, histories
 from launch.bench.load import process, soak, traffic
 

@@ -17,7 +17,7 @@ NAMES = sorted(
   if path.stem not in ('__init__', 'common')
 )
 SWEEPS = ['reward_world', 'sid_ablation', 'traces_ablation']
-# What depends on the data is chosen by these (tests/stages/test_sizing.py).
+# What depends on the data is chosen by these (tests/run/test_sizing.py).
 UNSET = ['own']
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from absl import app
 
 from gr2_jax import processes, sharding
-from gr2_jax.stages import lock
+from gr2_jax.run import lock
 from gr2_jax.train import loop, optimiser, state, step
 from gr2_jax.train.retention import Policy
 from launch import cluster

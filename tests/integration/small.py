@@ -14,7 +14,8 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence, heads
-from gr2_jax.stages import artifacts, lineage, ranker, ranking
+from gr2_jax.ranker import ranker, ranking
+from gr2_jax.run import artifacts, lineage
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 

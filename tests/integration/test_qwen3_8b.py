@@ -8,7 +8,7 @@ from gr2_jax import sharding
 from gr2_jax.aot import plan as plan_lib
 from gr2_jax.aot import programs
 from gr2_jax.lm import lora, published
-from gr2_jax.stages import models
+from gr2_jax.run import models
 from gr2_jax.train import optimiser, state
 
 GIB = 2**30

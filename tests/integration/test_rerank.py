@@ -13,9 +13,10 @@ from gr2_jax.data import generic
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import decoder
 from gr2_jax.rank import evidence
+from gr2_jax.ranker import catalogues, finding, grown, ranker
+from gr2_jax.ranker import ranking as ranking_lib
+from gr2_jax.run import artifacts
 from gr2_jax.sid import growth, index
-from gr2_jax.stages import artifacts, catalogues, finding, grown, ranker
-from gr2_jax.stages import ranking as ranking_lib
 from tests.integration import small
 
 LISTS = [

@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from gr2_jax.stages import lock, pipeline
+from gr2_jax.run import lock
+from gr2_jax.stages import pipeline
 from tests.integration import world
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

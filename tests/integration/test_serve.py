@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from gr2_jax import rerank
 from gr2_jax.rank import evidence
+from gr2_jax.ranker import catalogues, ranker, ranking
 from gr2_jax.serve import app, service
 from gr2_jax.serve import engine as engine_lib
 from gr2_jax.sid import growth
-from gr2_jax.stages import catalogues, ranker, ranking
 from tests.integration import small
 
 # Batches of two alone, so that few programs are compiled.

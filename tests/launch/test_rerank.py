@@ -16,7 +16,7 @@ from launch import cli
 from launch import rerank as command
 from gr2_jax import rerank
 from gr2_jax.data import dataset
-from gr2_jax.stages import ranking
+from gr2_jax.ranker import ranking
 
 class Sorts:
   store = types.SimpleNamespace(

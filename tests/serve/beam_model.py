@@ -10,7 +10,7 @@ import numpy as np
 from gr2_jax import assets, sharding
 from gr2_jax.data import dataset
 from gr2_jax.rank import evidence
-from gr2_jax.stages import ranker
+from gr2_jax.ranker import ranker
 from tests.integration import small
 
 # While it lies in the workdir, a process that ranks removes it and is killed.

@@ -23,7 +23,7 @@ from absl import app
 from launch import rerank as command
 from gr2_jax import rerank
 from gr2_jax.serve import scoring
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from tests.serve import beam_model
 rerank.load = scoring.load = beam_model.load
 artifacts.open_run = lambda *given: None
@@ -168,8 +168,8 @@ def test_parquet_gives_what_its_rows_give_as_lines(source, tmp_path):
 
 
 def test_codes_of_items_come_in_their_order(tmp_path, monkeypatch):
+  from gr2_jax.ranker import new_items
   from gr2_jax.serve import batch
-  from gr2_jax.stages import new_items
 
   monkeypatch.setattr(new_items, 'PART', 7)
   monkeypatch.setattr(new_items, 'load', beam_model.load_codes)

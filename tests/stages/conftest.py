@@ -1,24 +1,10 @@
 """What the tests of this folder share: made-up runs and tokenizers."""
 
-import numpy as np
 import pytest
 
-from gr2_jax import files, sharding
+from gr2_jax import sharding
 from gr2_jax.data import dataset as dataset_lib
 from tests.integration import small
-
-
-@pytest.fixture
-def workdir(tmp_path, monkeypatch):
-  """A run whose stages data and sid are finished."""
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
-  for stage in ('data', 'sid'):
-    (tmp_path / stage).mkdir()
-    files.write_json(tmp_path / stage / 'DONE', {'fingerprint': stage})
-  files.atomic_savez(
-    tmp_path / 'sid' / 'sids.npz', sids=small.sids().astype(np.int32)
-  )
-  return tmp_path
 
 
 @pytest.fixture(scope='session')

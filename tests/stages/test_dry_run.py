@@ -6,7 +6,8 @@ import pytest
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
-from gr2_jax.stages import artifacts, dry_run, requests
+from gr2_jax.run import artifacts
+from gr2_jax.stages import dry_run, requests
 from gr2_jax.teacher import messages
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording

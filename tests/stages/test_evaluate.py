@@ -8,8 +8,9 @@ from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.rank import evidence
+from gr2_jax.ranker import ranker, ranking
 from gr2_jax.stages import answers as answers_lib
-from gr2_jax.stages import evaluate, ranker, ranking
+from gr2_jax.stages import evaluate
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 

@@ -14,7 +14,8 @@ from gr2_jax.data import splits as splits_lib
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
-from gr2_jax.stages import artifacts, candidates, folds, runner, training
+from gr2_jax.run import artifacts, runner, training
+from gr2_jax.stages import candidates, folds
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
 

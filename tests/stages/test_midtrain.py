@@ -9,7 +9,8 @@ import pytest
 
 from gr2_jax import sharding
 from gr2_jax.lm import decoder, io
-from gr2_jax.stages import midtrain, midtraining, runner
+from gr2_jax.run import runner
+from gr2_jax.stages import midtrain, midtraining
 from gr2_jax.text.vocab import Vocab
 
 PHASE = {'batch_size': 8, 'length': 128, 'ckpt_every': 2, 'log_every': 1}

@@ -7,7 +7,8 @@ from configs import reward_world, tiny
 from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.report import terminal
-from gr2_jax.stages import lock, pipeline, runner, world
+from gr2_jax.run import lock, runner
+from gr2_jax.stages import pipeline, world
 
 
 def _read(config):

@@ -7,7 +7,8 @@ import pytest
 from gr2_jax import files, sharding
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence, heads
-from gr2_jax.stages import artifacts, listwise, rl
+from gr2_jax.run import artifacts
+from gr2_jax.stages import listwise, rl
 from gr2_jax.train import loop
 from tests.integration import small
 

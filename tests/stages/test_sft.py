@@ -7,14 +7,8 @@ import pytest
 from gr2_jax import files, sharding
 from gr2_jax.lm import io
 from gr2_jax.rank import evidence, heads
-from gr2_jax.stages import (
-  artifacts,
-  list_prompts,
-  listwise,
-  sft,
-  sft_rows,
-  sft_validation,
-)
+from gr2_jax.run import artifacts
+from gr2_jax.stages import list_prompts, listwise, sft, sft_rows, sft_validation
 from gr2_jax.train import loop
 from tests.integration import small
 

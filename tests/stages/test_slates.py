@@ -15,7 +15,8 @@ from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence
 from gr2_jax.report import terminal
-from gr2_jax.stages import artifacts, pipeline, slates
+from gr2_jax.run import artifacts
+from gr2_jax.stages import pipeline, slates
 from gr2_jax.teacher import rationale
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording

@@ -8,7 +8,8 @@ import pytest
 
 from gr2_jax import experiment, files
 from gr2_jax.report import pooled
-from gr2_jax.stages import lock, pipeline, runner, sweep
+from gr2_jax.run import lock, runner
+from gr2_jax.stages import pipeline, sweep
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from gr2_jax import files, sharding
 from gr2_jax.data import synthetic
 from gr2_jax.lm import io
 from gr2_jax.rank import scores
-from gr2_jax.stages import artifacts, pipeline, sft_rows
+from gr2_jax.run import artifacts
+from gr2_jax.stages import pipeline, sft_rows
 
 BEFORE_SFT = ('data', 'sid', 'midtrain', 'candidates', 'traces')
 

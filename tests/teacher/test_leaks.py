@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import artifacts, requests
+from gr2_jax.run import artifacts
+from gr2_jax.stages import requests
 from gr2_jax.teacher import base, messages
 from gr2_jax.teacher import config as teacher_config
 from gr2_jax.text import vocab as vocab_lib

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gr2_jax.stages import artifacts
+from gr2_jax.run import artifacts
 from launch.bench.load import answers, http_client
 
 RERANK = '/v1/rerank'

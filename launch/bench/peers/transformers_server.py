@@ -20,7 +20,8 @@ from absl import app, flags
 
 from gr2_jax import rerank
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.stages import artifacts, export
+from gr2_jax.ranker import export
+from gr2_jax.run import artifacts
 from gr2_jax.text import answer as answer_lib
 from launch import cli
 
