@@ -61,10 +61,10 @@ def workdir(tmp_path, monkeypatch):
   import numpy as np
 
   from gr2_jax import files
-  from gr2_jax.data import dataset as dataset_lib
+  from gr2_jax.data import stored
   from tests.integration import small
 
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
+  monkeypatch.setattr(stored, 'load', lambda directory: small.dataset())
   for stage in ('data', 'sid'):
     (tmp_path / stage).mkdir()
     files.write_json(tmp_path / stage / 'DONE', {'fingerprint': stage})

@@ -1,6 +1,7 @@
 """The tree, the direction of imports and the sizes that the design sets."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 
@@ -52,6 +53,10 @@ def _imports(path):
       yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
+def _dotted(path):
+  return '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+
+
 def _tier(part):
   for index, parts in enumerate(TIERS):
     if part in parts:
@@ -78,6 +83,19 @@ def test_imports_go_one_way(path):
     assert name not in ('absl.flags', 'absl.app'), 'flags belong to launch/'
     if pieces[0] == 'gr2_jax' and len(pieces) > 1:
       assert _tier(pieces[1]) <= own, f'{_name(path)} imports {name}'
+
+
+def test_no_imports_go_in_a_circle():
+  """Imports in functions, and those for types alone, count as well."""
+  modules = {_dotted(path): path for path in SOURCES}
+  graph = {
+    name: modules.keys() & set(_imports(path)) - {name}
+    for name, path in modules.items()
+  }
+  try:
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+  except graphlib.CycleError as error:
+    raise AssertionError(f'a circle: {" <- ".join(error.args[1])}') from None
 
 
 def test_configs_import_the_settings_alone():

@@ -201,7 +201,7 @@ def _prepare_by_beam(builder: Interactions, folder: pathlib.Path) -> None:
 
 
 def read(directory: pathlib.Path) -> dataset_lib.Dataset:
-  """Reads the data set that `write` left; see `dataset.load`."""
+  """Reads the data set that `write` left; see `stored.load`."""
   found = sorted(directory.glob(f'{_FOLDER}/*/*/dataset_info.json'))
   if len(found) != 1:
     raise FileNotFoundError(

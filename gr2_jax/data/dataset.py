@@ -1,14 +1,13 @@
 """The catalogue, the users' sequences and the slates of one data set.
 
 The data stage writes them as a TFDS data set in ArrayRecord
-(`gr2_jax/data/builder.py`); every later stage calls `load`.
+(`gr2_jax/data/builder.py`); every later stage calls `stored.load`.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -196,21 +195,3 @@ def from_sequences(
       'interactions': sum(len(part) for part in flat),
     },
   )
-
-
-def load(directory: pathlib.Path) -> Dataset:
-  """Reads the data set that the data stage wrote.
-
-  Args:
-    directory: the stage's directory, `workdir/data`.
-
-  Returns:
-    The data set.
-
-  Raises:
-    FileNotFoundError: there is none in the directory.
-    ValueError: its content does not have the hash that it was written with.
-  """
-  from gr2_jax.data import builder
-
-  return builder.read(pathlib.Path(directory))

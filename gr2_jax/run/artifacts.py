@@ -13,6 +13,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.data import stored
 from gr2_jax.run import lineage
 from gr2_jax.teacher import explanations
 from gr2_jax.text import prompts
@@ -91,7 +92,7 @@ class Artifacts:
   @functools.cached_property
   def dataset(self) -> dataset_lib.Dataset:
     """The catalogue and the sequences."""
-    return dataset_lib.load(self.workdir / 'data')
+    return stored.load(self.workdir / 'data')
 
   @property
   def user_columns(self) -> tuple[str, ...]:

@@ -11,8 +11,7 @@ import numpy as np
 
 from gr2_jax import config as config_lib
 from gr2_jax import processes
-from gr2_jax.data import builder, sources, splits
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import builder, sources, splits, stored
 from gr2_jax.run import reporting, runner
 
 
@@ -48,7 +47,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     builder.write(context.directory, source, source.split)
 
   processes.on_first(write)
-  dataset = dataset_lib.load(context.directory)
+  dataset = stored.load(context.directory)
   made = splits.make(dataset, source.split)
   summary = {
     'name': dataset.name,

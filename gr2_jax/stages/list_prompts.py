@@ -11,7 +11,7 @@ from gr2_jax.rank import linear
 from gr2_jax.rl import prompt_set
 from gr2_jax.run import artifacts
 from gr2_jax.stages import sft_loss
-from gr2_jax.text import answer
+from gr2_jax.text import encoding
 
 
 def direct_prompts(
@@ -230,7 +230,7 @@ def explained_rows(
   fmt = store.vocab.answer_format()
   words = []
   for trace in traces:
-    tokens, _ = answer.encode_answer(
+    tokens, _ = encoding.encode_answer(
       store.vocab, trace['explanation'], store.sids[trace['ranking']]
     )
     words.append(tokens[: tokens.index(fmt.top) + 1])

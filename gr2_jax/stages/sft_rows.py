@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gr2_jax.run import artifacts
-from gr2_jax.text import answer
+from gr2_jax.text import answer, encoding
 
 
 def example(
@@ -28,7 +28,7 @@ def example(
   prompt = store.prompter.rerank(
     store.history(trace['user'], trace['position']), trace['candidates']
   )
-  tokens, kind = answer.encode_answer(
+  tokens, kind = encoding.encode_answer(
     store.vocab, trace['explanation'], store.sids[trace['ranking']]
   )
   by_kind = {answer.REASONING: lambda_r, answer.RANKING: lambda_o}

@@ -18,6 +18,7 @@ from absl import logging
 from gr2_jax import assets, files, processes
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.run import artifacts, runner
 from gr2_jax.sid import (
   assign,
@@ -143,7 +144,7 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   and 2 levels.
   """
   cfg = config_lib.build(SidConfig, config.sid)
-  dataset = dataset_lib.load(context.input('data'))
+  dataset = stored.load(context.input('data'))
   data = vectors.scaled(_embeddings(cfg, context, dataset))
   found = _quantise(cfg, config, context, data)
   nearest = found.codes

@@ -36,7 +36,7 @@ from gr2_jax.teacher import (
   journal,
   sampling,
 )
-from gr2_jax.text import answer
+from gr2_jax.text import answer, encoding
 
 
 @runner.stage(
@@ -140,7 +140,7 @@ class _Sampler:
     """Measures the explanations of `sample`, as answers hold them."""
     return explanations.measure(
       [
-        answer.close_explanation(
+        encoding.close_explanation(
           self._store.vocab,
           line['explanation'],
           self._store.sids[line['ranking'][0]],

@@ -13,12 +13,6 @@ with L = 4 a candidate costs 5 tokens in place of 7.
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-if TYPE_CHECKING:
-  from gr2_jax.text import vocab as vocab_lib
 
 OPEN = '{"explanation": "'
 TOP = ' First: '
@@ -118,49 +112,3 @@ def check_delimiters(
 def clean_explanation(text: str) -> str:
   """Replaces what JSON would have to escape: quotes, backslashes, controls."""
   return text.translate(_UNSAFE_TEXT)
-
-
-def close_explanation(
-  vocab: 'vocab_lib.Vocab', words: str, sid: np.ndarray
-) -> str:
-  """Returns the text of an explanation as answers hold it.
-
-  Args:
-    vocab: the vocabulary.
-    words: its words.
-    sid: semantic ID of the item that is ranked first: int [L].
-  """
-  return clean_explanation(words) + TOP + vocab.sid_text(sid, wrapped=True)
-
-
-def encode_answer(
-  vocab: 'vocab_lib.Vocab', explanation: str, sids: np.ndarray
-) -> tuple[list[int], list[int]]:
-  """Writes an answer as tokens.
-
-  Args:
-    vocab: the vocabulary.
-    explanation: the words, any text; it is passed through `clean_explanation`,
-      and only semantic IDs and their wrappers are recognised as added tokens in
-      it. `top` and the first item are written behind it.
-    sids: the ranked list, best first: int [K, L].
-
-  Returns:
-    (tokens, kind): kind is 0 for reasoning (the opening delimiter and the
-    words) and 1 for the ranking (from `top` to the end token, both included).
-
-  Raises:
-    ValueError: an empty list, or codes that the vocabulary does not have.
-  """
-  rows = vocab.sid_tokens(sids).tolist()
-  if not rows:
-    raise ValueError('An answer needs at least one recommendation.')
-  fmt = vocab.answer_format()
-  reasoning = [fmt.open]
-  reasoning += vocab.encode(clean_explanation(explanation), added='sids')
-  ranking = [fmt.top, fmt.sid_begin, *rows[0], fmt.sid_end, fmt.mid, *rows[0]]
-  for row in rows[1:]:
-    ranking += [fmt.sep, *row]
-  ranking += [fmt.close, fmt.eos]
-  kind = [REASONING] * len(reasoning) + [RANKING] * len(ranking)
-  return reasoning + ranking, kind

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gr2_jax.data import builder, generic, sources, splits
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import builder, generic, sources, splits, stored
 
 SPLIT = splits.SplitConfig()
 PARTS = 3
@@ -112,7 +111,7 @@ def test_beam_gives_the_same_data_set(
       'test', 'generic', str(folder), core=core, beam=beam
     )
     builder.write(tmp_path / f'data{parts}', source, SPLIT)
-    found[beam] = dataset_lib.load(tmp_path / f'data{parts}')
+    found[beam] = stored.load(tmp_path / f'data{parts}')
   assert found[DIRECT].sha256 == found[''].sha256
   assert found[DIRECT].counts == found[''].counts
   assert (found[''].counts['below_core_users'] > 0) == (core > 0)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from gr2_jax.data import builder, records, sources, splits
+from gr2_jax.data import builder, records, sources, splits, stored
 from gr2_jax.data import dataset as dataset_lib
 
 ITEMS = """\
@@ -54,7 +54,7 @@ def _assert_same(left, right):
 
 def test_what_is_written_is_read_back(tmp_path, source):
   builder.write(tmp_path / 'data', source, SPLIT)
-  read = dataset_lib.load(tmp_path / 'data')
+  read = stored.load(tmp_path / 'data')
   _assert_same(read, sources.read(source))
   assert read.items[1].price == 5.04
   assert read.slates == [dataset_lib.Slate(1, 4, (2, 0), (0, 2))]
@@ -63,7 +63,7 @@ def test_what_is_written_is_read_back(tmp_path, source):
 
 def test_an_item_from_before_rows_were_written_has_none(tmp_path, source):
   builder.write(tmp_path / 'data', source, SPLIT)
-  read = dataset_lib.load(tmp_path / 'data')
+  read = stored.load(tmp_path / 'data')
   np.testing.assert_array_equal(read.rows, [0, 1, 2])
   record = tf_example_pb2.Example().features.feature
   assert not records.integers(record, 'row')
@@ -79,7 +79,7 @@ def test_columns_of_slates_are_read_back(tmp_path, source):
   with open(f'{source.dir}/slates.jsonl', 'w') as file:
     file.write(lines)
   builder.write(tmp_path / 'data', source, SPLIT)
-  read = dataset_lib.load(tmp_path / 'data')
+  read = stored.load(tmp_path / 'data')
   _assert_same(read, sources.read(source))
   assert read.slate_columns == ('ctr', 'age')
   ann, bob = read.slates
@@ -107,7 +107,7 @@ def test_any_tfds_reader_finds_tables_and_splits(tmp_path, source):
   users = found.as_data_source('users')
   assert [user['id'] for user in users] == [b'ann', b'bob']
   np.testing.assert_array_equal(users[0]['items'], [2, 0, 0, 1])
-  read = dataset_lib.load(tmp_path / 'data')
+  read = stored.load(tmp_path / 'data')
   made = splits.make(read, SPLIT)
   for index, user in enumerate(users):
     assert user['bounds'][0] == made.train_end[index]
@@ -122,10 +122,10 @@ def test_any_tfds_reader_finds_tables_and_splits(tmp_path, source):
 def test_a_changed_data_set_is_an_error(tmp_path, source):
   builder.write(tmp_path / 'data', source, SPLIT)
   metadata = next((tmp_path / 'data').rglob('1.0.0/metadata.json'))
-  sha256 = dataset_lib.load(tmp_path / 'data').sha256
+  sha256 = stored.load(tmp_path / 'data').sha256
   metadata.write_text(metadata.read_text().replace(sha256, '0' * 64))
   with pytest.raises(ValueError, match='was changed after it was written'):
-    dataset_lib.load(tmp_path / 'data')
+    stored.load(tmp_path / 'data')
 
 
 def test_bad_input_comes_through_unchanged(tmp_path, source):
@@ -136,17 +136,17 @@ def test_bad_input_comes_through_unchanged(tmp_path, source):
   ):
     builder.write(tmp_path / 'data', source, SPLIT)
   with pytest.raises(FileNotFoundError, match='0 data sets'):
-    dataset_lib.load(tmp_path / 'data')
+    stored.load(tmp_path / 'data')
 
 
 def test_tensorflow_stays_out(tmp_path, source):
   code = (
     'import sys\n'
-    'from gr2_jax.data import builder, dataset, sources, splits\n'
+    'from gr2_jax.data import builder, sources, splits, stored\n'
     f'builder.write({str(tmp_path / "data")!r},'
     f' sources.SourceConfig("test", "generic", {source.dir!r}, 0),'
     ' splits.SplitConfig())\n'
-    f'print(dataset.load({str(tmp_path / "data")!r}).num_users)\n'
+    f'print(stored.load({str(tmp_path / "data")!r}).num_users)\n'
     'print("tensorflow" in sys.modules)\n'
   )
   result = subprocess.run(
@@ -172,4 +172,4 @@ def test_a_damaged_shard_is_named(tmp_path, source, table, damage):
   (shard,) = (tmp_path / 'data').rglob(f'*-{table}.array_record-*')
   shard.write_bytes(damage(shard.read_bytes()))
   with pytest.raises(ValueError, match=rf'{shard} is damaged .* stage data'):
-    dataset_lib.load(tmp_path / 'data')
+    stored.load(tmp_path / 'data')

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 
 ITEMS = [
   dataset_lib.Item('a', 'A', ('x', 'y'), 'b', 5.04, 'd'),
@@ -77,4 +78,4 @@ def test_sequences_must_fit_the_catalogue_and_the_times():
 
 def test_a_missing_data_set_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match='run the stage data'):
-    dataset_lib.load(tmp_path)
+    stored.load(tmp_path)

@@ -7,8 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from gr2_jax.data import amazon, builder, fields, generic, sources, splits
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import (
+  amazon,
+  builder,
+  fields,
+  generic,
+  sources,
+  splits,
+  stored,
+)
 
 TITLES = [
   '<script>alert(1)</script>',
@@ -179,7 +186,7 @@ def test_hostile_titles_come_out_as_they_went_in(tmp_path):
   source = sources.SourceConfig('hostile', 'generic', str(raw), core=0)
   split = splits.SplitConfig()
   builder.write(tmp_path / 'data', source, split)
-  read = dataset_lib.load(tmp_path / 'data')
+  read = stored.load(tmp_path / 'data')
   assert [item.title for item in read.items] == [
     ' '.join(title.split()) for title in TITLES
   ]

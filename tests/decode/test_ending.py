@@ -10,7 +10,7 @@ import pytest
 
 from gr2_jax.decode import ending
 from gr2_jax.rl import parse
-from gr2_jax.text import answer, lengths
+from gr2_jax.text import encoding, lengths
 from gr2_jax.text import vocab as vocab_lib
 
 K, BUDGET = 4, 6
@@ -46,7 +46,7 @@ def test_it_is_what_encode_answer_writes(vocab, data):
     fmt, tokens, mask, padded[None], real[None], full[None]
   )
   assert got.shape == kept.shape == (1, lengths.answer(fmt.levels, K, BUDGET))
-  want, _ = answer.encode_answer(vocab, words, padded[list(order)])
+  want, _ = encoding.encode_answer(vocab, words, padded[list(order)])
   assert np.asarray(got)[np.asarray(kept)].tolist() == want
   assert (np.asarray(got)[~np.asarray(kept)] == fmt.pad).all()
 

@@ -10,6 +10,7 @@ import pytest
 from gr2_jax import assets, rerank, sharding
 from gr2_jax import config as config_lib
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.lm import decoder, io
 from gr2_jax.ranker import catalogues
 from tests.integration import small
@@ -47,7 +48,7 @@ def run(tmp_path_factory, mesh1):
 
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch):
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
+  monkeypatch.setattr(stored, 'load', lambda directory: small.dataset())
   monkeypatch.setattr(assets, 'keep_programs', lambda: None)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gr2_jax import config as config_lib
 from gr2_jax import files
-from gr2_jax.data import dataset
+from gr2_jax.data import dataset, stored
 from gr2_jax.ranker import catalogues, new_items
 from gr2_jax.sid import assign
 from gr2_jax.stages import sid
@@ -21,11 +21,11 @@ ITEMS, WIDTH = 40, 12
 # The command over the made-up catalogue.
 COMMAND = f"""
 from absl import app
-from gr2_jax.data import dataset
+from gr2_jax.data import dataset, stored
 from launch import new_items
 items = [dataset.Item(f'i{{i}}', f'title {{i}}') for i in range({ITEMS})]
 made = dataset.from_sequences('made-up', items, {{'u': [0, 1]}})
-dataset.load = lambda directory: made
+stored.load = lambda directory: made
 app.run(new_items.main)
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 from gr2_jax import config as config_lib
 from gr2_jax import sharding
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence, heads, sasrec_lists, sasrec_model
 from gr2_jax.ranker import ranker, ranking
@@ -350,7 +350,7 @@ def test_what_does_not_go_with_the_lists_is_refused(direct, name):
 def saved(explained, tmp_path, monkeypatch):
   """The directory of a finished run with the model of `explained`."""
   store = explained.store
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
+  monkeypatch.setattr(stored, 'load', lambda directory: small.dataset())
   directory = tmp_path / 'rl' / 'model'
   io.save(directory, explained.config, explained.params['lm'])
   heads.save(directory, small.head(1.0, WEIGHTS, NAMES, words=0.5), NAMES)

@@ -3,7 +3,7 @@
 import pytest
 
 from gr2_jax import sharding
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from tests.integration import small
 
 
@@ -18,7 +18,7 @@ def before_sft(tmp_path_factory, mesh1):
 @pytest.fixture
 def listed(tmp_path, before_sft, mesh1, monkeypatch):
   """`listed(name)`: a run of its own on these stages, on one device."""
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: small.dataset())
+  monkeypatch.setattr(stored, 'load', lambda directory: small.dataset())
   monkeypatch.setattr(sharding, 'make_mesh', lambda **axes: mesh1)
 
   def make(name):

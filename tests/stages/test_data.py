@@ -3,7 +3,7 @@ import logging
 import ml_collections
 import pytest
 
-from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.stages import data
 
 
@@ -39,7 +39,7 @@ def config(tmp_path):
 
 def test_the_summary_has_counts_and_hash(config, tmp_path):
   summary = data.run(config, tmp_path / 'run')
-  dataset = dataset_lib.load(tmp_path / 'run' / 'data')
+  dataset = stored.load(tmp_path / 'run' / 'data')
   del summary['seconds']
   assert summary == {
     'name': 'test',

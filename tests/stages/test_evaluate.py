@@ -7,6 +7,7 @@ import pytest
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.data import stored
 from gr2_jax.rank import evidence
 from gr2_jax.ranker import ranker, ranking
 from gr2_jax.stages import answers as answers_lib
@@ -119,7 +120,7 @@ def run(tmp_path, monkeypatch):
   rng = np.random.default_rng(1)
   sequences = {f'u{u:02d}': rng.permutation(20)[:8] for u in range(USERS)}
   dataset = dataset_lib.from_sequences('made-up', ITEMS, sequences)
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: dataset)
+  monkeypatch.setattr(stored, 'load', lambda directory: dataset)
   splits = splits_lib.make(dataset, splits_lib.SplitConfig())
   for stage, summary in _summaries(dataset).items():
     directory = tmp_path / stage

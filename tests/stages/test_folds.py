@@ -11,6 +11,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.data import stored
 from gr2_jax.decode import retrieve
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
@@ -112,7 +113,7 @@ def workdir(tmp_path_factory, before):
 
     def make(name, rows=None):
       made = dataset(sequences() if rows is None else rows)
-      patch.setattr(dataset_lib, 'load', lambda directory: made)
+      patch.setattr(stored, 'load', lambda directory: made)
       run = tmp_path_factory.mktemp(name)
       for stage in before.iterdir():
         (run / stage.name).symlink_to(stage)

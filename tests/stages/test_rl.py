@@ -9,6 +9,7 @@ import pytest
 
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rl import trainer
@@ -80,7 +81,7 @@ def before(tmp_path_factory, made):
 @pytest.fixture
 def workdir(tmp_path, before, made, monkeypatch):
   """`workdir(name)`: a run of its own on the stages before."""
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: made)
+  monkeypatch.setattr(stored, 'load', lambda directory: made)
 
   def make(name):
     (tmp_path / name).mkdir()

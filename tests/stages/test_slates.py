@@ -11,6 +11,7 @@ import pytest
 from gr2_jax import config as config_lib
 from gr2_jax import files, sharding
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, io
 from gr2_jax.rank import evidence
@@ -58,7 +59,7 @@ def made():
 @pytest.fixture
 def before(tmp_path, made, monkeypatch):
   """A run whose stages up to mid-training are finished, on one device."""
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: made)
+  monkeypatch.setattr(stored, 'load', lambda directory: made)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   monkeypatch.setattr(sharding, 'make_mesh', lambda **axes: mesh)
   config = _config()

@@ -8,6 +8,7 @@ import pytest
 
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
+from gr2_jax.data import stored
 from gr2_jax.stages import teachers, traces
 from gr2_jax.teacher import base, explanations, rationale
 from gr2_jax.text import vocab as vocab_lib
@@ -28,7 +29,7 @@ def world(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
   sequences = {f'u{u:02d}': rng.permutation(20)[:8] for u in range(30)}
   made = dataset_lib.from_sequences('made-up', ITEMS, sequences)
-  monkeypatch.setattr(dataset_lib, 'load', lambda directory: made)
+  monkeypatch.setattr(stored, 'load', lambda directory: made)
   lines = itertools.chain(wording.corpus(ITEMS), rationale.corpus())
   vocab = vocab_lib.Vocab.train(lines, 400, levels=2, codes=5)
   candidates = np.stack([rng.permutation(20)[:4] for _ in range(30)])
@@ -124,7 +125,7 @@ def test_the_explanations_cite_what_the_student_is_shown(world):
   traces.run(config, path / 'two')
   assert read(path / 'one') == read(path / 'two')
   find = explanations.Citations(np.load(path / 'one/sid/sids.npz')['sids']).find
-  sequences = dataset_lib.load(None)
+  sequences = stored.load(None)
   for line in read(path / 'one'):
     history = sequences.sequence(line['user'])[: line['position']][-2:]
     assert find(line['explanation'])[0] in history
@@ -263,7 +264,7 @@ def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
   path, config, place, _ = world
   stored = path / 'one' / 'candidates' / 'train.npz'
   arrays = dict(np.load(stored))
-  sequences = dataset_lib.load(None)
+  sequences = stored.load(None)
   # One position earlier, and with the target in the last place of every list
   # but that of user 7.
   folds = arrays | {'position': arrays['position'] - 1}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gr2_jax.text import answer
+from gr2_jax.text import answer, encoding
 from gr2_jax.text import vocab as vocab_lib
 
 
@@ -19,7 +19,7 @@ def vocab():
 
 def test_tokens_and_kinds_by_hand(vocab):
   fmt = vocab.answer_format()
-  tokens, kind = answer.encode_answer(vocab, 'so', np.array([[3, 1], [0, 2]]))
+  tokens, kind = encoding.encode_answer(vocab, 'so', np.array([[3, 1], [0, 2]]))
   text = vocab.encode('so')
   sid = lambda a, b: [fmt.sid_offset + a, fmt.sid_offset + 4 + b]
   first = [fmt.top, fmt.sid_begin, *sid(3, 1), fmt.sid_end]
@@ -49,9 +49,9 @@ def test_tokens_and_kinds_by_hand(vocab):
 )
 def test_every_explanation_gives_valid_json(vocab, parts, sids):
   explanation = ''.join(parts)
-  tokens, _ = answer.encode_answer(vocab, explanation, np.array(sids))
+  tokens, _ = encoding.encode_answer(vocab, explanation, np.array(sids))
   value = json.loads(vocab.decode(tokens))
-  closed = answer.close_explanation(vocab, explanation, np.array(sids[0]))
+  closed = encoding.close_explanation(vocab, explanation, np.array(sids[0]))
   assert value['explanation'] == closed
   assert closed.startswith(answer.clean_explanation(explanation))
   assert value['recommendations'] == [vocab.sid_text(sid) for sid in sids]
@@ -90,7 +90,7 @@ def test_unsafe_are_exactly_the_tokens_that_break_the_string(vocab):
 
 
 def test_no_words_are_an_explanation_too(vocab):
-  tokens, kind = answer.encode_answer(vocab, '', np.array([[3, 1]]))
+  tokens, kind = encoding.encode_answer(vocab, '', np.array([[3, 1]]))
   assert tokens[1] == vocab.answer_format().top and kind[:2] == [0, 1]
   value = json.loads(vocab.decode(tokens))
   assert (
@@ -100,7 +100,7 @@ def test_no_words_are_an_explanation_too(vocab):
 
 def test_an_empty_list_is_refused(vocab):
   with pytest.raises(ValueError, match='at least one'):
-    answer.encode_answer(vocab, 'x', np.zeros((0, 2), int))
+    encoding.encode_answer(vocab, 'x', np.zeros((0, 2), int))
 
 
 def test_the_format_is_hashable(vocab):

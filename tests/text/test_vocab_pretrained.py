@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, normalizers
 from gr2_jax import files
 from gr2_jax.decode import constrain
 from gr2_jax.rl import parse
-from gr2_jax.text import answer
+from gr2_jax.text import encoding
 from gr2_jax.text import vocab as vocab_lib
 from tests.text import made
 
@@ -108,10 +108,10 @@ def test_save_and_load(vocab, tmp_path):
   ),
 )
 def test_every_explanation_gives_valid_json(kind, vocab, explanation, sids):
-  tokens, _ = answer.encode_answer(vocab, explanation, np.array(sids))
+  tokens, _ = encoding.encode_answer(vocab, explanation, np.array(sids))
   value = json.loads(vocab.decode(tokens))
   if kind != 'qwen':
-    closed = answer.close_explanation(vocab, explanation, np.array(sids[0]))
+    closed = encoding.close_explanation(vocab, explanation, np.array(sids[0]))
     assert value['explanation'] == closed
   assert value['recommendations'] == [vocab.sid_text(sid) for sid in sids]
   fmt = vocab.answer_format()
@@ -142,7 +142,7 @@ def test_control_pieces_are_banned_from_explanations(kind, vocab):
 def test_answers_are_read_where_padding_is_the_end_token(vocab):
   fmt = vocab.answer_format()
   assert fmt.pad == fmt.eos
-  tokens, _ = answer.encode_answer(vocab, 'so it is', SIDS[[2, 0, 1]])
+  tokens, _ = encoding.encode_answer(vocab, 'so it is', SIDS[[2, 0, 1]])
   special = [*tokens[:1], vocab.bos, *tokens[1:]]
   rows = np.full((3, 48), fmt.pad, np.int32)
   # The last one has no end: what follows it is padding and reads like one.
@@ -178,7 +178,7 @@ def test_the_exported_tokenizer_knows_all_tokens(kind, vocab, exported):
   for token, entry in base.get_added_tokens_decoder().items():
     assert exported.token_to_id(entry.content) == token
     assert exported.get_added_tokens_decoder()[token].special == entry.special
-  tokens, _ = answer.encode_answer(vocab, ' so it is', SIDS)
+  tokens, _ = encoding.encode_answer(vocab, ' so it is', SIDS)
   text = exported.decode(tokens, skip_special_tokens=True)
   assert json.loads(text) == json.loads(vocab.decode(tokens))
 
@@ -276,7 +276,7 @@ def test_auto_tokenizer(kind, vocab, model_type, tmp_path):
   assert (loaded.eos_token_id, loaded.pad_token_id) == (vocab.eos, vocab.pad)
   assert loaded.bos_token_id == vocab.bos
   assert loaded.convert_tokens_to_ids('<s_a_3>') == vocab.token('<s_a_3>')
-  tokens, _ = answer.encode_answer(vocab, ' Story, (1995) . \u65e5', SIDS)
+  tokens, _ = encoding.encode_answer(vocab, ' Story, (1995) . \u65e5', SIDS)
   for text in (
     vocab.decode(tokens),
     '<|rerank|> Toy Story <s_a_3><s_b_9> "]}\n  x',
