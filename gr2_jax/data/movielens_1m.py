@@ -25,7 +25,7 @@ import pathlib
 from collections.abc import Iterator
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import fields, raw, raw_files
+from gr2_jax.data import delimited, fields, raw, raw_files
 
 _MOVIE = ('MovieID', 'Title', 'Genres')
 _RATING = ('UserID', 'MovieID', 'Rating', 'Timestamp')
@@ -67,30 +67,18 @@ def read(folder: pathlib.Path) -> raw.Raw:
   file, names = files['items'].name, ('UserID', 'MovieID')
   interactions = [
     raw.interaction((user, movie, time), items, where, file, names)
-    for where, (user, movie, _, time) in _rows(files['interactions'], _RATING)
+    for where, (user, movie, _, time) in delimited.bare_rows(
+      files['interactions'], _RATING, '::'
+    )
   ]
   return raw.Raw(tuple(items.values()), interactions)
 
 
 def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
-  for where, (movie, title, genres) in _rows(path, _MOVIE):
+  for where, (movie, title, genres) in delimited.bare_rows(path, _MOVIE, '::'):
     item = dataset_lib.Item(
       item_id=fields.identifier(movie, 'MovieID', where),
       title=fields.text(title, 'Title', where),
       categories=fields.strings(genres, 'Genres', where),
     )
     yield where, item
-
-
-def _rows(
-  path: pathlib.Path, columns: tuple[str, ...]
-) -> Iterator[tuple[str, list[str]]]:
-  for number, line in enumerate(raw_files.lines(path, latin=True), 1):
-    found = line.split('::')
-    if line and len(found) != len(columns):
-      raise ValueError(
-        f'{path}:{number}: {len(found)} fields, not {len(columns)}: '
-        f'{fields.shown(line)}; write {"::".join(columns)}.'
-      )
-    if line:
-      yield f'{path}:{number}', found
