@@ -28,11 +28,10 @@ import pathlib
 from collections.abc import Iterator
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import delimited, fields, raw, raw_files
+from gr2_jax.data import delimited, fields, movielens_1m, raw, raw_files
 
 _MOVIE = ('movieId', 'title', 'genres')
 _RATING = ('userId', 'movieId', 'timestamp')
-_NO_GENRES = '(no genres listed)'
 
 
 def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -80,10 +79,9 @@ def read(folder: pathlib.Path) -> raw.Raw:
 
 def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
   for where, row in delimited.rows(path, _MOVIE):
-    genres = '' if row['genres'] == _NO_GENRES else row['genres']
     item = dataset_lib.Item(
       item_id=fields.identifier(row['movieId'], 'movieId', where),
       title=fields.text(row['title'], 'title', where),
-      categories=fields.strings(genres, 'genres', where),
+      categories=movielens_1m.genres_of(row['genres'], 'genres', where),
     )
     yield where, item
