@@ -84,6 +84,33 @@ def rows(
     ) from error
 
 
+def bare_rows(
+  path: pathlib.Path, columns: Sequence[str], mark: str
+) -> Iterator[tuple[str, list[str]]]:
+  """Yields the rows of a file without header line, quotes and escapes.
+
+  Args:
+    path: the file, UTF-8 or Latin-1, as GroupLens has them.
+    columns: what its columns are, for messages.
+    mark: what stands between the fields.
+
+  Yields:
+    ('file:line', fields), as many as `columns`; empty lines are no rows.
+
+  Raises:
+    ValueError: a row of more or fewer fields.
+  """
+  for number, line in enumerate(raw_files.lines(path, latin=True), 1):
+    found = line.split(mark)
+    if line and len(found) != len(columns):
+      raise ValueError(
+        f'{path}:{number}: {len(found)} fields, not {len(columns)}: '
+        f'{fields.shown(line)}; write {mark.join(columns)}.'
+      )
+    if line:
+      yield f'{path}:{number}', found
+
+
 def _check_delimiter(
   header: Sequence[str], required: Sequence[str], where: str
 ) -> None:

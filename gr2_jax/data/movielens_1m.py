@@ -1,4 +1,4 @@
-"""Reads MovieLens-1M as GroupLens publishes it.
+"""Reads MovieLens-1M and 10M as GroupLens publishes them.
 
 A folder holds `movies.dat` and `ratings.dat`, in Latin-1 (UTF-8 is read, too),
 with `::` between the fields.
@@ -25,8 +25,10 @@ import pathlib
 from collections.abc import Iterator
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import fields, raw, raw_files
+from gr2_jax.data import delimited, fields, raw, raw_files
 
+# What GroupLens writes, in CSV, too, where nobody entered genres.
+_NO_GENRES = '(no genres listed)'
 _MOVIE = ('MovieID', 'Title', 'Genres')
 _RATING = ('UserID', 'MovieID', 'Rating', 'Timestamp')
 
@@ -56,7 +58,7 @@ def read(folder: pathlib.Path) -> raw.Raw:
     folder: holds `movies.dat` and `ratings.dat`.
 
   Returns:
-    3,883 items and 1,000,209 interactions, if the files are the original ones.
+    3,883 items and 1,000,209 interactions, if the files are those of 1M.
 
   Raises:
     FileNotFoundError: a missing file.
@@ -67,30 +69,23 @@ def read(folder: pathlib.Path) -> raw.Raw:
   file, names = files['items'].name, ('UserID', 'MovieID')
   interactions = [
     raw.interaction((user, movie, time), items, where, file, names)
-    for where, (user, movie, _, time) in _rows(files['interactions'], _RATING)
+    for where, (user, movie, _, time) in delimited.bare_rows(
+      files['interactions'], _RATING, '::'
+    )
   ]
   return raw.Raw(tuple(items.values()), interactions)
 
 
 def _items(path: pathlib.Path) -> Iterator[tuple[str, dataset_lib.Item]]:
-  for where, (movie, title, genres) in _rows(path, _MOVIE):
+  for where, (movie, title, genres) in delimited.bare_rows(path, _MOVIE, '::'):
     item = dataset_lib.Item(
       item_id=fields.identifier(movie, 'MovieID', where),
       title=fields.text(title, 'Title', where),
-      categories=fields.strings(genres, 'Genres', where),
+      categories=genres_of(genres, 'Genres', where),
     )
     yield where, item
 
 
-def _rows(
-  path: pathlib.Path, columns: tuple[str, ...]
-) -> Iterator[tuple[str, list[str]]]:
-  for number, line in enumerate(raw_files.lines(path, latin=True), 1):
-    found = line.split('::')
-    if line and len(found) != len(columns):
-      raise ValueError(
-        f'{path}:{number}: {len(found)} fields, not {len(columns)}: '
-        f'{fields.shown(line)}; write {"::".join(columns)}.'
-      )
-    if line:
-      yield f'{path}:{number}', found
+def genres_of(value: str, column: str, where: str) -> tuple[str, ...]:
+  """Returns the genres of a movie; see `fields.strings`."""
+  return fields.strings('' if value == _NO_GENRES else value, column, where)

@@ -17,6 +17,7 @@ from gr2_jax.data import (
   minionerec,
   movielens,
   movielens_1m,
+  movielens_csv,
   parquet,
   raw,
   recbole,
@@ -49,6 +50,7 @@ def _amazon(year: int) -> _Reader:
 READERS = {
   'ml-100k': _Reader(movielens.paths, movielens.read),
   'ml-1m': _Reader(movielens_1m.paths, movielens_1m.read),
+  'ml-csv': _Reader(movielens_csv.paths, movielens_csv.read),
   'amazon2014': _amazon(2014),
   'amazon2018': _amazon(2018),
   'amazon2023': _amazon(2023),
@@ -68,9 +70,10 @@ class SourceConfig:
   Attributes:
     name: what reports call the data set; letters, digits, `.`, `_` and `-`.
     kind: how it is read: 'generic' (`generic.py`), 'ml-100k' (`movielens.py`),
-      'ml-1m' (`movielens_1m.py`), 'amazon2014', 'amazon2018', 'amazon2023'
-      (`amazon.py`), 'recbole', 'minionerec', 'tiger' (the modules of these
-      names) or 'synthetic' (`synthetic.py`).
+      'ml-1m' (`movielens_1m.py`), 'ml-csv' (`movielens_csv.py`),
+      'amazon2014', 'amazon2018', 'amazon2023' (`amazon.py`), 'recbole',
+      'minionerec', 'tiger' (the modules of these names) or 'synthetic'
+      (`synthetic.py`).
     dir: folder with the raw files; empty for the asset of that name, which
       only 'ml-100k' has, and for a synthetic world.
     core: users and items need so many interactions each; 5 for Amazon [P].

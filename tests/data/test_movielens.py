@@ -15,6 +15,22 @@ user_id:token\titem_id:token\trating:float\ttimestamp:float
 22\t1\t1\t878887116
 """
 
+_NONE = '|0' * 18
+PUBLISHED = f"""\
+1|Toy Story (1995)|01-Jan-1995||http://x|0|0|0|1|1|1{'|0' * 13}
+543|Mis\u00e9rables, Les (1995)|01-Jan-1995|||0|0|0|0|0|0|0|0|1{'|0' * 10}
+267|unknown||||1{_NONE}
+4|Nobody (1994)|01-Jan-1994|||0{_NONE}
+5|Western (1997)|24-Apr-1998|||0{_NONE[2:]}|1
+"""
+RATINGS = """\
+196\t543\t3\t881250949
+186\t267\t3\t891717742
+22\t1\t1\t878887116
+244\t5\t2\t880606923
+166\t4\t1\t886397596
+"""
+
 
 def _write(folder, items=ITEMS, rows=ROWS):
   (folder / 'ml-100k.item').write_text(items)
@@ -43,6 +59,47 @@ def test_bad_input(tmp_path):
     movielens.read(tmp_path)
   _write(tmp_path, items=ITEMS.replace('class:', 'genre:'))
   with pytest.raises(ValueError, match=r"ml-100k.item:1: no column \['class:"):
+    movielens.read(tmp_path)
+
+
+def _publish(folder, items=PUBLISHED, rows=RATINGS):
+  (folder / 'u.item').write_bytes(items.encode('latin-1'))
+  (folder / 'u.data').write_text(rows)
+
+
+def test_the_files_of_grouplens(tmp_path):
+  _publish(tmp_path)
+  read = movielens.read(tmp_path)
+  assert read.items == (
+    dataset_lib.Item(
+      '1', 'Toy Story (1995)', ('Animation', "Children's", 'Comedy')
+    ),
+    dataset_lib.Item('543', 'Mis\u00e9rables, Les (1995)', ('Drama',)),
+    dataset_lib.Item('267', 'unknown', ()),
+    dataset_lib.Item('4', 'Nobody (1994)', ()),
+    dataset_lib.Item('5', 'Western (1997)', ('Western',)),
+  )
+  assert read.interactions[0] == raw.Interaction('196', '543', 881250949)
+  assert [row.item_id for row in read.interactions[1:]] == [
+    '267',
+    '1',
+    '5',
+    '4',
+  ]
+
+
+@pytest.mark.parametrize(
+  ('files', 'message'),
+  [
+    ({'items': PUBLISHED[:-3]}, r'u.item:5: 23 fields, not 24: .*movie id\|'),
+    ({'items': PUBLISHED[:-2] + '2'}, 'u.item:5: the genres are .* 0 or a 1'),
+    ({'rows': RATINGS + '1,1,5,9\n'}, 'u.data:6: 1 fields, not 4'),
+    ({'rows': RATINGS + '1\t9\t5\t9\n'}, "u.data:6: the item '9' has no"),
+  ],
+)
+def test_bad_files_of_grouplens(tmp_path, files, message):
+  _publish(tmp_path, **files)
+  with pytest.raises(ValueError, match=message):
     movielens.read(tmp_path)
 
 

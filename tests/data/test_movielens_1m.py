@@ -28,6 +28,14 @@ def test_latin_1_and_utf_8(tmp_path, encoding):
   ]
 
 
+def test_the_files_of_10m(tmp_path):
+  movies = MOVIES + '8606::Pull My Daisy (1958)::(no genres listed)\n'
+  _write(tmp_path, movies, '1::8606::4.5::838985046\n', encoding='utf-8')
+  read = movielens_1m.read(tmp_path)
+  assert [item.categories for item in read.items[1:]] == [('Drama',), ()]
+  assert read.interactions == [raw.Interaction('1', '8606', 838_985_046)]
+
+
 @pytest.mark.parametrize(
   ('files', 'message'),
   [

@@ -19,7 +19,9 @@ from gr2_jax.data import (
   generic,
   item_json,
   minionerec,
+  movielens,
   movielens_1m,
+  movielens_csv,
   recbole,
   sources,
   tiger,
@@ -158,6 +160,20 @@ def _others():
   }
   return {
     'ml-100k': ('ml-100k', ml100k),
+    'ml-100k grouplens': (
+      'ml-100k',
+      {
+        'u.item': _text(_block(movielens, '1|Toy Story (1995)|01-Jan-1995|||')),
+        'u.data': _text(_block(movielens, '196\t3\t3\t881250949')),
+      },
+    ),
+    'ml-csv': (
+      'ml-csv',
+      {
+        'movies.csv': _text(_block(movielens_csv, 'movieId,title,genres')),
+        'ratings.csv': _text(_block(movielens_csv, 'userId,movieId,rating')),
+      },
+    ),
     'ml-1m': (
       'ml-1m',
       {
