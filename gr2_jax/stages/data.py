@@ -1,7 +1,7 @@
 """Stage data: raw files to catalogue, sequences and splits.
 
 Writes `workdir/data/interactions/...`, a TFDS data set in ArrayRecord; later
-stages read it by `gr2_jax.data.dataset.load`.
+stages read it by `gr2_jax.data.stored.load`.
 """
 
 import shutil

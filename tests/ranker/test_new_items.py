@@ -45,7 +45,7 @@ def _vectors(count, seed):
 @pytest.fixture(params=['rqvae', 'kmeans'])
 def finished(request, tmp_path, monkeypatch):
   made = dataset.from_sequences('made-up', _items(range(ITEMS)), {'u': [0, 1]})
-  monkeypatch.setattr(dataset, 'load', lambda directory: made)
+  monkeypatch.setattr(stored, 'load', lambda directory: made)
   np.save(tmp_path / 'vectors.npy', _vectors(ITEMS, 0))
   run = tmp_path / 'run'
   (run / 'data').mkdir(parents=True)
@@ -94,8 +94,8 @@ def test_it_grows_tenfold_and_touches_nothing(finished):
     assert 0 < report['uniqueness'] <= 1
   np.testing.assert_array_equal(tokenizer.sids[:ITEMS], before)
   assert assign.collisions(tokenizer.sids) == 0
-  with np.load(finished / 'sid' / 'sids.npz') as stored:
-    np.testing.assert_array_equal(stored['sids'], before)
+  with np.load(finished / 'sid' / 'sids.npz') as arrays:
+    np.testing.assert_array_equal(arrays['sids'], before)
 
 
 def test_the_order_of_new_items_does_not_matter(finished):
@@ -201,8 +201,8 @@ def test_the_command_ends_in_a_catalogue_that_grows(finished, tmp_path):
   assert both[:3] == first
   assert [row['item_id'] for row in both] == [f'i{n}' for n in range(40, 45)]
   assert both[0]['categories'] == ['A', 'B']
-  with np.load(finished / 'sid' / 'sids.npz') as stored:
-    sids = stored['sids']
+  with np.load(finished / 'sid' / 'sids.npz') as arrays:
+    sids = arrays['sids']
   ids = [f'i{n}' for n in range(ITEMS)]
   found = catalogues.read(paths[1], ids, sids, 8)
   assert found.items[4] == dataset.Item('i44', 'title 44', ('A', 'B'))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gr2_jax import files
-from gr2_jax.data import dataset
+from gr2_jax.data import dataset, stored
 from gr2_jax.sid import assign, index, steps
 from gr2_jax.stages import data, sid
 
@@ -24,7 +24,7 @@ def world(tmp_path, monkeypatch):
     offsets=np.array([0, 9]),
     timestamps=np.arange(9, dtype=np.int64),
   )
-  monkeypatch.setattr(dataset, 'load', lambda directory: made)
+  monkeypatch.setattr(stored, 'load', lambda directory: made)
   vectors = np.random.default_rng(0).normal(size=(ITEMS, 12))
   # Five items with one vector: no quantiser can tell them apart.
   vectors[10:15] = vectors[10]
