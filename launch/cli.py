@@ -85,8 +85,10 @@ def _end_at_once(error: SystemExit) -> None:
 
   from gr2_jax.train import preemption
 
-  ends = isinstance(error, preemption.Preempted)
-  if not ends or jax.distributed.is_initialized():
+  if not isinstance(error, preemption.Preempted):
+    return
+  logging.warning('%s', error.message)
+  if jax.distributed.is_initialized():
     return
   for child in multiprocessing.active_children():
     child.kill()  # They read for this process and write nothing.

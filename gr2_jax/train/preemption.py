@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from absl import logging
 from jax.experimental import multihost_utils
 
 # EX_TEMPFAIL of sysexits.h: "the user is invited to retry".
@@ -24,10 +23,15 @@ _CODES = {signal.SIGTERM: EXIT_CODE, signal.SIGINT: INTERRUPTED}
 
 
 class Preempted(SystemExit):
-  """Ends the process with the exit code of a signal."""
+  """Ends the process with the exit code of a signal.
+
+  Attributes:
+    message: what happened, since an exit code says nothing else. The command
+      shows it when all progress bars are closed, as its last line.
+  """
 
   def __init__(self, code: int, saved: str = ''):
-    """Logs what happened, since an exit code says nothing else.
+    """Puts the message together.
 
     Args:
       code: `EXIT_CODE` or `INTERRUPTED`.
@@ -35,11 +39,9 @@ class Preempted(SystemExit):
     """
     super().__init__(code)
     name = 'SIGTERM' if code == EXIT_CODE else 'Ctrl-C'
-    logging.warning(
-      '%s: %sending with exit code %d. The same command continues.',
-      name,
-      f'{saved}; ' if saved else '',
-      code,
+    self.message = (
+      f'{name}: {saved}{"; " if saved else ""}ending with exit code {code}. '
+      'The same command continues.'
     )
 
 

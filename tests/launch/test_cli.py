@@ -149,7 +149,7 @@ def main(argv):
 
 cli.run(main)
 """
-# Its devices are busy for ever, and a process reads data for it.
+# Its devices are busy for ever, and a process reads data for it. It shows bars.
 _BUSY = """
 import multiprocessing, threading, time
 from launch import cli, start
@@ -164,8 +164,10 @@ def main(argv):
   wait = lambda x: jax.lax.while_loop(lambda x: x > 0, lambda x: 3 - 1 / x, x)
   threading.Thread(target=jax.jit(wait), args=(2.0,), daemon=True).start()
   time.sleep(1)
-  print('busy', flush=True)
-  time.sleep(600)
+  from gr2_jax import progress
+  with progress.bar(total=2, desc='outer'), progress.bar(total=2, desc='inner'):
+    print('busy', flush=True)
+    time.sleep(600)
 
 cli.run(main)
 """
@@ -203,5 +205,9 @@ def test_a_signal_ends_a_busy_command_at_once_and_quietly(number, code):
   # The child has the pipes, too: their end is its end.
   _, said = process.communicate(timeout=120)
   assert process.returncode == code
-  (line,) = said.splitlines()
-  assert f'ending with exit code {code}. The same command continues.' in line
+  *bars, line = filter(None, said.splitlines())
+  assert {bar.partition(':')[0] for bar in bars} == {'outer', 'inner'}
+  name = 'SIGTERM' if code == 75 else 'Ctrl-C'
+  assert line.startswith('W') and line.endswith(
+    f'] {name}: ending with exit code {code}. The same command continues.'
+  )

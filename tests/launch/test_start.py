@@ -30,7 +30,7 @@ def test_compiled_programs_are_kept_by_default(tmp_path, own):
     env={'PATH': '', 'GR2_CACHE': str(tmp_path), **settings},
   )
   place, enabled = result.stdout.split()
-  assert place == own if own else str(tmp_path / 'xla')
+  assert place == (own or str(tmp_path / 'xla'))
   assert enabled == 'True'
 
 

@@ -79,6 +79,7 @@ def test_a_signal_saves_and_ends_with_its_own_code(
   with pytest.raises(SystemExit) as ended:
     toy.fit(mesh1, tmp_path, Batches(at=terminate))
   assert ended.value.code == code
+  assert f'is saved after step {place + 1} of' in ended.value.message
   assert (preemption.EXIT_CODE, preemption.INTERRUPTED) == (75, 130)
   assert signal.getsignal(number) == before
   with Checkpointer(tmp_path / 'checkpoints') as checkpointer:
