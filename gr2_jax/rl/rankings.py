@@ -20,7 +20,7 @@ from gr2_jax.lm import logps as logps_lib
 from gr2_jax.lm import tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, utilities
-from gr2_jax.rl import advantage, dapo, groups, scoring
+from gr2_jax.rl import dapo, groups, scoring
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.drawn import Rankings, Words
 from gr2_jax.rl.rollout import PromptBatch
@@ -189,7 +189,7 @@ def reward(
   )
   mask = _credit(config, lists, places)
   by_half = lambda x: x.reshape(queries * 2, size // 2)
-  advantages = advantage.group_advantage(by_half(shaped), config.advantage_norm)
+  advantages = dapo.group_advantage(by_half(shaped), config.advantage_norm)
   kept = groups.has_variance(by_half(rank_rewards)).reshape(queries, 2).any(1)
   if not config.dynamic_sampling:
     kept = jnp.ones_like(kept)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rl import advantage, groups, parse, rewards, scoring
+from gr2_jax.rl import dapo, groups, parse, rewards, scoring
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.text.answer import AnswerFormat
 
@@ -151,7 +151,7 @@ def reward(
       old_logps=samples.logps,
       mask=mask,
       allowed=samples.allowed,
-      advantages=advantage.group_advantage(shaped, config.advantage_norm),
+      advantages=dapo.group_advantage(shaped, config.advantage_norm),
       weight=_kept(config, rank_rewards).astype(jnp.float32),
       age=jnp.zeros(len(rank_rewards), jnp.int32),
     ),
