@@ -20,7 +20,7 @@ from gr2_jax.lm import logps as logps_lib
 from gr2_jax.lm import tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, utilities
-from gr2_jax.rl import dapo, groups, scoring
+from gr2_jax.rl import dapo, groups, rewards
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.drawn import Rankings, Words
 from gr2_jax.rl.rollout import PromptBatch
@@ -178,14 +178,14 @@ def reward(
   real = lists.candidate_mask[:, None]
   same = (places == jnp.arange(width)[None, None]) | ~real
   identity = same.all(-1)
-  rank_rewards, shaped = scoring.score(
+  rank_rewards, shaped = rewards.score(
     config,
     lists.target,
     lists.grades,
     lists.candidate_mask,
-    places,
-    valid,
-    identity,
+    places=places,
+    valid=valid,
+    identity=identity,
   )
   mask = _credit(config, lists, places)
   by_half = lambda x: x.reshape(queries * 2, size // 2)
@@ -220,5 +220,5 @@ def _credit(
   # The last one that is left is no choice.
   mask = place < lists.candidate_mask.sum(-1)[:, None, None] - 1
   if config.credit == 'causal':
-    mask &= place < scoring.rank_of(lists.target, places)[..., None]
+    mask &= place < rewards.rank_of(lists.target, places)[..., None]
   return jnp.broadcast_to(mask, places.shape)
