@@ -7,8 +7,12 @@ one.
 An epoch is one pass over the prompts: as many of them, sampled one after the
 other, as there are lists. After one in which no group qualified the run ends at
 the next checkpoint; the log and `summary.json` (`ended`) give the reason.
+
+The trainer of rankings (`ranking_trainer.py`) takes its optimiser, its layout
+for decoding, its keys and its count of steps from here.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,8 +22,9 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rl import groups, objective, rollout, shared
+from gr2_jax.rl import groups, objective, rollout
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.text.answer import AnswerFormat
@@ -45,6 +50,63 @@ class RLState:
   buffer: groups.Groups
 
 
+def make_optimiser(
+  config: RLConfig, trainable: optimiser.Trainable | None = None
+) -> optimiser.Optimiser:
+  """Returns AdamW at a constant learning rate after the warm-up.
+
+  Args:
+    config: its numbers.
+    trainable: what is trained; see `optimiser.make`.
+  """
+  return optimiser.make(
+    optimiser.OptimiserConfig(
+      lr=config.lr,
+      schedule='constant',
+      warmup_steps=config.warmup_steps,
+      weight_decay=config.weight_decay,
+      clip_norm=config.clip_norm,
+    ),
+    trainable,
+  )
+
+
+def for_decoding(
+  model: LMConfig, mesh: jax.sharding.Mesh
+) -> Callable[[Any], tuple[LMConfig, Any]]:
+  """Returns what makes a policy's parameters ready for rollouts.
+
+  Args:
+    model: shape of the LM.
+    mesh: the mesh.
+
+  Returns:
+    Parameters by TRAIN_RULES -> (shape, parameters with narrow kernels by
+    DECODE_RULES).
+  """
+  _, shardings = sharding.param_shardings(
+    decoder.init_fn(model), mesh, sharding.DECODE_RULES, jax.random.key(0)
+  )
+
+  def convert(params: Any) -> tuple[LMConfig, Any]:
+    shape, narrow = decoder.narrow(model, params)
+    return shape, sharding.reshard(narrow, shardings)
+
+  return convert
+
+
+@functools.partial(jax.jit, static_argnames='index')
+def round_key(key: jax.Array, step: jax.Array, index: int) -> jax.Array:
+  """Folds step and round into a key: no two rounds share one."""
+  return jax.random.fold_in(jax.random.fold_in(key, step), index)
+
+
+@jax.jit
+def next_step(step: jax.Array) -> jax.Array:
+  """Counts a step where the count lies."""
+  return step + 1
+
+
 def make_update(
   model: LMConfig,
   config: RLConfig,
@@ -64,7 +126,7 @@ def make_update(
   Returns:
     (optimiser, update of a `TrainState` by a mini-batch of groups).
   """
-  tx = shared.make_optimiser(config, trainable)
+  tx = make_optimiser(config, trainable)
   loss_fn = objective.make_loss(model, config, fmt, reference)
   return tx, step.make_train_step(loss_fn, tx, config.microbatches)
 
@@ -127,7 +189,7 @@ class Trainer:
         [np.int32(i) for i in range(config.updates_per_rollout)],
       ),
     )
-    self._for_decoding = shared.for_decoding(model, mesh)
+    self._for_decoding = for_decoding(model, mesh)
 
   def start(self, params: Any) -> RLState:
     """Returns the state before the first step; `params` are copied."""
@@ -177,7 +239,7 @@ class Trainer:
     metrics |= more | left
     metrics['timing/rollout_seconds'] = (filled - started, 1.0)
     metrics['timing/update_seconds'] = (ended - filled, 1.0)
-    return RLState(shared.next_step(before.step), train, buffer), metrics
+    return RLState(next_step(before.step), train, buffer), metrics
 
   def ranks(self, params: Any, lists: rollout.PromptBatch) -> tuple[Any, Any]:
     """Decodes greedily; see `rollout.greedy_ranks`."""
@@ -203,7 +265,7 @@ class Trainer:
           self._fmt,
           params,
           lists,
-          shared.round_key(self._key, before.step, used),
+          round_key(self._key, before.step, used),
           self._temperature,
           config.group_size,
         )
