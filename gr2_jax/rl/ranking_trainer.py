@@ -12,7 +12,6 @@ from gr2_jax import sharding
 from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
-from gr2_jax.rl import drawn as drawn_lib
 from gr2_jax.rl import ranking_loss, rankings, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.rollout import PromptBatch
@@ -111,7 +110,7 @@ class RankingTrainer:
       ranked = time.monotonic()
       for index in self._parts:
         part = {
-          kind: drawn_lib.part(whole, index, len(self._parts))
+          kind: rankings.part(whole, index, len(self._parts))
           for kind, whole in drawn.items()
         }
         train, pairs = self._update(train, part)
