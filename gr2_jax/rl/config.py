@@ -3,10 +3,6 @@
 import dataclasses
 from typing import Literal
 
-from gr2_jax.rl import checks
-
-_require = checks.require
-
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
@@ -202,14 +198,20 @@ class RLConfig:
       'prompt_buckets',
       'in rising order',
     )
-    checks.sampling(self)
-    checks.rankings(self)
-    checks.loss(self)
+    _check_sampling(self)
+    _check_rankings(self)
+    _check_loss(self)
 
   @property
   def prompts_per_round(self) -> int:
     """Prompts that a round samples, of all processes together."""
     return round(self.over_sampling * self.prompts_per_step)
+
+
+def _require(holds: bool, config: RLConfig, name: str, remedy: str) -> None:
+  """Refuses the field `name` by what it must be, unless `holds`."""
+  if not holds:
+    raise ValueError(f'rl.{name} = {getattr(config, name)!r} must be {remedy}.')
 
 
 def _check_reward(config: RLConfig) -> None:
@@ -244,6 +246,111 @@ def _check_reward(config: RLConfig) -> None:
     config,
     'credit',
     f"'answer' where rl.reward = {config.reward!r}: the whole list is rewarded",
+  )
+
+
+def _check_sampling(config: RLConfig) -> None:
+  """Checks what concerns rounds, the buffer and old log-probs."""
+  _require(
+    config.over_sampling >= 1
+    and config.prompts_per_round
+    == config.over_sampling * config.prompts_per_step,
+    config,
+    'over_sampling',
+    'at least 1, and give whole prompts: times prompts_per_step = '
+    f'{config.prompts_per_step} it is '
+    f'{config.over_sampling * config.prompts_per_step}',
+  )
+  _require(config.max_staleness >= 0, config, 'max_staleness', 'at least 0')
+  for name in ('max_rounds', 'over_sampling'):
+    _require(
+      config.dynamic_sampling or getattr(config, name) == 1,
+      config,
+      name,
+      '1 without dynamic_sampling: every group is kept, and more prompts '
+      'would be drawn for nothing',
+    )
+  _require(
+    config.old_logps in ('sampler', 'recomputed'),
+    config,
+    'old_logps',
+    "'sampler' or 'recomputed'",
+  )
+  _require(
+    config.tis_cap == 0
+    or (config.tis_cap > 0 and config.old_logps == 'recomputed'),
+    config,
+    'tis_cap',
+    "0, or above 0 with old_logps = 'recomputed': with the sampler's, the "
+    'ratio is the correction',
+  )
+
+
+def _check_loss(config: RLConfig) -> None:
+  """Checks the terms of the loss, and the model that it starts from."""
+  _require(
+    config.loss_level in ('token', 'sequence'),
+    config,
+    'loss_level',
+    "'token' or 'sequence'",
+  )
+  for name in ('reward_weight', 'kl', 'entropy_bonus'):
+    _require(getattr(config, name) >= 0, config, name, 'at least 0')
+  _require(
+    config.reward_weight > 0 or config.kl > 0,
+    config,
+    'reward_weight',
+    'above 0, or rl.kl be: nothing would be learned',
+  )
+  _require(
+    (config.kl > 0) == bool(config.reference),
+    config,
+    'reference',
+    f'a model exactly where rl.kl = {config.kl} is above 0',
+  )
+  _require(
+    not config.kl or config.credit == 'answer',
+    config,
+    'credit',
+    "'answer' with rl.kl: the policy is held to the reference behind the true "
+    'item, too',
+  )
+  _require(
+    config.start in ('sft', 'midtrain'), config, 'start', "'sft' or 'midtrain'"
+  )
+
+
+def _check_rankings(config: RLConfig) -> None:
+  """Checks what concerns rankings that are drawn from utilities."""
+  _require(
+    config.lists in ('unseen', 'train', 'folds'),
+    config,
+    'lists',
+    "'unseen', 'train' or 'folds'",
+  )
+  halves = (
+    'an even number of at least 4: half of them are drawn by each head, and '
+    'compared with one another'
+  )
+  even = lambda x: x >= 4 and x % 2 == 0
+  _require(even(config.rankings), config, 'rankings', halves)
+  parts = config.updates_per_rollout * config.microbatches
+  multiple = f'a multiple of updates_per_rollout * microbatches = {parts}'
+  lists, explained = config.lists_per_step, config.explained_per_step
+  _require(
+    lists >= 1 and lists % parts == 0, config, 'lists_per_step', multiple
+  )
+  _require(
+    explained >= 0 and explained % parts == 0,
+    config,
+    'explained_per_step',
+    f'0 (none) or {multiple}',
+  )
+  _require(
+    not explained or even(config.group_size),
+    config,
+    'group_size',
+    f'{halves}; or explained_per_step = {explained} be 0',
   )
 
 

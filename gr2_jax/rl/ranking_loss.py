@@ -10,7 +10,6 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce
 from gr2_jax.rl import dapo, rankings
 from gr2_jax.rl.config import RLConfig
-from gr2_jax.rl.drawn import Rankings
 from gr2_jax.text.answer import AnswerFormat
 
 
@@ -29,7 +28,7 @@ def make_loss(
     metrics as `objective.make_loss` has them.
   """
 
-  def loss(params: Any, drawn: Rankings) -> tuple:
+  def loss(params: Any, drawn: rankings.Rankings) -> tuple:
     lists, words = drawn.lists, drawn.words
     size = drawn.order.shape[1]
     values, scored = rankings.score(
@@ -94,7 +93,7 @@ def make_joint_loss(
   """
   one = make_loss(model, config, fmt)
 
-  def loss(params: Any, drawn: Mapping[str, Rankings]) -> tuple:
+  def loss(params: Any, drawn: Mapping[str, rankings.Rankings]) -> tuple:
     lists = sum(len(own.weight) for own in drawn.values())
     joint, metrics = jnp.float32(0), {}
     for kind, own in drawn.items():

@@ -12,8 +12,7 @@ from gr2_jax import sharding
 from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
-from gr2_jax.rl import drawn as drawn_lib
-from gr2_jax.rl import ranking_loss, rankings, shared
+from gr2_jax.rl import ranking_loss, rankings, trainer
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.text import lengths
@@ -59,7 +58,7 @@ class RankingTrainer:
     """
     self._given = model, config, fmt
     self._config, self._mesh = config, mesh
-    self._tx = shared.make_optimiser(config, trainable)
+    self._tx = trainer.make_optimiser(config, trainable)
     self._update = step.make_train_step(
       ranking_loss.make_joint_loss(*self._given), self._tx, config.microbatches
     )
@@ -72,7 +71,7 @@ class RankingTrainer:
         [np.int32(i) for i in range(config.updates_per_rollout)],
       ),
     )
-    self._for_decoding = shared.for_decoding(model, mesh)
+    self._for_decoding = trainer.for_decoding(model, mesh)
 
   def start(self, params: Any) -> RankingState:
     """Returns the state before the first step; `params` are copied."""
@@ -99,7 +98,7 @@ class RankingTrainer:
     with sharding.use(self._mesh, sharding.TRAIN_RULES):
       drawn, metrics = {}, {}
       for index, (kind, lists) in enumerate(sorted(batch.items())):
-        key = shared.round_key(self._key, before.step, index)
+        key = trainer.round_key(self._key, before.step, index)
         samples = None
         if kind == heads.EXPLAINED:
           samples = self._write(train.params['lm'], lists, key)
@@ -111,7 +110,7 @@ class RankingTrainer:
       ranked = time.monotonic()
       for index in self._parts:
         part = {
-          kind: drawn_lib.part(whole, index, len(self._parts))
+          kind: rankings.part(whole, index, len(self._parts))
           for kind, whole in drawn.items()
         }
         train, pairs = self._update(train, part)
@@ -120,7 +119,7 @@ class RankingTrainer:
     ended = time.monotonic()
     metrics['timing/rollout_seconds'] = (ranked - started, 1.0)
     metrics['timing/update_seconds'] = (ended - ranked, 1.0)
-    return RankingState(shared.next_step(before.step), train), metrics
+    return RankingState(trainer.next_step(before.step), train), metrics
 
   def _write(
     self, params: Any, lists: PromptBatch, key: jax.Array

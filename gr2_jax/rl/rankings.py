@@ -6,25 +6,69 @@ probability of its own, as a token is. So ratio, clip and credit work place by
 place (`ranking_loss.py`). Half of a prompt's G rankings are drawn by each head
 (`rank.heads`), and compared with those of the same head: both learn.
 
-Letters: Q prompts, G rankings, K candidates, S words, P prompt tokens.
+Letters: Q prompts, G rankings, K candidates, S words, A allowed ids.
 """
 
 import functools
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gr2_jax import sharding
 from gr2_jax.decode import parts, sampler
 from gr2_jax.lm import logps as logps_lib
 from gr2_jax.lm import tables
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, plackett_luce, utilities
-from gr2_jax.rl import advantage, dapo, groups, scoring
+from gr2_jax.rl import dapo, groups, rewards
 from gr2_jax.rl.config import RLConfig
-from gr2_jax.rl.drawn import Rankings, Words
 from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.text.answer import AnswerFormat
+
+
+@flax.struct.dataclass
+class Words:
+  """Explanations before the rankings.
+
+  Attributes:
+    tokens: int32 [Q, G, S], `open`, words and `top`, right-padded.
+    written: bool [Q, G, S], their tokens.
+    allowed: int32 [Q, G, S, A], ids each place could take; see the sampler.
+    sampler_logps: float32 [Q, G, S], of the sampler.
+    old_logps: float32 [Q, G, S], of the same policy by the trainer's program.
+  """
+
+  tokens: jax.Array
+  written: jax.Array
+  allowed: jax.Array
+  sampler_logps: jax.Array
+  old_logps: jax.Array
+
+
+@flax.struct.dataclass
+class Rankings:
+  """G rankings of each list; the arrays that an update reads.
+
+  Attributes:
+    lists: prompts and candidates.
+    words: what was written before, or None.
+    order: int32 [Q, G, K], the candidate on each place, padding last.
+    old_logps: float32 [Q, G, K], of each place under the policy that drew it.
+    mask: bool [Q, G, K], places that learn.
+    advantages: float32 [Q, G].
+    weight: float32 [Q], 0 for a list whose rank rewards are equal within each
+      half.
+  """
+
+  lists: PromptBatch
+  words: Words | None
+  order: jax.Array
+  old_logps: jax.Array
+  mask: jax.Array
+  advantages: jax.Array
+  weight: jax.Array
 
 
 def by_head(
@@ -178,18 +222,18 @@ def reward(
   real = lists.candidate_mask[:, None]
   same = (places == jnp.arange(width)[None, None]) | ~real
   identity = same.all(-1)
-  rank_rewards, shaped = scoring.score(
+  rank_rewards, shaped = rewards.score(
     config,
     lists.target,
     lists.grades,
     lists.candidate_mask,
-    places,
-    valid,
-    identity,
+    places=places,
+    valid=valid,
+    identity=identity,
   )
   mask = _credit(config, lists, places)
   by_half = lambda x: x.reshape(queries * 2, size // 2)
-  advantages = advantage.group_advantage(by_half(shaped), config.advantage_norm)
+  advantages = dapo.group_advantage(by_half(shaped), config.advantage_norm)
   kept = groups.has_variance(by_half(rank_rewards)).reshape(queries, 2).any(1)
   if not config.dynamic_sampling:
     kept = jnp.ones_like(kept)
@@ -220,5 +264,26 @@ def _credit(
   # The last one that is left is no choice.
   mask = place < lists.candidate_mask.sum(-1)[:, None, None] - 1
   if config.credit == 'causal':
-    mask &= place < scoring.rank_of(lists.target, places)[..., None]
+    mask &= place < rewards.rank_of(lists.target, places)[..., None]
   return jnp.broadcast_to(mask, places.shape)
+
+
+@functools.partial(jax.jit, static_argnames='count')
+def part(drawn: Rankings, index: jax.Array, count: int) -> Rankings:
+  """Takes a mini-batch: every `count`-th list, from `index` on.
+
+  Args:
+    drawn: rankings of Q lists.
+    index: which part; traced.
+    count: number of mini-batches; divides Q.
+
+  Returns:
+    Those of Q / count lists.
+  """
+
+  def take(x: jax.Array) -> jax.Array:
+    rows = x.reshape(x.shape[0] // count, count, *x.shape[1:])
+    rows = jax.lax.dynamic_index_in_dim(rows, index, axis=1, keepdims=False)
+    return sharding.constrain(rows, 'batch', *(None,) * (rows.ndim - 1))
+
+  return jax.tree.map(take, drawn)

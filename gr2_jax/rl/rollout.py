@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rl import advantage, groups, parse, rewards, scoring
+from gr2_jax.rl import dapo, groups, parse, rewards
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.text.answer import AnswerFormat
 
@@ -125,15 +125,15 @@ def reward(
     The rollouts.
   """
   places, valid, identity = read_places(samples, lists, fmt)
-  rank_after = scoring.rank_of(lists.target, places)
-  rank_rewards, shaped = scoring.score(
+  rank_after = rewards.rank_of(lists.target, places)
+  rank_rewards, shaped = rewards.score(
     config,
     lists.target,
     lists.grades,
     lists.candidate_mask,
-    places,
-    valid,
-    identity,
+    places=places,
+    valid=valid,
+    identity=identity,
   )
   if config.overlong_buffer:
     shaped += rewards.overlong(
@@ -151,7 +151,7 @@ def reward(
       old_logps=samples.logps,
       mask=mask,
       allowed=samples.allowed,
-      advantages=advantage.group_advantage(shaped, config.advantage_norm),
+      advantages=dapo.group_advantage(shaped, config.advantage_norm),
       weight=_kept(config, rank_rewards).astype(jnp.float32),
       age=jnp.zeros(len(rank_rewards), jnp.int32),
     ),
@@ -234,7 +234,7 @@ def greedy_ranks(
     model, config, fmt, params, lists, key, jnp.float32(0), num_samples=1
   )
   places, valid, _ = read_places(samples, lists, fmt)
-  rank_after = scoring.rank_of(lists.target, places)
+  rank_after = rewards.rank_of(lists.target, places)
   return served_rank(rank_after[:, 0], valid[:, 0], lists.target), valid[:, 0]
 
 

@@ -3,10 +3,18 @@
 The prompts of all rounds are read at each step, used or not, so that the place
 in the data depends on the step alone and a resumed run equals an undisturbed
 one.
+
+An epoch is one pass over the prompts: as many of them, sampled one after the
+other, as there are lists. After one in which no group qualified the run ends at
+the next checkpoint; the log and `summary.json` (`ended`) give the reason.
+
+The trainer of rankings (`ranking_trainer.py`) takes its optimiser, its layout
+for decoding, its keys and its count of steps from here.
 """
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -14,8 +22,9 @@ import jax
 import numpy as np
 
 from gr2_jax import sharding
+from gr2_jax.lm import decoder
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rl import groups, objective, rollout, shared
+from gr2_jax.rl import groups, objective, rollout
 from gr2_jax.rl.config import RLConfig
 from gr2_jax.rl.prompt_set import PromptSet
 from gr2_jax.text.answer import AnswerFormat
@@ -41,6 +50,63 @@ class RLState:
   buffer: groups.Groups
 
 
+def make_optimiser(
+  config: RLConfig, trainable: optimiser.Trainable | None = None
+) -> optimiser.Optimiser:
+  """Returns AdamW at a constant learning rate after the warm-up.
+
+  Args:
+    config: its numbers.
+    trainable: what is trained; see `optimiser.make`.
+  """
+  return optimiser.make(
+    optimiser.OptimiserConfig(
+      lr=config.lr,
+      schedule='constant',
+      warmup_steps=config.warmup_steps,
+      weight_decay=config.weight_decay,
+      clip_norm=config.clip_norm,
+    ),
+    trainable,
+  )
+
+
+def for_decoding(
+  model: LMConfig, mesh: jax.sharding.Mesh
+) -> Callable[[Any], tuple[LMConfig, Any]]:
+  """Returns what makes a policy's parameters ready for rollouts.
+
+  Args:
+    model: shape of the LM.
+    mesh: the mesh.
+
+  Returns:
+    Parameters by TRAIN_RULES -> (shape, parameters with narrow kernels by
+    DECODE_RULES).
+  """
+  _, shardings = sharding.param_shardings(
+    decoder.init_fn(model), mesh, sharding.DECODE_RULES, jax.random.key(0)
+  )
+
+  def convert(params: Any) -> tuple[LMConfig, Any]:
+    shape, narrow = decoder.narrow(model, params)
+    return shape, sharding.reshard(narrow, shardings)
+
+  return convert
+
+
+@functools.partial(jax.jit, static_argnames='index')
+def round_key(key: jax.Array, step: jax.Array, index: int) -> jax.Array:
+  """Folds step and round into a key: no two rounds share one."""
+  return jax.random.fold_in(jax.random.fold_in(key, step), index)
+
+
+@jax.jit
+def next_step(step: jax.Array) -> jax.Array:
+  """Counts a step where the count lies."""
+  return step + 1
+
+
 def make_update(
   model: LMConfig,
   config: RLConfig,
@@ -60,7 +126,7 @@ def make_update(
   Returns:
     (optimiser, update of a `TrainState` by a mini-batch of groups).
   """
-  tx = shared.make_optimiser(config, trainable)
+  tx = make_optimiser(config, trainable)
   loss_fn = objective.make_loss(model, config, fmt, reference)
   return tx, step.make_train_step(loss_fn, tx, config.microbatches)
 
@@ -123,7 +189,7 @@ class Trainer:
         [np.int32(i) for i in range(config.updates_per_rollout)],
       ),
     )
-    self._for_decoding = shared.for_decoding(model, mesh)
+    self._for_decoding = for_decoding(model, mesh)
 
   def start(self, params: Any) -> RLState:
     """Returns the state before the first step; `params` are copied."""
@@ -173,7 +239,7 @@ class Trainer:
     metrics |= more | left
     metrics['timing/rollout_seconds'] = (filled - started, 1.0)
     metrics['timing/update_seconds'] = (ended - filled, 1.0)
-    return RLState(shared.next_step(before.step), train, buffer), metrics
+    return RLState(next_step(before.step), train, buffer), metrics
 
   def ranks(self, params: Any, lists: rollout.PromptBatch) -> tuple[Any, Any]:
     """Decodes greedily; see `rollout.greedy_ranks`."""
@@ -199,7 +265,7 @@ class Trainer:
           self._fmt,
           params,
           lists,
-          shared.round_key(self._key, before.step, used),
+          round_key(self._key, before.step, used),
           self._temperature,
           config.group_size,
         )
@@ -239,6 +305,52 @@ class Trainer:
           del pairs['sampler_gap']
         metrics = metrics_lib.combine(metrics, pairs)
     return train, metrics
+
+
+def barren_prompts(
+  records: Sequence[Mapping[str, float]], config: RLConfig
+) -> int:
+  """Counts the prompts sampled since a group last qualified.
+
+  Args:
+    records: of `metrics.jsonl`, whose values are means over steps.
+    config: the settings of the run.
+
+  Returns:
+    The count; exact where each step has its record, and at most the steps of a
+    record too low.
+  """
+  count, before = 0, 0
+  for record in records:
+    if 'rounds' not in record:
+      continue
+    rounds = record['rounds'] * (record['step'] - before)
+    count += round(rounds * config.prompts_per_round)
+    before = record['step']
+    if record['fill_rate'] > 0:
+      count = 0
+  return count
+
+
+def barren_message(
+  count: int, steps: int, updates: int, config: RLConfig
+) -> str:
+  """Explains that a run ended because no group qualified.
+
+  Args:
+    count: of `barren_prompts`.
+    steps: RL steps done.
+    updates: updates that the weights have seen.
+    config: the settings of the run.
+  """
+  return (
+    f'RL ended after {steps} of {config.steps} steps and {updates} updates: '
+    f'among the answers to the last {count} prompts no group had rank rewards '
+    'that differ, so nothing could be learned, and the weights are those of '
+    'an earlier update. Raise rl.group_size or rl.temperature, or check '
+    'valid_rate and identity_rate in metrics.jsonl: the policy answers all '
+    'alike.'
+  )
 
 
 def _numbers(arrays: Sequence[jax.Array]) -> list[int]:

@@ -21,7 +21,7 @@ from gr2_jax.lm import io
 from gr2_jax.rank import scores
 from gr2_jax.ranker import ranking
 from gr2_jax.rl import config as rl_config
-from gr2_jax.rl import epoch, prompt_set, trainer
+from gr2_jax.rl import prompt_set, trainer
 from gr2_jax.run import artifacts, pretrained, runner
 from gr2_jax.stages import list_prompts, rankings, reference, rollout_log
 from gr2_jax.train import loop
@@ -124,7 +124,7 @@ def _barren(directory: pathlib.Path, cfg: rl_config.RLConfig) -> int:
   """Counts the prompts sampled since a group last qualified."""
   path = directory / 'metrics.jsonl'
   records = list(files.read_jsonl(path)) if path.exists() else []
-  return epoch.barren_prompts(records, cfg)
+  return trainer.barren_prompts(records, cfg)
 
 
 def _warning(
@@ -134,13 +134,13 @@ def _warning(
   cfg: rl_config.RLConfig,
 ) -> dict[str, str]:
   """Warns of a run, or of its last epoch, in which no group qualified."""
-  barren = epoch.barren_prompts(records, cfg)
+  barren = trainer.barren_prompts(records, cfg)
   updates = int(final.train.step)
   if updates and barren < lists:
     return {}
   # The best step may lie before the last one.
   steps = max([int(final.step), *(r['step'] for r in records)])
-  text = epoch.message(barren, steps, updates, cfg)
+  text = trainer.barren_message(barren, steps, updates, cfg)
   logging.warning('%s', text)
   return {'ended': text}
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr2_jax.rl import advantage, groups, rewards
+from gr2_jax.rl import dapo, groups, rewards
 
 K, ALPHA = 10, 0.2
 # Chance of the true item's place in the incoming order: first in 0.44.
@@ -30,7 +30,7 @@ def _score(shaped, before, after, valid, invalid, norm):
   ranks = before, after, valid, K
   plain = rewards.rank_promotion(*ranks, 0.0, invalid)
   gained = SHAPED[shaped](*ranks, ALPHA, invalid)
-  return advantage.group_advantage(gained, norm), groups.has_variance(plain)
+  return dapo.group_advantage(gained, norm), groups.has_variance(plain)
 
 
 @functools.partial(jax.jit, static_argnames=('shaped', 'filtered'))

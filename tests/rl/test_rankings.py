@@ -12,7 +12,6 @@ from gr2_jax import sharding
 from gr2_jax.decode import constrain, sampler
 from gr2_jax.lm import decoder
 from gr2_jax.lm import logps as logps_lib
-from gr2_jax.rl import drawn as drawn_lib
 from gr2_jax.rl import ranking_loss, rankings, rollout
 from gr2_jax.train import metrics as metrics_lib
 from gr2_jax.train import step
@@ -502,7 +501,7 @@ def test_without_weight_words_change_no_utility(mesh1):
   )
   direct = sharding.shard_batch(mesh1, direct.batch(rows))
   samples = _words(mesh1, params['lm'], batch)
-  written = drawn_lib.Words(
+  written = rankings.Words(
     samples.tokens, samples.mask, samples.allowed, samples.logps, samples.logps
   )
   with sharding.use(mesh1, sharding.TRAIN_RULES):
@@ -522,7 +521,7 @@ def test_a_list_counts_as_a_list_in_the_joint_loss(monkeypatch):
 
   monkeypatch.setattr(ranking_loss, 'make_loss', lambda *given: one)
   joint = ranking_loss.make_joint_loss(*GIVEN)
-  none = drawn_lib.Rankings(*[None] * 6, weight=None)
+  none = rankings.Rankings(*[None] * 6, weight=None)
   lists = lambda count: none.replace(weight=np.ones(count))
   both = {'direct': lists(32), 'explained': lists(8)}
   total, count, pairs = joint(None, both)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr2_jax.rl import advantage, rewards
+from gr2_jax.rl import dapo, rewards
 
 K = 5
 BEFORE = jnp.array([[1], [3], [4]])
@@ -14,7 +14,7 @@ VALID = jnp.ones((3, 4), bool)
 
 def _advantages(reward, valid, alpha, invalid=-1.0):
   shaped = reward(BEFORE, AFTER, valid, K, alpha, invalid)
-  return np.asarray(advantage.group_advantage(shaped, 'none'))
+  return np.asarray(dapo.group_advantage(shaped, 'none'))
 
 
 def test_alpha_for_every_valid_answer_cancels_where_all_are_valid():

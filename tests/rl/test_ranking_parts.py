@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gr2_jax import sharding
-from gr2_jax.rl import drawn as drawn_lib
+from gr2_jax.rl import rankings
 from tests.rl import tiny
 
 
@@ -15,10 +15,10 @@ def _drawn(mesh, with_words):
   make = lambda *shape: rng.normal(size=(tiny.Q, *shape)).astype(np.float32)
   words = None
   if with_words:
-    words = drawn_lib.Words(
+    words = rankings.Words(
       make(4, 8), make(4, 8) > 0, make(4, 8, 5), make(4, 8), make(4, 8)
     )
-  whole = drawn_lib.Rankings(
+  whole = rankings.Rankings(
     lists=tiny.ranked_set().batch(np.arange(tiny.Q)),
     words=words,
     order=np.argsort(make(4, 3), axis=-1).astype(np.int32),
@@ -36,7 +36,7 @@ def test_every_second_list(devices, with_words, mesh1, mesh8):
   mesh = {1: mesh1, 8: mesh8}[devices]
   whole = _drawn(mesh, with_words)
   with sharding.use(mesh, sharding.TRAIN_RULES):
-    parts = [drawn_lib.part(whole, jnp.int32(i), 2) for i in range(2)]
+    parts = [rankings.part(whole, jnp.int32(i), 2) for i in range(2)]
   for i, part in enumerate(parts):
     want = jax.tree.map(lambda x, i=i: x[i::2], whole)
     jax.tree.map(np.testing.assert_array_equal, want, part)
