@@ -30,6 +30,9 @@ def get_config(arg: str = ''):
   config.rl.alpha = switches.alpha
   config.rl.conditional = switches.conditional
   config.traces.mode = switches.mode
+  # The whole list, discounted as the metric is. Under 'promotion', a mean of
+  # ranks, the likelihood of the true item falls on validation lists.
+  config.rl.reward, config.rl.credit = 'ndcg', 'answer'
   config.data.name = 'ml-100k'
   config.data.kind = 'ml-100k'
   # Few users with long histories: several held-out positions each.
