@@ -53,7 +53,7 @@ def measure(config, directory: pathlib.Path) -> dict:
   from gr2_jax import config as config_lib
   from gr2_jax import files
   from gr2_jax.data import sources, splits
-  from gr2_jax.rank import popularity, sasrec, scores
+  from gr2_jax.rank import metrics, popularity, sasrec
   from gr2_jax.run import meshes
   from gr2_jax.train import writers
 
@@ -76,12 +76,12 @@ def measure(config, directory: pathlib.Path) -> dict:
     histories = [dataset.sequence(u)[:p] for u, p in pairs]
     targets = dataset.flat[dataset.offsets[users] + positions]
     ranks = sasrec.find_ranks(model, histories, targets)
-    found[name] = scores.retrieval_metrics(ranks)
+    found[name] = metrics.retrieval_metrics(ranks)
   # Some publications leave the seen items in.
   ranks = sasrec.find_ranks(model, histories, targets, exclude_seen=False)
-  found['test_with_seen'] = scores.retrieval_metrics(ranks)
+  found['test_with_seen'] = metrics.retrieval_metrics(ranks)
   popular, _ = popularity.top_k(popularity.train(dataset, split), histories, 10)
-  ranks = scores.find_positions(popular, targets)
+  ranks = metrics.find_positions(popular, targets)
   records = list(files.read_jsonl(directory / 'metrics.jsonl'))
   return {
     'dataset': {'name': dataset.name, 'sha256': dataset.sha256},
@@ -90,7 +90,7 @@ def measure(config, directory: pathlib.Path) -> dict:
     'seed': config.seed,
     'config': config_lib.to_dict(cfg),
     'sasrec': found,
-    'popularity': {'test': scores.retrieval_metrics(ranks)},
+    'popularity': {'test': metrics.retrieval_metrics(ranks)},
     'steps': records[-1]['step'],
     'validations': [r for r in records if 'valid_ndcg@10' in r],
     'seconds': round(seconds, 1),

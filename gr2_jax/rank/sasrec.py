@@ -19,9 +19,8 @@ from gr2_jax import bounds, files, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import pipeline, seeded
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.rank import sasrec_data, sasrec_lists
+from gr2_jax.rank import metrics, sasrec_data, sasrec_lists
 from gr2_jax.rank import sasrec_model as network
-from gr2_jax.rank import scores as scores_lib
 from gr2_jax.train import checkpoint, loop, optimiser, state, step, writers
 from gr2_jax.train.retention import Policy
 
@@ -233,8 +232,8 @@ def _validation(
   def evaluate(now: state.TrainState) -> dict[str, float]:
     ranks = find_ranks(Model(shape, now.params, mesh), histories, targets)
     found = {
-      'valid_recall@10': float(scores_lib.recall_at_k(ranks, 10)),
-      _METRIC: float(scores_lib.ndcg_at_k(ranks, 10)),
+      'valid_recall@10': float(metrics.recall_at_k(ranks, 10)),
+      _METRIC: float(metrics.ndcg_at_k(ranks, 10)),
     }
     done, latest = int(now.step), best.latest
     record = -1.0 if latest is None else best.restore(now.params)[2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gr2_jax import files
-from gr2_jax.rank import bootstrap, scores
+from gr2_jax.rank import bootstrap, metrics
 from gr2_jax.report import results, terminal
 
 FILE = 'places.npz'
@@ -33,7 +33,7 @@ def save(
     targets: int32 [N], the true items.
   """
   places = {
-    name: scores.find_positions(system.orders, targets)
+    name: metrics.find_positions(system.orders, targets)
     for name, system in systems.items()
   }
   files.atomic_savez(path, users=np.asarray(users), **places)
@@ -61,7 +61,7 @@ def pool(paths: Sequence[pathlib.Path], seed: int) -> dict[str, Any]:
   users = np.concatenate([run.pop('users') for run in runs])
   values = [
     {
-      name: scores.by_list(places, results.RECALL, results.NDCG)
+      name: metrics.by_list(places, results.RECALL, results.NDCG)
       for name, places in run.items()
     }
     for run in runs
@@ -70,18 +70,18 @@ def pool(paths: Sequence[pathlib.Path], seed: int) -> dict[str, Any]:
   joined = {
     name: {
       metric: np.concatenate([run[name][metric] for run in values])
-      for metric in metrics
+      for metric in measured
     }
-    for name, metrics in systems.items()
+    for name, measured in systems.items()
   }
   return {
     'lists': [len(next(iter(run.values()))) for run in runs],
     'systems': {
       name: {
         metric: _spread([run[name][metric].mean() for run in values])
-        for metric in metrics
+        for metric in measured
       }
-      for name, metrics in systems.items()
+      for name, measured in systems.items()
     },
     'deltas': {
       f'{left}-{right}': bootstrap.paired_difference(
@@ -123,12 +123,12 @@ def table(pooled: Mapping[str, Any]) -> str:
     all lists with their intervals.
   """
   cells = [[f'{len(pooled["lists"])} runs', *_SHOWN]]
-  for name, metrics in pooled['systems'].items():
-    numbers = (metrics[metric] for metric in _SHOWN)
+  for name, measured in pooled['systems'].items():
+    numbers = (measured[metric] for metric in _SHOWN)
     cells.append(
       [name, *(f'{mean:.4f} ±{spread:.4f}' for mean, spread in numbers)]
     )
   deltas = [[f'{sum(pooled["lists"])} lists', *_SHOWN]]
-  for name, metrics in pooled['deltas'].items():
-    deltas.append([name, *(results.interval(metrics[x]) for x in _SHOWN)])
+  for name, measured in pooled['deltas'].items():
+    deltas.append([name, *(results.interval(measured[x]) for x in _SHOWN)])
   return f'{terminal.rows(cells)}\n\n{terminal.rows(deltas)}'

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gr2_jax.rank import bootstrap, scores
+from gr2_jax.rank import bootstrap, metrics
 from gr2_jax.rl import rewards
 
 # Metrics over the list, as the papers give them [P].
@@ -110,8 +110,8 @@ def by_list(system: System, targets: np.ndarray) -> dict[str, np.ndarray]:
   Returns:
     Metric name to float64 [N].
   """
-  positions = scores.find_positions(system.orders, targets)
-  return scores.by_list(positions, RECALL, NDCG)
+  positions = metrics.find_positions(system.orders, targets)
+  return metrics.by_list(positions, RECALL, NDCG)
 
 
 def graded_by_list(
@@ -177,7 +177,7 @@ def summarise(
   for name, system in systems.items():
     same = (system.orders == incoming).all(axis=1) & system.valid
     table[name] = {
-      **scores.mean(values[name]),
+      **metrics.mean(values[name]),
       'valid_rate': float(system.valid.mean()),
       'identity_rate': float(same.mean()),
     }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gr2_jax import files, processes, progress
-from gr2_jax.rank import scores
+from gr2_jax.rank import metrics
 from gr2_jax.run import artifacts
 from gr2_jax.stages import retrievers
 
@@ -106,7 +106,7 @@ def as_lists(
       f'{positions[row]}, fewer than candidates.k={cfg.k}: lower k, raise '
       'candidates.width, or turn candidates.exclude_seen off.'
     )
-  rank = scores.find_positions(items, targets(store, users, positions))
+  rank = metrics.find_positions(items, targets(store, users, positions))
   return {
     'user': users,
     'position': positions,

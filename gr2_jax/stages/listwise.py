@@ -16,7 +16,7 @@ from gr2_jax import processes, sharding
 from gr2_jax.data import padding
 from gr2_jax.lm import io
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.rank import heads, plackett_luce, scores, utilities
+from gr2_jax.rank import heads, metrics, plackett_luce, utilities
 from gr2_jax.rl import prompt_set, rollout
 from gr2_jax.run import artifacts, pretrained
 from gr2_jax.text.answer import AnswerFormat
@@ -189,9 +189,9 @@ def validation(
     return {
       'valid_nll': float(join(nlls, heads.FULL).mean()),
       'valid_alone_nll': float(join(nlls, heads.ALONE).mean()),
-      'valid_recall@1': float(scores.recall_at_k(full, 1)),
-      'valid_ndcg@5': float(scores.ndcg_at_k(full, 5)),
-      'valid_alone_ndcg@5': float(scores.ndcg_at_k(alone, 5)),
+      'valid_recall@1': float(metrics.recall_at_k(full, 1)),
+      'valid_ndcg@5': float(metrics.ndcg_at_k(full, 5)),
+      'valid_alone_ndcg@5': float(metrics.ndcg_at_k(alone, 5)),
     }
 
   return measure

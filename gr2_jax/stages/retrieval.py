@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import files
-from gr2_jax.rank import bootstrap, scores
+from gr2_jax.rank import bootstrap, metrics
 from gr2_jax.run import artifacts, reporting, runner
 
 # The stages whose summaries the report holds.
@@ -47,15 +47,16 @@ def measure(
     to metric to [delta, low, high], both by bootstrap over users, 95 %.
   """
   positions = {
-    name: scores.find_positions(items, targets) for name, items in found.items()
+    name: metrics.find_positions(items, targets)
+    for name, items in found.items()
   }
   values = {
-    name: scores.by_list(x, recall=(5, 10), ndcg=(5, 10))
+    name: metrics.by_list(x, recall=(5, 10), ndcg=(5, 10))
     for name, x in positions.items()
   }
   blocks = {
     name: {
-      **scores.retrieval_metrics(positions[name]),
+      **metrics.retrieval_metrics(positions[name]),
       'illegal_rate': illegal_rate(items, store.dataset.num_items),
       'prefix_recall@10': prefix_recall(items[:, :_K], targets, store.sids),
     }

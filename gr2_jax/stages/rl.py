@@ -18,7 +18,7 @@ from absl import logging
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes, sharding
 from gr2_jax.lm import io
-from gr2_jax.rank import scores
+from gr2_jax.rank import metrics
 from gr2_jax.ranker import ranking
 from gr2_jax.rl import config as rl_config
 from gr2_jax.rl import prompt_set, trainer
@@ -206,8 +206,8 @@ def _validation(
 
 def _quality(positions: np.ndarray) -> dict[str, float]:
   return {
-    'valid_recall@1': float(np.mean(scores.recall_at_k(positions, 1))),
-    'valid_ndcg@5': float(np.mean(scores.ndcg_at_k(positions, 5))),
+    'valid_recall@1': float(np.mean(metrics.recall_at_k(positions, 1))),
+    'valid_ndcg@5': float(np.mean(metrics.ndcg_at_k(positions, 5))),
   }
 
 

@@ -15,7 +15,7 @@ from gr2_jax import config as config_lib
 from gr2_jax import files, processes
 from gr2_jax.data import sources, splits, synthetic
 from gr2_jax.lm import io
-from gr2_jax.rank import scores
+from gr2_jax.rank import metrics
 from gr2_jax.run import artifacts, models, runner
 from gr2_jax.stages import requests
 from gr2_jax.text import vocab, wording
@@ -85,8 +85,8 @@ def _write_lists(
     )
     summary[split] = {
       'lists': len(found),
-      'recall@1': float(scores.recall_at_k(target, 1)),
-      'ndcg@5': float(scores.ndcg_at_k(target, 5)),
+      'recall@1': float(metrics.recall_at_k(target, 1)),
+      'ndcg@5': float(metrics.ndcg_at_k(target, 5)),
     }
   return summary
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.data import sources, synthetic
-from gr2_jax.rank import scores
+from gr2_jax.rank import metrics
 
 CFG = synthetic.WorldConfig(users=300, seed=3)
 
@@ -58,7 +58,7 @@ def test_who_knows_the_rule_reaches_ndcg_1(change):
     assert sorted(best.tolist()) == sorted(shown.tolist())
     places.append(best.tolist().index(target))
   assert len(places) == cfg.users * (cfg.length - 1)
-  assert scores.ndcg_at_k(np.array(places), 5) == 1
+  assert metrics.ndcg_at_k(np.array(places), 5) == 1
 
 
 def _first(cfg):

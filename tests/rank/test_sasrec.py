@@ -9,8 +9,7 @@ import pytest
 from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.rank import sasrec
-from gr2_jax.rank import scores as scores_lib
+from gr2_jax.rank import metrics, sasrec
 from gr2_jax.train import checkpoint
 
 ITEMS = 20
@@ -173,7 +172,7 @@ def test_patience_ends_training_and_keeps_the_best(
   tmp_path, mesh1, monkeypatch
 ):
   values = iter([0.2, 0.3, 0.3, 0.1, 0.9])
-  monkeypatch.setattr(scores_lib, 'ndcg_at_k', lambda ranks, k: next(values))
+  monkeypatch.setattr(metrics, 'ndcg_at_k', lambda ranks, k: next(values))
   cfg = dataclasses.replace(CFG, every=1, patience=2, max_epochs=9)
   sasrec.train(DATASET, SPLITS, cfg, mesh1, tmp_path, seed=0)
   found = [

@@ -7,7 +7,7 @@ from configs import reward_world
 from gr2_jax import files, sharding
 from gr2_jax.data import synthetic
 from gr2_jax.lm import io
-from gr2_jax.rank import scores
+from gr2_jax.rank import metrics
 from gr2_jax.run import artifacts
 from gr2_jax.stages import pipeline, sft_rows
 
@@ -43,7 +43,7 @@ def test_lists_hold_their_target_in_the_incoming_order(run):
       taken = store.dataset.sequence(lists.user[row])[lists.position[row]]
       assert shown[lists.target[row]] == taken
       assert synthetic.best_order(world, history, shown)[0] == taken
-    ndcg = scores.ndcg_at_k(lists.target, 5)
+    ndcg = metrics.ndcg_at_k(lists.target, 5)
     assert summary[split]['ndcg@5'] == pytest.approx(float(ndcg))
     assert 0.3 < ndcg < 0.95
 
