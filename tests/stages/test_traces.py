@@ -236,12 +236,12 @@ def test_other_candidates_are_asked_about(world, teach):
   path, config, place, _ = world
   teach()
   traces.run(config, path / 'one')
-  stored = path / 'one' / 'candidates' / 'train.npz'
-  arrays = dict(np.load(stored))
+  train = path / 'one' / 'candidates' / 'train.npz'
+  arrays = dict(np.load(train))
   row = int(np.flatnonzero(place >= 0)[0])
   arrays['candidates'][row] = arrays['candidates'][row][::-1]
   arrays['target'][row] = 3 - arrays['target'][row]
-  files.atomic_savez(stored, **arrays)
+  files.atomic_savez(train, **arrays)
   files.write_json(
     path / 'one' / 'candidates' / 'DONE', {'fingerprint': 'another'}
   )
@@ -262,8 +262,8 @@ def test_targeted_mode_keeps_every_list(world):
 
 def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
   path, config, place, _ = world
-  stored = path / 'one' / 'candidates' / 'train.npz'
-  arrays = dict(np.load(stored))
+  train = path / 'one' / 'candidates' / 'train.npz'
+  arrays = dict(np.load(train))
   sequences = stored.load(None)
   # One position earlier, and with the target in the last place of every list
   # but that of user 7.
@@ -274,12 +274,12 @@ def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
     others = np.setdiff1d(row, goal)
     row[:3], row[3] = others[:3], goal
   folds['target'] = np.where(np.arange(30) == 7, -1, 3)
-  files.atomic_savez(stored.with_name('folds.npz'), **folds)
+  files.atomic_savez(train.with_name('folds.npz'), **folds)
   config.traces.mode = 'targeted'
   traces.run(config, path / 'one')
   assert {line['position'] for line in read(path / 'one')} == {5}
   config.candidates.fold_use = 'sft'
-  files.write_json(stored.with_name('DONE'), {'fingerprint': 'with folds'})
+  files.write_json(train.with_name('DONE'), {'fingerprint': 'with folds'})
   summary = traces.run(config, path / 'one', redo=True)
   assert summary['requested'] == 29 + (place >= 0).sum()
   lines = [line for line in read(path / 'one') if line['position'] == 4]
@@ -294,9 +294,9 @@ def test_the_lists_of_the_folds_are_explained_where_sft_reads_them(world):
 
 def test_no_hit_is_an_error_that_says_what_to_do(world):
   path, config, _, _ = world
-  stored = path / 'one' / 'candidates' / 'train.npz'
-  arrays = dict(np.load(stored))
+  train = path / 'one' / 'candidates' / 'train.npz'
+  arrays = dict(np.load(train))
   arrays['target'][:] = -1
-  files.atomic_savez(stored, **arrays)
+  files.atomic_savez(train, **arrays)
   with pytest.raises(ValueError, match='candidates.k'):
     traces.run(config, path / 'one')
