@@ -144,8 +144,14 @@ def test_what_cannot_be_opened_is_told_before_the_model_is_read(tmp_path):
   source = tmp_path / 'in.jsonl'
   source.write_text(json.dumps(RECORD) + '\n')
   for flags, message in (
-    ((f'--input={source}', f'--output={tmp_path}/no/out'), 'No such file'),
-    ((f'--input={tmp_path}/absent',), 'No such file'),
+    (
+      (f'--input={source}', f'--output={tmp_path}/no/out'),
+      f'--output={tmp_path}/no/out: no such folder; make it',
+    ),
+    (
+      (f'--input={tmp_path}/absent',),
+      f'--input={tmp_path}/absent: no such file; give one',
+    ),
     ((f'--input={source}', f'--output={source}'), 'are one file'),
   ):
     done = subprocess.run(
