@@ -123,6 +123,8 @@ def test_two_thousand_lists_with_ten_broken_ones(tmp_path):
     else:
       assert 'error' not in line
       assert (line['number'], line['order']) == (i, ['i2', 'i3', 'i4'])
+  listed = found[next(i for i in broken if broken[i] == '[1]')]
+  assert '[1] is no JSON object; write {"history": ' in listed['error']
   # What could be read of a broken line is carried over.
   (note,) = [line for line in found if 'note' in line]
   assert note['note'] == 5 and note['candidates'] == ['i1']
