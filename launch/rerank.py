@@ -114,6 +114,10 @@ def main(argv) -> int:
 @contextlib.contextmanager
 def _output(path: str) -> Iterator[BinaryIO]:
   """Opens the output, with what it holds: no error may cost an old file."""
+  if not os.path.isdir(os.path.dirname(path) or '.'):
+    raise FileNotFoundError(
+      f'--output={path}: no such folder; make it, or write to another.'
+    )
   new = not os.path.exists(path)
   with open(path, 'ab') as stream:
     try:
@@ -152,6 +156,11 @@ def _portions(given: str, stack: contextlib.ExitStack) -> Iterator[Portion]:
   from gr2_jax.data import parts
 
   most, path = _BATCHES * _BATCH.value, pathlib.Path(given)
+  if given != '-' and not path.exists():
+    raise FileNotFoundError(
+      f'--input={given}: no such file; give one that is there, or - for '
+      'standard input.'
+    )
   if given == '-' or not (path.is_file() or path.is_dir()):
     source = sys.stdin.buffer
     if given != '-':

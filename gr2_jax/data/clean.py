@@ -81,6 +81,7 @@ def _check(
   rows = (*raw.interactions, *raw.slates)
   times = np.array([row.timestamp for row in rows], np.int64)
   doubts.check_units(doubts.units(times), name)
+  doubts.warn_of_small(times, name)
   doubts.check_ids(user_ids, 'user_id', name)
   doubts.check_ids([item.item_id for item in items], 'item_id', name)
   doubts.warn_of_texts(items, name)

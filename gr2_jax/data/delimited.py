@@ -52,6 +52,11 @@ def rows(
   reader = csv.reader(feed, strict=True, **dialect)
   try:
     header = next(reader)
+    if not ''.join(header).strip():
+      raise ValueError(
+        f'{path}:1: the first line has no names of columns; write them there, '
+        'or remove the line where they stand below it.'
+      )
     _check_delimiter(header, required, f'{path}:1')
     raw_files.require(header, required, f'{path}:1')
     first = reader.line_num + 1

@@ -69,6 +69,26 @@ def check_units(found: Mapping[str, int], name: str) -> None:
     )
 
 
+def warn_of_small(times: np.ndarray, name: str) -> None:
+  """Warns of a few times before 1973 where all others are later.
+
+  Zeros stand for a time that nobody knew, and the last time of a file that was
+  cut off has lost digits; both would come first in their user's sequence.
+
+  Args:
+    times: int64 [n].
+    name: of the data set.
+  """
+  small = times[times < _LIMITS[0]]
+  if 0 < 20 * len(small) <= len(times):
+    logging.warning(
+      'Data set %r: %d of %d times are before 1973, the least is %d, and all '
+      'others later: where they stand for missing ones, or a file was cut off '
+      'in its last row, remove these rows or fetch the file again.',
+      *(name, len(small), len(times), small.min()),
+    )
+
+
 def check_ids(ids: Iterable[str], column: str, name: str) -> None:
   """Refuses ids that differ by what is not seen, or that a spreadsheet has
   rounded; warns of what says "missing".

@@ -24,7 +24,7 @@ import pathlib
 from collections.abc import Iterator
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.data import delimited, fields, raw
+from gr2_jax.data import delimited, fields, raw, raw_files
 
 # What the source calls an item whose genres nobody entered.
 _NO_GENRE = 'unknown'
@@ -38,13 +38,22 @@ _DATA = ('user id', 'item id', 'rating', 'timestamp')
 
 
 def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns the two files of a folder, 'items' and 'interactions'."""
-  if (folder / 'u.item').exists():
-    return {'items': folder / 'u.item', 'interactions': folder / 'u.data'}
-  return {
-    'items': folder / 'ml-100k.item',
-    'interactions': folder / 'ml-100k.inter',
-  }
+  """Finds the two files of a folder.
+
+  Args:
+    folder: where they are.
+
+  Returns:
+    'items' and 'interactions' -> file.
+
+  Raises:
+    FileNotFoundError: a missing file.
+  """
+  names = 'ml-100k.item', 'ml-100k.inter'
+  if any(raw_files.some(folder, name) for name in ('u.item', 'u.data')):
+    names = 'u.item', 'u.data'
+  items, interactions = (raw_files.one(folder, name) for name in names)
+  return {'items': items, 'interactions': interactions}
 
 
 def read(folder: pathlib.Path) -> raw.Raw:
@@ -61,7 +70,7 @@ def read(folder: pathlib.Path) -> raw.Raw:
     ValueError: bad input, with file, line and remedy.
   """
   items_file, interactions_file = paths(folder).values()
-  if items_file.name == 'u.item':
+  if items_file.name.startswith('u.item'):
     found, ratings = _published(items_file), _ratings(interactions_file)
   else:
     found, ratings = _items(items_file), _atomic(interactions_file)

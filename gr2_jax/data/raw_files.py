@@ -25,6 +25,7 @@ LONGEST_VALUE = 2**30
 _POINTER = b'version https://git-lfs'
 _GZIP = b'\x1f\x8b'
 _PAGE = 'a page of HTML, as of an error or a login; download the file itself'
+_UTF16 = 'a text in UTF-16, as PowerShell and Excel write; save it as UTF-8'
 # The first bytes of what is no text, or another one.
 _OTHERS = {
   _GZIP: 'a gzip archive; unpack it, or let its name end in .gz',
@@ -34,6 +35,7 @@ _OTHERS = {
   b'BZh91AY&SY': 'a bzip2 archive; unpack it',
   b'\xfd7zXZ\x00': 'an xz archive; unpack it',
   **dict.fromkeys((b'<!doctype html', b'<html'), _PAGE),
+  **dict.fromkeys((b'\xff\xfe', b'\xfe\xff'), _UTF16),
 }
 
 _BLANKS = re.compile(r'\s*')

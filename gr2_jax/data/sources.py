@@ -20,6 +20,7 @@ from gr2_jax.data import (
   movielens_csv,
   parquet,
   raw,
+  raw_files,
   recbole,
   splits,
   synthetic,
@@ -170,6 +171,7 @@ def fingerprint(cfg: SourceConfig) -> str:
 
   Raises:
     FileNotFoundError: a missing file or folder.
+    ValueError: a folder in the place of a file.
   """
   if cfg.kind == SYNTHETIC:
     return ''
@@ -178,7 +180,11 @@ def fingerprint(cfg: SourceConfig) -> str:
   folder = cfg.folder
   if cfg.beam:
     return _stamps(generic.parts(folder))
-  files = parquet.all_parts(READERS[cfg.kind].paths(folder).values())
+  tables = READERS[cfg.kind].paths(folder).values()
+  for path in tables:
+    if path.is_dir() and path.suffix != '.parquet':
+      raw_files.check(path)
+  files = parquet.all_parts(tables)
   digest = hashlib.sha256()
   for file in files:
     if not file.exists():

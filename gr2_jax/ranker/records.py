@@ -57,6 +57,11 @@ def read(reranker: ranker.Ranker, record: Any, where: str) -> Record:
   Raises:
     ValueError: what is wrong with it, `where` first.
   """
+  if not isinstance(record, dict):
+    raise ValueError(
+      f'{where}: {fields.shown(record)} is no JSON object; write {{"history": '
+      '[item ids], "candidates": [item ids]}.'
+    )
   seen, ids = (_read_ids(record, x, where) for x in ('history', 'candidates'))
   twice = fields.repeated(ids)
   if twice is not None:
@@ -92,9 +97,9 @@ def read(reranker: ranker.Ranker, record: Any, where: str) -> Record:
   )
 
 
-def _read_ids(record: Any, key: str, where: str) -> list[str]:
+def _read_ids(record: dict, key: str, where: str) -> list[str]:
   """Returns the item ids of one of a record's lists."""
-  ids = record.get(key) if isinstance(record, dict) else None
+  ids = record.get(key)
   if not isinstance(ids, list):
     raise ValueError(f'{where}: {key!r} must be a list of item ids.')
   return [fields.identifier(x, f'an item of {key!r}', where) for x in ids]

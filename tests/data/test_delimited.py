@@ -66,6 +66,12 @@ def test_a_column_name_twice_is_an_error(tmp_path):
   assert len(_read(tmp_path, 'a,b,,\n1,2,,\n')) == 1
 
 
+@pytest.mark.parametrize('first', ['', ' ', ','])
+def test_an_empty_first_line_is_named(tmp_path, first):
+  with pytest.raises(ValueError, match='x.csv:1: .*no names .*remove the line'):
+    _read(tmp_path, f'{first}\na,b\n1,2\n')
+
+
 @hypothesis.settings(
   deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
 )

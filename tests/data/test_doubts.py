@@ -52,6 +52,16 @@ def test_other_times_are_taken(times):
   assert sorted(times) == _clean(rows).times(0).tolist()
 
 
+def test_times_that_lost_digits_are_told(caplog):
+  rows = [('u', 'a', SECOND + i) for i in range(19)]
+  _clean(rows)
+  _clean([('u', 'a', i) for i in range(20)])
+  assert not caplog.records
+  _clean([*rows, ('u', 'b', SECOND // 1000)])
+  (record,) = caplog.records
+  assert "'x': 1 of 20 times are before 1973" in record.getMessage()
+
+
 def test_ids_that_look_alike_are_refused():
   rows = [('ann', 'a', 1), ('ann ', 'b', 2)]
   with pytest.raises(

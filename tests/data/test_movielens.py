@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from gr2_jax.data import clean, movielens, raw
@@ -101,6 +103,21 @@ def test_bad_files_of_grouplens(tmp_path, files, message):
   _publish(tmp_path, **files)
   with pytest.raises(ValueError, match=message):
     movielens.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'names', [('u.item', 'u.data'), ('ml-100k.item', 'ml-100k.inter')]
+)
+def test_archives_and_missing_files(tmp_path, names):
+  _write(tmp_path) if names[0] == 'ml-100k.item' else _publish(tmp_path)
+  plain = movielens.read(tmp_path)
+  for name in names:
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f'0 files match {name}; put'):
+      movielens.read(tmp_path)
+    (tmp_path / f'{name}.gz').write_bytes(gzip.compress(content))
+    assert movielens.read(tmp_path) == plain
 
 
 @pytest.mark.slow

@@ -20,13 +20,14 @@ def _write(folder, content, name='x.json'):
     (b'\x28\xb5\x2f\xfd...', 'zstd archive; unpack it'),
     (b'\xef\xbb\xbf\n<!DOCTYPE html>\n<html>', 'a page of HTML, .* download'),
     (b'<html><body>502 Bad Gateway', 'a page of HTML, as of an error'),
+    ('{"a": 1}\n'.encode('utf-16'), 'a text in UTF-16.*save it as UTF-8'),
     (b'version https://git-lfs.github.com/spec/v1\n', 'pointer .*git lfs pull'),
   ],
 )
 def test_files_that_are_another_thing(tmp_path, content, message):
   path = _write(tmp_path, content)
   with pytest.raises(ValueError, match=f'x.json:1: .*{message}'):
-    list(raw_files.lines(path))
+    list(raw_files.lines(path, latin=True))
 
 
 def test_an_archive_that_is_none(tmp_path):

@@ -309,6 +309,11 @@ def test_damaged_files_are_named(tmp_path, case, name):
   (folder / name).unlink()
   (folder / name).mkdir()
   assert 'a folder' in _outcome(folder, case)
+  if not name.endswith('.parquet'):
+    cfg = sources.SourceConfig('x', CASES[case][0], str(folder))
+    message = re.escape(f'{folder / name}: a folder, where a file is read')
+    with pytest.raises(ValueError, match=message):
+      sources.fingerprint(cfg)
 
 
 def _mutate(content, changes):

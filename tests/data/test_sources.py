@@ -69,7 +69,7 @@ def test_the_home_directory_and_relative_folders(tmp_path, monkeypatch):
 def test_the_fingerprint_of_an_asset_needs_no_download():
   cfg = sources.SourceConfig('ml', 'ml-100k')
   assert sources.fingerprint(cfg) == assets.ASSETS['ml-100k'].sha256
-  with pytest.raises(FileNotFoundError, match='absent/ml-100k.item'):
+  with pytest.raises(FileNotFoundError, match='absent: no such folder; set'):
     sources.fingerprint(sources.SourceConfig('ml', 'ml-100k', 'absent'))
 
 

@@ -123,6 +123,8 @@ def test_two_thousand_lists_with_ten_broken_ones(tmp_path):
     else:
       assert 'error' not in line
       assert (line['number'], line['order']) == (i, ['i2', 'i3', 'i4'])
+  listed = found[next(i for i in broken if broken[i] == '[1]')]
+  assert '[1] is no JSON object; write {"history": ' in listed['error']
   # What could be read of a broken line is carried over.
   (note,) = [line for line in found if 'note' in line]
   assert note['note'] == 5 and note['candidates'] == ['i1']
@@ -144,8 +146,14 @@ def test_what_cannot_be_opened_is_told_before_the_model_is_read(tmp_path):
   source = tmp_path / 'in.jsonl'
   source.write_text(json.dumps(RECORD) + '\n')
   for flags, message in (
-    ((f'--input={source}', f'--output={tmp_path}/no/out'), 'No such file'),
-    ((f'--input={tmp_path}/absent',), 'No such file'),
+    (
+      (f'--input={source}', f'--output={tmp_path}/no/out'),
+      f'--output={tmp_path}/no/out: no such folder; make it',
+    ),
+    (
+      (f'--input={tmp_path}/absent',),
+      f'--input={tmp_path}/absent: no such file; give one',
+    ),
     ((f'--input={source}', f'--output={source}'), 'are one file'),
   ):
     done = subprocess.run(
