@@ -94,6 +94,7 @@ def train(
     desc=context.name,
     evaluate=lambda state: measure(state.train.params),
     show='reward',
+    work=lambda batch: {'lists': sum(len(x.prompt) for x in batch.values())},
     max_skipped=cfg.max_skipped,
     policy=context.policy('valid_ndcg@5' if cfg.keep_best else ''),
     tracking=context.tracking,

@@ -209,6 +209,7 @@ class _Job:
       log_every=self.phase.log_every,
       desc='sft',
       evaluate=lambda now: measure(now.params),
+      work=_lists,
       max_skipped=self.phase.max_skipped,
       policy=context.policy(
         '-valid_choice_nll' if self.phase.keep_best else ''
@@ -270,6 +271,12 @@ class _Job:
         sources, weights, self.phase, seed, self.context.directory
       )
     return mixed.Mixed(parts)
+
+
+def _lists(batch: Mapping[str, Any]) -> dict[str, int]:
+  """Counts the lists that a step learns from."""
+  kinds = [rows for kind, rows in batch.items() if kind != sft_loss.TEXT]
+  return {'lists': sum(len(getattr(x, 'lists', x).prompt) for x in kinds)}
 
 
 @runner.stage(
