@@ -195,7 +195,6 @@ class _Job:
       shape,
       lists,
       self.traces[: self.held_out] if self.cfg.explained else [],
-      self.cfg.lambda_r,
       mesh,
     )
     trained = loop.fit(
@@ -212,7 +211,7 @@ class _Job:
       work=_lists,
       max_skipped=self.phase.max_skipped,
       policy=context.policy(
-        '-valid_choice_nll' if self.phase.keep_best else ''
+        f'-{sft_validation.CHOICE}' if self.phase.keep_best else ''
       ),
       tracking=context.tracking,
     )

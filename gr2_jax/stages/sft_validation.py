@@ -21,7 +21,6 @@ def make(
   shape: lm_config.LMConfig,
   lists: artifacts.CandidateLists,
   traces: Sequence[Mapping],
-  lambda_r: float,
   mesh: jax.sharding.Mesh,
 ) -> Callable[[Any], dict[str, float]]:
   """Makes what measures a ranker.
@@ -31,7 +30,6 @@ def make(
     shape: of the LM.
     lists: where the traces' lists come from.
     traces: held-out ones; empty where no explanation is trained.
-    lambda_r: weight of a word.
     mesh: the mesh.
 
   Returns:
@@ -47,7 +45,8 @@ def make(
   explained = lambda params: {}
   if traces:
     rows = list_prompts.explained_rows(store, lists, traces, 0.0, 0)
-    loss = sft_loss.make(shape, fmt, [], lambda_r, 0.0)
+    # Of its metrics alone: no weight of words or text is read.
+    loss = sft_loss.make(shape, fmt, [], 0.0, 0.0)
     explained = _words(loss, rows, mesh)
 
   def measure(params: Any) -> dict[str, float]:

@@ -64,6 +64,8 @@ def test_a_ranker_learns_from_both_kinds_of_lists(tuned):
   summary = rl.run(config, workdir)
   records = list(files.read_jsonl(workdir / 'rl' / 'metrics.jsonl'))
   assert [r['step'] for r in records] == [1, 2, 3, 4]
+  timing = list(files.read_jsonl(workdir / 'rl' / 'timing.jsonl'))
+  assert timing and all(record['lists_per_second'] > 0 for record in timing)
   own = {'reward', 'rank_reward', 'identity_rate', 'clip_fraction'}
   own |= {'ratio_min', 'ratio_max', 'place_entropy', 'kept_rate'}
   for record in records:

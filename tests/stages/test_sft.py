@@ -110,8 +110,8 @@ def test_utilities_train_with_the_model_and_stand_beside_it(trained):
   kinds = {f'nll_direct_{h}' for h in heads.HEADS}
   kinds |= {'nll_explained', 'nll_words', 'nll_distilled', 'nll'}
   assert all(kinds <= set(record) for record in records)
-  timing = files.read_jsonl(workdir / 'sft' / 'timing.jsonl')
-  assert all(record['lists_per_second'] > 0 for record in timing)
+  timing = list(files.read_jsonl(workdir / 'sft' / 'timing.jsonl'))
+  assert timing and all(record['lists_per_second'] > 0 for record in timing)
   # Two text rows are drawn a step, now and then of one source.
   assert {'nll/answer', 'nll/next_item'} <= set().union(*records)
   name = 'valid_choice_nll'
