@@ -31,7 +31,7 @@ def get_config(arg: str = ''):
   config.rl.conditional = switches.conditional
   config.traces.mode = switches.mode
   # The whole list, discounted as the metric is. Under 'promotion', a mean of
-  # ranks, the likelihood of the true item falls on validation lists.
+  # ranks, the likelihood of the true item fell further on validation lists.
   config.rl.reward, config.rl.credit = 'ndcg', 'answer'
   config.data.name = 'ml-100k'
   config.data.kind = 'ml-100k'
