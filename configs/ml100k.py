@@ -15,6 +15,6 @@ def get_config(arg: str = ''):
   config.data.split.n_train = 80
   config.midtrain.all.steps = 3000
   config.midtrain.all.dropout = 0.1
-  config.sft.train.steps = 1000
+  config.sft.train.steps = 600
   config.rl.steps = 16
   return config

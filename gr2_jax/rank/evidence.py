@@ -1,10 +1,17 @@
 """Columns of evidence: numbers by which the candidates of a list are ranked.
 
 evidence = Evidence(dataset, splits, EvidenceConfig())
-features = evidence.columns(histories, candidates, scores)  # [N, K, F]
+columns = evidence.columns(histories, candidates, scores)  # [N, K, F]
+evidence.scales = scales(columns, candidates >= 0)  # of training lists
 
 Which columns there are is our choice. Rankers weigh them, `rank.linear` alone,
 the rules teacher by fixed weights. Nothing of a user behind `train_end` counts.
+
+Each column has mean 0 over its list, and a unit that is the same for all lists:
+brought to deviation 1 list by list, it would not tell ten candidates that are
+about as popular as each other from ten that are not. With one unit the linear
+model gained 0.013 NDCG@5 on MovieLens-100K. The score alone has deviation 1 in
+each list, since another retriever has another unit.
 """
 
 import copy
@@ -23,6 +30,8 @@ SASREC = 'sasrec'
 
 # Entries of the histories' profiles that are in memory at a time.
 _ENTRIES = 2**22
+# A number further from the mean of its list, in units of its column, is cut.
+_LIMIT = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Evidence:
       then the user's.
     features: what the items share.
     order: which item comes after which.
+    scales: unit of each column, of `scales`; None leaves them in their own.
   """
 
   def __init__(
@@ -65,6 +75,7 @@ class Evidence:
     cfg: EvidenceConfig,
     sasrec: sasrec_lists.Model | None = None,
     extra_names: Sequence[str] = (),
+    scales: Sequence[float] | None = None,
   ):
     """Counts in the training part, `sequence(u)[:train_end[u]]`.
 
@@ -75,9 +86,11 @@ class Evidence:
       cfg: how histories count.
       sasrec: gives a column where there is one; trained on nothing else.
       extra_names: of E columns that lists bring (`dataset.slate_columns`).
+      scales: unit of each column, F numbers above 0; see the class.
 
     Raises:
-      ValueError: a name that stands twice, or is one of ours.
+      ValueError: a name that stands twice, or is one of ours; another number of
+        units than of columns.
     """
     given = (*NAMES, SASREC, *extra_names)
     twice = sorted({name for name in given if given.count(name) > 1})
@@ -90,6 +103,12 @@ class Evidence:
       *([SASREC] if sasrec is not None else []),
       *extra_names,
     )
+    self.scales = None if scales is None else tuple(scales)
+    if self.scales is not None and len(self.scales) != len(self.names):
+      raise ValueError(
+        f'{len(self.scales)} units for the {len(self.names)} columns '
+        f'{list(self.names)}; give one each.'
+      )
     self.features = item_features.features(dataset.items)
     self.order = item_features.order(
       [dataset.sequence(u)[:end] for u, end in enumerate(splits.train_end)],
@@ -111,10 +130,10 @@ class Evidence:
   def grown(self, items: Sequence[dataset_lib.Item]) -> 'Evidence':
     """Returns what is known of a catalogue that has grown.
 
-    New items share features with old ones. Their popularity and what follows
-    what are 0. SASRec does not know them: histories leave them out, and
-    candidates get the mean of the list's others, so that the column says
-    nothing of them.
+    New items share features with old ones. How popular they are, what they
+    follow and what SASRec thinks of them is unknown: as candidates they get the
+    mean of the list's others, so that these columns say nothing of them, and
+    SASRec reads histories without them.
 
     Args:
       items: N items, whose indices are those behind the first I.
@@ -145,9 +164,10 @@ class Evidence:
     """Computes the columns of N lists.
 
     'score' is the retriever's; 'log_rank' -log(1 + place); 'popularity' log(1 +
-    count); 'content' what is shared with the history; 'follow' how often it
-    comes after the history's items; 'sasrec' the logit (0 for an empty
-    history). The user's stand behind them.
+    count); 'content' the square root of what is shared with the history;
+    'follow' that of how often it comes after the history's items; 'sasrec' the
+    logit (0 for an empty history). The user's stand behind them. Roots, since
+    the deviation of a count grows with the root of its mean.
 
     Args:
       histories: item indices of each user, oldest first; may be empty.
@@ -157,8 +177,9 @@ class Evidence:
       extra: float [N, K, E], what the lists bring; not read in padding.
 
     Returns:
-      float32 [N, K, F], each column with mean 0 and deviation 1 over the real
-      entries of its list; 0 in padding and where all are equal.
+      float32 [N, K, F], each column with mean 0 over the real entries of its
+      list, in units of `scales`, at most 10 of them; 0 in padding and where all
+      are equal. The score has deviation 1.
 
     Raises:
       ValueError: shapes that do not fit, an item that the catalogue lacks, or a
@@ -172,18 +193,20 @@ class Evidence:
     logits = self._logits(histories, candidates)
     content, follow = self._from_history(histories, candidates)
     place = np.arange(candidates.shape[1])
+    known = real & (candidates < self._trained)
     raw = [
-      np.asarray(scores),
       np.broadcast_to(-np.log1p(place), candidates.shape),
-      self._popularity[candidates],  # Padding's are not read.
-      content,
-      follow,
+      _fill(self._popularity[candidates], known),
+      np.sqrt(content),
+      _fill(np.sqrt(follow), known),
     ]
     if logits is not None:
-      raw.append(logits)
+      raw.append(_fill(logits, known))
     raw += list(np.moveaxis(np.asarray(extra), -1, 0))
-    found = item_features.standardise(np.stack(raw), real)
-    return np.moveaxis(found, 0, -1).astype(np.float32)
+    centred, _ = item_features.centre(np.stack(raw), real)
+    score = item_features.standardise(np.asarray(scores), real)
+    found = np.moveaxis(np.stack([score, *centred]), 0, -1).astype(np.float32)
+    return found if self.scales is None else scaled(found, self.scales)
 
   def _check(
     self,
@@ -273,24 +296,60 @@ class Evidence:
   def _logits(
     self, histories: Sequence[np.ndarray], candidates: np.ndarray
   ) -> np.ndarray | None:
-    """SASRec's logits, [N, K]; 0 where there is no history."""
+    """SASRec's logits, [N, K]; 0 where there is no history.
+
+    Those of new items and of padding mean nothing.
+    """
     if self._sasrec is None:
       return None
     logits = np.zeros(candidates.shape, np.float32)
-    grown = self._trained < len(self._popularity)
-    if grown:
+    if self._trained < len(self._popularity):
       histories = [x[x < self._trained] for x in map(np.asarray, histories)]
     rows = np.flatnonzero([len(history) for history in histories])
-    new = candidates >= self._trained
+    known = (candidates >= 0) & (candidates < self._trained)
     if len(rows):
       logits[rows] = sasrec_lists.scores(
         self._sasrec,
         [histories[row] for row in rows],
-        np.where(new | (candidates < 0), 0, candidates)[rows],
+        np.where(known, candidates, 0)[rows],
       )
-    if grown:
-      known = (candidates >= 0) & ~new
-      total = np.where(known, logits, 0).sum(axis=1, keepdims=True)
-      mean = total / np.maximum(known.sum(axis=1, keepdims=True), 1)
-      logits = np.where(new, mean, logits)
     return logits
+
+
+def _fill(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Gives what is not known the mean of its list's others, [N, K]."""
+  if known.all():
+    return values
+  total = np.where(known, values, 0).sum(axis=1, keepdims=True)
+  mean = total / np.maximum(known.sum(axis=1, keepdims=True), 1)
+  return np.where(known, values, mean)
+
+
+def scales(columns: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
+  """Finds the units of columns: their deviation in the median list.
+
+  A median, so that a few lists with numbers far off do not shrink all others.
+
+  Args:
+    columns: float32 [N, K, F], of `Evidence.columns` without units.
+    real: bool [N, K], which entries are no padding.
+
+  Returns:
+    F numbers above 0; 1 where no list has two different numbers.
+  """
+  _, deviation = item_features.centre(np.moveaxis(columns, -1, 0), real)
+  found = [each[each > 0] for each in deviation[..., 0]]
+  return tuple(float(np.median(x)) if len(x) else 1.0 for x in found)
+
+
+def scaled(columns: np.ndarray, units: Sequence[float]) -> np.ndarray:
+  """Brings columns to their units, and cuts numbers that are far off.
+
+  Args:
+    columns: float32 [N, K, F], of `Evidence.columns` without units.
+    units: F numbers above 0, of `scales`.
+
+  Returns:
+    float32 [N, K, F].
+  """
+  return np.clip(columns / np.float32(units), -_LIMIT, _LIMIT)

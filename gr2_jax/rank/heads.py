@@ -12,8 +12,9 @@ There are two heads: 'full' with all columns, and 'alone' with the likelihood
 and the incoming order alone, which shows what the language model knows without
 the other evidence. 'full' starts at the weights of the linear model
 (`rank/linear.py`), fitted on all training lists, so that a ranker begins as
-good as its evidence. In RL each head learns from half of the rankings. All of
-it is our choice.
+good as its evidence. After SFT both are fitted once more, on lists that SFT did
+not see (`stack`): on those that it saw the likelihood is too sure. In RL each
+head learns from half of the rankings. All of it is our choice.
 """
 
 import pathlib
@@ -37,6 +38,8 @@ TAU = 0.3
 # Rankings begin without what the words add: on validation lists a small weight
 # (0.05) was no gain. RL learns it from words of its own.
 WORDS = 0.0
+# Deviation of a normal prior around what the weights were before stacking.
+_DEVIATION = 0.3
 _ALONE = evidence.NAMES.index('log_rank')
 _FILE = 'head.json'
 
@@ -66,6 +69,42 @@ def fit(features: np.ndarray, mask: np.ndarray, target: np.ndarray) -> Any:
     }
     for head, weights in ((FULL, full), (ALONE, alone))
   }
+
+
+def stack(
+  head: Any,
+  logps: np.ndarray,
+  features: np.ndarray,
+  mask: np.ndarray,
+  target: np.ndarray,
+) -> Any:
+  """Fits temperature and weights on lists that the likelihoods were not taught.
+
+  Stacked generalisation (Wolpert, 1992): what a model says of lists that it
+  learned from tells nothing of how far to trust it on others.
+
+  Args:
+    head: of `fit`: with few lists the result stays near it.
+    logps: float32 [N, K], log P of the candidates' semantic IDs.
+    features: float32 [N, K, F], columns of N lists.
+    mask: bool [N, K], False in padding.
+    target: int [N], place of the true item.
+
+  Returns:
+    As of `fit`; the weight of words stays.
+  """
+  count = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+  logps = np.where(mask, logps, 0.0)
+  logps = np.where(mask, logps - logps.sum(axis=1, keepdims=True) / count, 0.0)
+  made = {}
+  for name, own in head.items():
+    columns = features if name == FULL else features[..., _ALONE, None]
+    columns = np.concatenate([logps[..., None], columns], axis=-1)
+    prior = np.concatenate([own['tau'][None], own['weights']])
+    l2 = 1 / (len(columns) * _DEVIATION**2)
+    found = linear.fit(columns, mask, target, l2, prior).astype(np.float32)
+    made[name] = {**own, 'tau': found[0], 'weights': found[1:]}
+  return made
 
 
 def utilities(

@@ -229,23 +229,32 @@ def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
   return padded
 
 
-def standardise(values: np.ndarray, real: np.ndarray) -> np.ndarray:
-  """Brings each row's real entries to mean 0 and deviation 1.
+def centre(
+  values: np.ndarray, real: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Brings each row's real entries to mean 0.
 
   Args:
     values: float [..., N, K].
     real: bool [N, K], which are no padding; padding is at the end.
 
   Returns:
-    float64 [..., N, K]; 0 in padding, and in rows whose deviation is no more
-    than a millionth of their largest entry: those are equal but for rounding.
+    (float64 [..., N, K], 0 in padding, and in rows whose deviation is no more
+    than a millionth of their largest entry: those are equal but for rounding;
+    the deviation of each row, float64 [..., N, 1], 0 in the same rows).
   """
   values = np.where(real, values, 0.0).astype(np.float64)
   count = np.maximum(real.sum(axis=-1, keepdims=True), 1)
   centred = np.where(real, values - _sum(values) / count, 0.0)
   deviation = np.sqrt(_sum(centred**2) / count)
   alike = deviation <= _ALIKE * np.abs(values).max(axis=-1, keepdims=True)
-  return np.where(alike, 0.0, centred / np.where(alike, 1.0, deviation))
+  return np.where(alike, 0.0, centred), np.where(alike, 0.0, deviation)
+
+
+def standardise(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+  """Brings each row's real entries to mean 0 and deviation 1; see `centre`."""
+  centred, deviation = centre(values, real)
+  return centred / np.where(deviation == 0, 1.0, deviation)
 
 
 def _sum(values: np.ndarray) -> np.ndarray:

@@ -18,18 +18,20 @@ def fit(
   mask: np.ndarray,
   target: np.ndarray,
   l2: float = 1e-3,
+  prior: np.ndarray | None = None,
 ) -> np.ndarray:
   """Finds the weights that make the true items likeliest.
 
-  Maximises mean log softmax(features @ w)[target] - l2 / 2 |w|^2, which is
-  strictly concave, by Newton's method from 0: the same numbers give the same
-  weights.
+  Maximises mean log softmax(features @ w)[target] - l2 / 2 |w - prior|^2, which
+  is strictly concave, by Newton's method from the prior: the same numbers give
+  the same weights.
 
   Args:
     features: float [N, K, F], the columns of N lists.
     mask: bool [N, K], which entries are no padding.
     target: int [N], place of the true item.
     l2: weight of the penalty, above 0; small beside columns of deviation 1.
+    prior: float [F], the weights to stay near; 0 if None.
 
   Returns:
     float64 [F], the weights.
@@ -43,8 +45,11 @@ def fit(
   mask, target = np.asarray(mask, bool), np.asarray(target)
   _check(features, mask, target, l2)
   features = np.where(mask[..., None], features, 0.0)
-  weights = np.zeros(features.shape[-1])
-  value, gradient, hessian = _objective(weights, features, mask, target, l2)
+  prior = np.zeros(features.shape[-1]) if prior is None else prior
+  prior = np.asarray(prior, np.float64)
+  lists = features, mask, target, l2, prior
+  weights = prior
+  value, gradient, hessian = _objective(weights, *lists)
   for _ in range(_STEPS):
     step = np.linalg.solve(hessian, gradient)
     # Twice what the step gains, if the objective is a parabola there.
@@ -52,7 +57,7 @@ def fit(
     length = 1.0
     while True:
       tried = weights - length * step
-      found = _objective(tried, features, mask, target, l2)
+      found = _objective(tried, *lists)
       # Near the optimum what is gained is less than rounding can tell.
       if gain <= _DONE or found[0] <= value - 1e-4 * length * gain:
         break
@@ -99,6 +104,7 @@ def _objective(
   mask: np.ndarray,
   target: np.ndarray,
   l2: float,
+  prior: np.ndarray,
 ) -> tuple[float, np.ndarray, np.ndarray]:
   """Returns what `fit` minimises (minus its objective), gradient, Hessian."""
   count, size = len(features), features.shape[-1]
@@ -114,9 +120,10 @@ def _objective(
   centred = (features - mean[:, None]) * np.sqrt(chances)[..., None]
   flat = centred.reshape(-1, size)
   hessian = flat.T @ flat / count
+  away = weights - prior
   return (
-    float(value + l2 / 2 * weights @ weights),
-    gradient + l2 * weights,
+    float(value + l2 / 2 * away @ away),
+    gradient + l2 * away,
     hessian + l2 * np.eye(size),
   )
 

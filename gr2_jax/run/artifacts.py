@@ -203,7 +203,11 @@ class Artifacts:
     Raises:
       ValueError: there is none.
     """
-    return self._some(self._divided()[1], 'RL')
+    return self._some(self.unseen_lists(), 'RL')
+
+  def unseen_lists(self) -> CandidateLists:
+    """Returns `rl_lists`, of which there may be none."""
+    return self._divided()[1]
 
   @property
   def _sft_share(self) -> float:
@@ -234,11 +238,26 @@ class Artifacts:
       )
     return lists
 
-  @functools.cached_property
+  @property
   def evidence_names(self) -> tuple[str, ...]:
     """Names of the columns of candidate lists; none where a world has none."""
+    return tuple(self._evidence['names']) if self._evidence else ()
+
+  @property
+  def evidence_scales(self) -> tuple[float, ...] | None:
+    """The unit of each column (`rank.evidence.scales`); None as above."""
+    return tuple(self._evidence['scales']) if self._evidence else None
+
+  @functools.cached_property
+  def _evidence(self) -> dict[str, list]:
     path = self.workdir / 'candidates' / 'evidence.json'
-    return tuple(files.read_json(path)['names']) if path.exists() else ()
+    found = files.read_json(path) if path.exists() else {}
+    if found and 'scales' not in found:
+      raise ValueError(
+        f'{path} has no `scales`: the lists are of an older version, whose '
+        'columns had other units. Run the pipeline again with --redo.'
+      )
+    return found
 
   def history(self, user: int, position: int) -> np.ndarray:
     """Returns the items before a held-out position, oldest first."""

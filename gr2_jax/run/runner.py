@@ -148,6 +148,7 @@ class Stage:
   inputs: Sequence[str] | Callable[[ml_collections.ConfigDict], Sequence[str]]
   external: Callable[[ml_collections.ConfigDict], str] | None
   keep: Sequence[str]
+  version: int
 
   def reads(self, config: ml_collections.ConfigDict) -> Sequence[str]:
     """Returns the names of the stages that it reads."""
@@ -177,6 +178,7 @@ class Stage:
       'inputs': {name: inputs[name] for name in self.reads(config)},
       'external': external,
       'config': {s: config_lib.to_dict(config[s]) for s in self.sections},
+      **({'version': self.version} if self.version > 1 else {}),
     }
 
   def __call__(
@@ -282,6 +284,7 @@ def stage(
   | Callable[[ml_collections.ConfigDict], Sequence[str]] = (),
   external: Callable[[ml_collections.ConfigDict], str] | None = None,
   keep: Sequence[str] = (),
+  version: int = 1,
 ) -> Callable[[Callable], Stage]:
   """Decorates the body of a stage.
 
@@ -292,9 +295,13 @@ def stage(
     external: gives a hash of what the stage reads from outside the workdir.
     keep: files and folders in the stage's directory that stay when it is made
       again: they are valid for any config.
+    version: goes up where the same config gives artifacts of another meaning:
+      those of an older version are refused, or made again with `--redo`.
 
   Returns:
     A decorator: `body(config, context) -> summary dict` becomes a `Stage`,
     which is called as `run(config, workdir, force=False, redo=False)`.
   """
-  return lambda body: Stage(name, body, sections, inputs, external, keep)
+  return lambda body: Stage(
+    name, body, sections, inputs, external, keep, version
+  )

@@ -4,9 +4,10 @@ Writes `workdir/candidates/{train,valid,test}.npz` with N lists each: `user` and
 `position` int32 [N], `candidates` int32 [N, K] best first, `scores` float32 [N,
 K], `target` int32 [N], place of the true item among the candidates or -1,
 `rank` int32 [N], its place among the first max(K, 10), or this number, and
-`features` float32 [N, K, F], the evidence columns that `evidence.json` names
-(`rank/evidence.py`); then `workdir/retrieval.json`, the report up to here.
-Lists from slates: `stages/slates.py`; `folds.npz`: `stages/folds.py`.
+`features` float32 [N, K, F], the evidence columns (`rank/evidence.py`), whose
+names and units, of the training lists, are in `evidence.json`; then
+`workdir/retrieval.json`, the report up to here. Lists from slates:
+`stages/slates.py`; `folds.npz`: `stages/folds.py`.
 """
 
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 from gr2_jax import config as config_lib
 from gr2_jax import files, processes
 from gr2_jax.data import splits as splits_lib
+from gr2_jax.rank import evidence as evidence_lib
 from gr2_jax.run import artifacts, reporting, runner
 from gr2_jax.stages import folds, lists, retrieval, retrievers, slates
 
@@ -36,10 +38,26 @@ def _write_split(
   pairs = sources.store.splits.examples[split]
   found = lists.collect(sources, sources.cfg.source, split, *pairs)
   arrays = lists.as_lists(sources, *pairs, *found)
-  arrays['features'] = lists.features(sources, arrays)
-  path = sources.context.directory / f'{split}.npz'
-  processes.on_first(files.atomic_savez, path, **arrays)
+  _write_columns(sources, split, arrays)
   return arrays['rank'], found[0]
+
+
+def _write_columns(
+  sources: retrievers.Sources, split: str, arrays: dict[str, np.ndarray]
+) -> None:
+  """Writes lists with their columns; those to train on come first."""
+  directory, evidence = sources.context.directory, sources.evidence
+  columns = lists.features(sources, arrays)
+  if evidence.scales is None:
+    evidence.scales = evidence_lib.scales(columns, arrays['candidates'] >= 0)
+    columns = evidence_lib.scaled(columns, evidence.scales)
+    processes.on_first(
+      files.write_json,
+      directory / 'evidence.json',
+      {'names': list(evidence.names), 'scales': list(evidence.scales)},
+    )
+  path = directory / f'{split}.npz'
+  processes.on_first(files.atomic_savez, path, **arrays, features=columns)
 
 
 def _retrieve_lists(sources: retrievers.Sources) -> tuple[dict, np.ndarray]:
@@ -60,11 +78,9 @@ def _write_slates(sources: retrievers.Sources) -> dict:
     slates.write, sources.store, sources.cfg.k, directory
   )
   for split in splits_lib.NAMES:
-    path = directory / f'{split}.npz'
-    with np.load(path) as stored:
+    with np.load(directory / f'{split}.npz') as stored:
       arrays = dict(stored)
-    arrays['features'] = lists.features(sources, arrays)
-    processes.on_first(files.atomic_savez, path, **arrays)
+    _write_columns(sources, split, arrays)
   return {**block, 'retriever': sources.cfg.retriever}
 
 
@@ -91,11 +107,6 @@ def _make_final(
     items = lists.collect(sources, cfg.retriever, 'test', *test)[0]
   else:
     block, items = _retrieve_lists(sources)
-  processes.on_first(
-    files.write_json,
-    context.directory / 'evidence.json',
-    {'names': list(sources.evidence.names)},
-  )
   found = {cfg.retriever: items}
   for name in cfg.baselines:
     if name not in found:
@@ -113,6 +124,7 @@ def _make_final(
   'candidates',
   sections=('candidates', 'text'),
   inputs=('data', 'sid', 'midtrain'),
+  version=2,
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Writes the lists of all splits and measures retrieval on the test split."""

@@ -135,7 +135,7 @@ def _evidence(test: reporting.Test) -> dict[str, results.System]:
   real = lists.candidates >= 0
   return {
     'rules': results.reorder(
-      lists.candidates, rules.from_columns(lists.features, names)
+      lists.candidates, rules.from_columns(lists.features, real, names)
     ),
     'evidence': results.reorder(
       lists.candidates, linear.utilities(weights, lists.features, real)

@@ -178,6 +178,7 @@ def _make_lists(
     directory,
     seed,
     lambda: _train_lm(cfg, store, context, fold, directory, seed),
+    store.evidence_scales,
   )
   found = lists.collect(sources, cfg.source, fold.name, *fold.positions)
   arrays = lists.as_lists(sources, *fold.positions, *found)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gr2_jax import processes, sharding
+from gr2_jax import processes, progress, sharding
 from gr2_jax.data import padding
 from gr2_jax.lm import io
 from gr2_jax.lm.config import LMConfig
@@ -36,6 +36,60 @@ def fit_head(store: artifacts.Artifacts, mesh: jax.sharding.Mesh) -> Any:
   lists = store.training_lists()
   made = heads.fit(lists.features, lists.candidates >= 0, lists.target)
   return sharding.replicate(mesh, made)
+
+
+def stack_head(
+  model: LMConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  prompts: prompt_set.PromptSet,
+  head: Any,
+  mesh: jax.sharding.Mesh,
+) -> Any:
+  """Fits the head on lists that the LM was not trained on (`heads.stack`).
+
+  Args:
+    model: shape of the LM.
+    fmt: the answer format.
+    params: of the LM.
+    prompts: direct prompts of the lists.
+    head: where training began, of `fit_head`.
+    mesh: the mesh.
+  """
+  chunks = []
+  with (
+    sharding.use(mesh, sharding.TRAIN_RULES),
+    progress.bar(_rows(prompts, mesh), desc='weights', unit='batch') as bar,
+  ):
+    for rows in bar:
+      lists = sharding.shard_batch(mesh, prompts.batch(rows))
+      found = _direct_logps(model, fmt, params, lists)
+      chunks.append(sharding.fetch(mesh, found))
+  made = heads.stack(
+    sharding.fetch(mesh, head),
+    np.concatenate(chunks)[: len(prompts)],
+    prompts.features,
+    prompts.candidates >= 0,
+    prompts.target,
+  )
+  return sharding.replicate(mesh, made)
+
+
+def _rows(
+  prompts: prompt_set.PromptSet, mesh: jax.sharding.Mesh
+) -> list[np.ndarray]:
+  """Returns the lists of each batch, the last filled up from the front."""
+  most = min(_VALIDATED, len(prompts))
+  size = padding.round_up(most, sharding.batch_parts(mesh))
+  starts = range(0, len(prompts), size)
+  return [np.arange(i, i + size) % len(prompts) for i in starts]
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'fmt'))
+def _direct_logps(model, fmt, params, lists):
+  return utilities.sid_logps(
+    model, fmt, params, lists.prompt, lists.prompt_valid, lists.candidate_sids
+  )
 
 
 def trainable(
@@ -167,11 +221,8 @@ def validation(
     {'lm', 'head'} -> `valid_nll` of the true item, `valid_ndcg@5` and
     `valid_recall@1` of the full head, and `valid_alone_ndcg@5`.
   """
-  most = min(_VALIDATED, len(prompts))
-  size = padding.round_up(most, sharding.batch_parts(mesh))
-  starts = range(0, len(prompts), size)
-  # The last batch is filled up with lists from the front, which are cut off.
-  rows = [np.arange(i, i + size) % len(prompts) for i in starts]
+  # What the last batch is filled up with is cut off.
+  rows = _rows(prompts, mesh)
 
   def measure(params: Any) -> dict[str, float]:
     nlls, places = [], []

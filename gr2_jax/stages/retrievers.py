@@ -148,6 +148,7 @@ class Sources:
     directory: SASRec is trained in it.
     seed: of SASRec.
     find_model: gives the directory of the language model.
+    scales: units of the evidence columns, as in `evidence.Evidence`.
     made: those that were asked for.
   """
 
@@ -158,6 +159,7 @@ class Sources:
   directory: pathlib.Path
   seed: int
   find_model: Callable[[], pathlib.Path]
+  scales: tuple[float, ...] | None = None
   made: dict = dataclasses.field(default_factory=dict)
 
   def get(self, name: str) -> TopK:
@@ -201,6 +203,7 @@ class Sources:
       self.cfg.evidence,
       self._trained_sasrec if self.cfg.sasrec_column else None,
       self.store.user_columns,
+      self.scales,
     )
 
   @functools.cached_property
@@ -287,4 +290,5 @@ def make_evidence(
     cfg.evidence,
     model,
     store.user_columns,
+    store.evidence_scales,
   )

@@ -5,7 +5,8 @@ others' (`stages/sft_loss.py`): of lists without explanation, of lists with the
 words of a teacher before the choice, and text rows keep what mid-training
 taught. SFT trains on `traces.sft_share` of the lists of the last training
 positions; RL has the rest, since it learns nothing from lists that the model
-has memorised (`Artifacts.sft_lists`).
+has memorised (`Artifacts.sft_lists`). On the rest temperature and weights are
+fitted at the end (`heads.stack`).
 
 With 'list', the paper's way, text rows alone are trained on (GR2, stage 2):
 
@@ -27,6 +28,7 @@ from gr2_jax import bounds, files, sharding
 from gr2_jax import config as config_lib
 from gr2_jax.data import mixed, pipeline
 from gr2_jax.lm import io
+from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads
 from gr2_jax.ranker import ranking
 from gr2_jax.run import artifacts, pretrained, runner, training
@@ -215,19 +217,32 @@ class _Job:
       ),
       tracking=context.tracking,
     )
+    params = self._stacked(shape, trained.params, params['head'])
     head = listwise.save(
-      context.directory / 'model',
-      shape,
-      trained.params,
-      store.evidence_names,
-      mesh,
+      context.directory / 'model', shape, params, store.evidence_names, mesh
     )
     return {
       'lists': len(lists),
       'best_step': int(trained.step),
       'head': head,
-      **measure(trained.params),
+      **measure(params),
     }
+
+  def _stacked(self, shape: LMConfig, params: Any, head: Any) -> Any:
+    """Fits the head again on lists that SFT did not see."""
+    store, mesh = self.store, self.context.mesh
+    unseen = store.unseen_lists()
+    if not len(unseen):
+      logging.warning(
+        'SFT trained on every list (traces.sft_share is 1): its weights of '
+        'likelihood and evidence stay as trained, and trust the likelihood too '
+        'much.'
+      )
+      return params
+    prompts = list_prompts.direct_prompts(store, unseen)
+    fmt = store.vocab.answer_format()
+    made = listwise.stack_head(shape, fmt, params['lm'], prompts, head, mesh)
+    return {**params, 'head': made}
 
   def _batches(
     self,
@@ -282,6 +297,7 @@ def _lists(batch: Mapping[str, Any]) -> dict[str, int]:
   'sft',
   sections=('text', 'answer', 'sft', 'midtrain'),
   inputs=('data', 'sid', 'midtrain', 'candidates', 'traces'),
+  version=2,
 )
 def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   """Trains the mid-trained model on lists and accepted traces."""

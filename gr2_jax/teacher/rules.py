@@ -165,8 +165,9 @@ class RulesTeacher:
       candidates,
       np.zeros(candidates.shape),  # What is retrieved has no score here.
     )
-    total = from_columns(columns, self._evidence.names, self._cfg)
-    return np.where(candidates >= 0, total, -np.inf).astype(np.float32)
+    real = candidates >= 0
+    total = from_columns(columns, real, self._evidence.names, self._cfg)
+    return np.where(real, total, -np.inf).astype(np.float32)
 
   def _rank(
     self,
@@ -273,12 +274,16 @@ class RulesTeacher:
 
 
 def from_columns(
-  columns: np.ndarray, names: Sequence[str], cfg: RulesConfig | None = None
+  columns: np.ndarray,
+  real: np.ndarray,
+  names: Sequence[str],
+  cfg: RulesConfig | None = None,
 ) -> np.ndarray:
   """Scores candidates by the rules' columns of evidence.
 
   Args:
-    columns: float [N, K, F], of `rank.evidence`.
+    columns: float [N, K, F], of `rank.evidence`, in any unit.
+    real: bool [N, K], which entries are no padding.
     names: of the F columns.
     cfg: the weights; the defaults if None.
 
@@ -291,4 +296,7 @@ def from_columns(
     ('follow', cfg.follow),
     ('log_rank', cfg.prior),
   )
-  return sum(w * columns[..., list(names).index(name)] for name, w in weights)
+  return sum(
+    w * item_features.standardise(columns[..., list(names).index(name)], real)
+    for name, w in weights
+  )

@@ -202,7 +202,10 @@ def write_before_sft(root: pathlib.Path, mesh: jax.sharding.Mesh) -> None:
   for split, positions in splits.items():
     _write_lists(root / 'candidates' / f'{split}.npz', positions)
   names = list(evidence.NAMES)
-  files.write_json(root / 'candidates' / 'evidence.json', {'names': names})
+  files.write_json(
+    root / 'candidates' / 'evidence.json',
+    {'names': names, 'scales': [1.0] * len(names)},
+  )
   lists = artifacts.Artifacts(config(), root).sft_lists()
   traces = []
   for row in range(len(lists)):

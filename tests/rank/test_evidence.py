@@ -37,6 +37,12 @@ def standard(*values):
   return (values - values.mean()) / values.std()
 
 
+def centred(*values):
+  """Mean 0, in its own unit."""
+  values = np.array(values, np.float64)
+  return values - values.mean()
+
+
 def test_columns_by_hand():
   made = make()
   assert made.names == evidence.NAMES
@@ -52,16 +58,44 @@ def test_columns_by_hand():
   follow = (2 / np.sqrt(2.5 * 2), 0, 0.5 / np.sqrt(2.5 * 1.5))
   expected = {
     'score': standard(5, 2, 2),
-    'log_rank': standard(0, -np.log(2), -np.log(3)),
-    'popularity': standard(np.log(3), np.log(2), np.log(2)),
-    'content': standard(*content),
-    'follow': standard(*follow),
+    'log_rank': centred(0, -np.log(2), -np.log(3)),
+    'popularity': centred(np.log(3), np.log(2), np.log(2)),
+    'content': centred(*np.sqrt(content)),
+    'follow': centred(*np.sqrt(follow)),
   }
   for place, name in enumerate(made.names):
     # Products and columns are float32.
     np.testing.assert_allclose(
       found[0, :, place], expected[name], atol=1e-6, err_msg=name
     )
+
+
+def test_all_lists_share_the_unit_of_a_column():
+  """That of the median list; a list whose items are alike stays so."""
+  columns = np.zeros((4, 3, 3), np.float32)
+  columns[:3, :2, 0] = [[1, -1], [3, -3], [500, -500]]
+  columns[0, :2, 1] = [0.25, -0.25]
+  real = np.array([[1, 1, 0]] * 3 + [[1, 1, 1]], bool)
+  # The fourth list of column 0 and three of column 1 have no deviation.
+  units = evidence.scales(columns, real)
+  assert units == (3, 0.25, 1)
+  found = evidence.scaled(columns, units)
+  expected = np.float32([1 / 3, 1, 10])  # The last is far off, and cut.
+  np.testing.assert_allclose(found[:3, 0, 0], expected)
+  np.testing.assert_array_equal(found[:3, 1, 0], -found[:3, 0, 0])
+  assert found[0, :2, 1].tolist() == [1, -1] and not found[1:, :, 1].any()
+  # Lists that come later are brought to the same units.
+  lists = [np.array([2, 0])], np.array([[1, 3, 2]]), np.array([[5, 2, 2]])
+  plain = make().columns(*lists)
+  other = make(scales=(1, 2, 4, 0.5, 1e-3)).columns(*lists)
+  np.testing.assert_array_equal(other[..., 1:3], plain[..., 1:3] / [2, 4])
+  np.testing.assert_array_equal(other[..., 3], plain[..., 3] * 2)
+  assert np.abs(other).max() == 10
+
+
+def test_units_are_one_for_each_column():
+  with pytest.raises(ValueError, match='2 units for the 5 columns'):
+    make(scales=(1, 2))
 
 
 def test_only_the_last_items_of_a_history_count():
@@ -112,9 +146,9 @@ def test_padding_is_zero_and_changes_nothing():
   )
   np.testing.assert_array_equal(padded[:, :2], alone)
   np.testing.assert_array_equal(padded[:, 2:], 0)
-  # Of two different numbers one is a deviation above, the other below.
+  # Of two different scores one is a deviation above, the other below.
   np.testing.assert_allclose(alone[0, :, PLACE('score')], [1, -1])
-  np.testing.assert_allclose(alone[0, :, -1], [1, -1])
+  np.testing.assert_allclose(alone[0, :, -1], [0.125, -0.125])
 
 
 def test_equal_numbers_and_empty_histories_say_nothing():
@@ -171,10 +205,10 @@ def test_the_column_of_sasrec_is_its_logit(network):
     network, [histories[0], histories[2]], np.array([[1, 3, 2], [0, 1, 1]])
   )
   column = found[..., 5]
-  np.testing.assert_allclose(column[0], standard(*logits[0]), atol=1e-5)
+  np.testing.assert_allclose(column[0], centred(*logits[0]), atol=1e-5)
   np.testing.assert_array_equal(column[1], 0)
-  np.testing.assert_allclose(column[2, :2], standard(*logits[1, :2]), atol=1e-5)
-  np.testing.assert_allclose(found[0, :, 7], standard(1, 9, 25), atol=1e-6)
+  np.testing.assert_allclose(column[2, :2], centred(*logits[1, :2]), atol=1e-5)
+  np.testing.assert_allclose(found[0, :, 7], centred(1, 9, 25), atol=1e-6)
   # Without any history there is nothing to ask it.
   none = made.columns(histories[1:2], candidates[1:2], [[0, 0, 0]], extra[:1])
   np.testing.assert_array_equal(none[..., 5], 0)
@@ -188,27 +222,29 @@ def test_new_items_have_features_and_nothing_else(network):
   candidates = np.array([[1, 4, 2], [4, 0, 3], [4, 3, -1]])
   found = grown.columns(histories, candidates, np.zeros((3, 3)))
   column = lambda name: found[..., grown.names.index(name)]
+  # How popular it will be is unknown: it gets the mean of the others.
+  half = np.log(3 / 2) / 2
   np.testing.assert_allclose(
-    column('popularity')[0], standard(np.log(3), 0, np.log(2)), atol=1e-6
+    column('popularity')[0], [half, 0, -half], atol=1e-6
   )
   # Its row is (Space, Star) = (2, 1) / sqrt 5; it is one step younger than 0.
   own = np.array([2, 0, 1]) / np.sqrt(5)
   rows = {0: np.array([1, 1, 0.5]) / 1.5, 1: np.array([0, 0, 1.0])}
   rows |= {2: np.array([1, 1, 0]) / np.sqrt(2), 4: own}
   profile = 0.64 * rows[2] + 0.8 * rows[0] + rows[4]
-  expected = standard(*(profile @ rows[item] for item in (1, 4, 2)))
+  expected = centred(*(np.sqrt(profile @ rows[item]) for item in (1, 4, 2)))
   np.testing.assert_allclose(column('content')[0], expected, atol=1e-5)
-  # What follows 0 and 2, as before; nothing follows or precedes it.
-  follow = 2 / np.sqrt(2.5 * 2), 0, 0.5 / np.sqrt(2.5 * 1.5)
-  np.testing.assert_allclose(column('follow')[0], standard(*follow), atol=1e-6)
+  # What follows 0 and 2, as before; what it follows itself is unknown.
+  # Item 0, after which they were seen, is one step older than the new one.
+  after = np.array([2 / np.sqrt(2.5 * 2), 0.5 / np.sqrt(2.5 * 1.5)])
+  first, last = np.sqrt(0.8 * after)
+  half = (first - last) / 2
+  np.testing.assert_allclose(column('follow')[0], [half, 0, -half], atol=1e-6)
   np.testing.assert_array_equal(column('follow')[1], 0)
   # SASRec uses the items that it knows.
   logits = sasrec_lists.scores(network, [np.array([2, 0])], np.array([[1, 2]]))
-  low, high = standard(*logits[0])
-  scale = np.sqrt(1.5)
-  np.testing.assert_allclose(
-    column('sasrec')[0], [scale * low, 0, scale * high], atol=1e-5
-  )
+  low, high = centred(*logits[0])
+  np.testing.assert_allclose(column('sasrec')[0], [low, 0, high], atol=1e-5)
   np.testing.assert_array_equal(column('sasrec')[1:], 0)
   # Lists of old items are what they were, to the bit.
   lists = [np.array([2, 0])], np.array([[1, 3, 2]]), np.ones((1, 3))

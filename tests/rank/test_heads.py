@@ -41,6 +41,51 @@ def test_a_ranker_starts_as_good_as_its_evidence(made):
   assert all(x.dtype == np.float32 for x in leaves) and len(leaves) == 6
 
 
+def test_stacking_is_the_linear_model_with_the_likelihood_as_a_column(made):
+  features, mask, target, head = made
+  rng = np.random.default_rng(1)
+  logps = rng.normal(-9, 2, mask.shape).astype(np.float32)
+  logps[~mask] = -np.inf
+  found = heads.stack(head, logps, features, mask, target)
+  filled = np.where(mask, logps, 0)[..., None]
+  # Forty lists beside a normal prior of deviation 0.3.
+  for name, columns in (('full', features), ('alone', features[..., 1:2])):
+    prior = [head[name]['tau'], *head[name]['weights']]
+    expected = linear.fit(
+      np.concatenate([filled, columns], axis=-1),
+      mask,
+      target,
+      1 / (40 * 0.09),
+      np.array(prior),
+    )
+    own = found[name]
+    # Without the mean of the list, in float32.
+    np.testing.assert_allclose(own['tau'], expected[0], atol=1e-5)
+    np.testing.assert_allclose(own['weights'], expected[1:], atol=1e-5)
+    assert own['words'] == head[name]['words']
+  shapes = jax.tree.map(np.shape, (found, head))
+  assert shapes[0] == shapes[1]
+  assert all(x.dtype == np.float32 for x in jax.tree.leaves(found))
+
+
+def test_stacking_finds_how_far_to_trust_the_likelihood():
+  """One that was learned from lists by heart tells little of others."""
+  rng = np.random.default_rng(0)
+  count, names = 4000, evidence.NAMES
+  mask = np.ones((count, 6), bool)
+  features = rng.normal(size=(count, 6, len(names))).astype(np.float32)
+  logps = rng.normal(size=(count, 6)).astype(np.float32)
+  weights = np.array([0, 0.5, 1.0, 0, -0.5])
+  noise = rng.gumbel(size=(count, 6))
+  target = (0.1 * logps + features @ weights + noise).argmax(1)
+  head = heads.shapes(names)
+  head['full']['tau'] = head['alone']['tau'] = np.float32(2.0)
+  found = heads.stack(head, logps, features, mask, target)['full']
+  # Standard errors are about 0.02 at four thousand lists.
+  assert found['tau'] == pytest.approx(0.1, abs=0.08)
+  np.testing.assert_allclose(found['weights'], weights, atol=0.08)
+
+
 def test_utilities_by_hand():
   head = {
     'full': {'tau': 0.5, 'weights': np.array([1, -2, 3.0]), 'words': 0.25},

@@ -10,12 +10,12 @@ import scipy.special
 from gr2_jax.rank import linear
 
 
-def objective(weights, features, mask, target, l2):
+def objective(weights, features, mask, target, l2, prior=0.0):
   """The definition, a list at a time."""
   total = 0.0
   for rows, real, place in zip(features, mask, target, strict=True):
     total += scipy.special.log_softmax(rows[real] @ weights)[place]
-  return total / len(features) - l2 / 2 * np.dot(weights, weights)
+  return total / len(features) - l2 / 2 * np.sum((weights - prior) ** 2)
 
 
 def draw(count, width, weights, seed=0, shortest=2):
@@ -39,7 +39,8 @@ def test_the_slope_at_the_optimum_is_zero():
     )
     # Central differences, and what rounding leaves of them.
     assert abs(ahead - behind) / 2e-4 < 1e-9
-  start = linear._objective(np.zeros(4), *_bare(lists), 0.01)
+  zero = np.zeros(4)
+  start = linear._objective(zero, *_bare(lists), 0.01, zero)
   assert np.abs(start[1]).max() > 0.1
 
 
@@ -50,16 +51,16 @@ def _bare(lists):
 
 def test_gradient_and_curvature_are_those_of_the_definition():
   lists = draw(20, 4, [0.3, -1.0])
-  at = np.array([0.7, 0.2])
-  value, gradient, hessian = linear._objective(at, *_bare(lists), 0.1)
-  minus = lambda weights: -objective(weights, *lists, 0.1)
+  at, prior = np.array([0.7, 0.2]), np.array([-0.5, 1.0])
+  value, gradient, hessian = linear._objective(at, *_bare(lists), 0.1, prior)
+  minus = lambda weights: -objective(weights, *lists, 0.1, prior)
   assert value == pytest.approx(minus(at), rel=1e-12)
   step = 1e-5
   for i, axis in enumerate(np.eye(2) * step):
     slope = (minus(at + axis) - minus(at - axis)) / (2 * step)
     assert gradient[i] == pytest.approx(slope, abs=1e-8)
     ahead, behind = (
-      linear._objective(at + sign * axis, *_bare(lists), 0.1)[1]
+      linear._objective(at + sign * axis, *_bare(lists), 0.1, prior)[1]
       for sign in (1, -1)
     )
     np.testing.assert_allclose(
@@ -85,6 +86,14 @@ def test_two_columns_by_grid_and_by_another_optimiser():
   )
   # Nelder and Mead stop at a simplex of 1e-4.
   np.testing.assert_allclose(weights, other.x, atol=1e-3)
+
+
+def test_a_strong_prior_is_kept_and_a_weak_one_forgotten():
+  lists, prior = draw(60, 5, [1.0, -0.5]), np.array([-2.0, 3.0])
+  strong = linear.fit(*lists, l2=1e6, prior=prior)
+  np.testing.assert_allclose(strong, prior, atol=1e-5)
+  weak = linear.fit(*lists, l2=1e-9, prior=prior)
+  np.testing.assert_allclose(weak, linear.fit(*lists, l2=1e-9), atol=1e-6)
 
 
 def test_weights_of_simulated_choices_are_recovered():

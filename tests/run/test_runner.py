@@ -84,6 +84,22 @@ def test_a_finished_stage_is_made_again_only_when_asked(tmp_path):
   assert calls == ['first', 'second', 'first', 'second']
 
 
+def test_artifacts_of_an_older_version_are_refused_until_asked(tmp_path):
+  """The same config, whose artifacts mean something else now."""
+  made = []
+  bodies = [lambda config, context, n=n: made.append(n) or {} for n in (1, 2)]
+  old, new = (
+    runner.stage('first', sections=(), version=n)(body)
+    for n, body in enumerate(bodies, 1)
+  )
+  old(_config(), tmp_path)
+  with pytest.raises(ValueError, match='version: None -> 2'):
+    new(_config(), tmp_path)
+  new(_config(), tmp_path, redo=True)
+  new(_config(), tmp_path)
+  assert made == [1, 2]
+
+
 def test_what_was_made_again_and_cut_off_goes_on_without_being_asked(tmp_path):
   fail = set()
   first, _ = _stages([], fail)

@@ -274,14 +274,17 @@ def with_columns(run):
     fields = dict(arrays)
   features = np.zeros((USERS, K, len(names)), np.float32)
   follow = np.arange(K) == fields['target'][:, None]
-  # So much that the rules follow it, too, wherever the true item stood.
+  # With another column, so much that the rules follow it, too, wherever the
+  # true item stood.
   features[..., names.index('follow')] = 4.0 * follow
+  features[..., names.index('content')] = follow
   features[..., names.index('log_rank')] = -np.log1p(np.arange(K))
   for split in ('train', 'test'):
     path = workdir / 'candidates' / f'{split}.npz'
     files.atomic_savez(path, **fields, features=features)
   files.write_json(
-    workdir / 'candidates' / 'evidence.json', {'names': list(names)}
+    workdir / 'candidates' / 'evidence.json',
+    {'names': list(names), 'scales': [1.0] * len(names)},
   )
   config.answer.ranking = 'likelihood'
   return workdir, config, calls

@@ -269,14 +269,25 @@ def test_no_column_knows_the_user_or_its_target(workdir):
   candidates.run(config(**section), two)
   names = ['score', 'log_rank', 'popularity', 'content', 'follow', 'sasrec']
   told = files.read_json(one / 'candidates' / 'evidence.json')
-  assert told == {'names': names}
+  assert told['names'] == names and len(told['scales']) == len(names)
   before, after = (read(run / 'candidates/folds.npz') for run in (one, two))
   # What is behind position 5 is others in the second run, also for training.
   kept = [(x['fold'] == 0) & (x['position'] < 5) for x in (before, after)]
   assert 5 < kept[0].sum() < (before['fold'] == 0).sum()
+  # The columns' units, one number for all lists, are of all users.
+  units = [
+    np.float64(files.read_json(run / 'candidates' / 'evidence.json')['scales'])
+    for run in (one, two)
+  ]
+  own = [
+    x.pop('features')[k] * unit
+    for x, k, unit in zip((before, after), kept, units, strict=True)
+  ]
+  # float32 divided by a unit and multiplied again.
+  np.testing.assert_allclose(*own, rtol=1e-5, atol=1e-6)
+  assert (own[0].std(axis=(0, 1)) > 0.01).all()
   for name in before:
     np.testing.assert_array_equal(before[name][kept[0]], after[name][kept[1]])
-  assert (before['features'].std(axis=(0, 1)) > 0.1).all()
   trains = [read(run / 'candidates' / 'train.npz') for run in (one, two)]
   other = np.setdiff1d(np.arange(USERS), own)
   assert (trains[0]['features'] != trains[1]['features'])[other].any()
@@ -296,9 +307,10 @@ def test_columns_count_the_others_only(whole):
     seen = np.concatenate([rows[user][:6] for user in others])
     logs = np.log1p(np.bincount(seen, minlength=25))[own.candidates]
     logs = logs - logs.mean(axis=1, keepdims=True)
-    scale = logs.std(axis=1, keepdims=True)
+    # Their unit is that of the final lists.
+    unit = store.evidence_scales[column]
     np.testing.assert_allclose(
-      own.features[..., column], logs / np.maximum(scale, 1e-6), atol=1e-5
+      own.features[..., column], logs / unit, atol=1e-5
     )
   final = store.lists('test')
   assert (final.fold == -1).all()

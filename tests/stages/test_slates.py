@@ -204,9 +204,7 @@ def test_columns_of_slates_become_evidence(made, tmp_path):
     np.testing.assert_array_equal(same, 0)
     row, k = item[0][real[0]], real[0].sum()
     items = lists.candidates[0, :k]
-    np.testing.assert_allclose(
-      row, (items - items.mean()) / items.std(), atol=1e-6
-    )
+    np.testing.assert_allclose(row, items - items.mean(), atol=1e-6)
 
 
 def test_columns_of_slates_are_those_of_runs_that_rank_them(made, tmp_path):
@@ -239,9 +237,15 @@ def test_from_slates_to_the_report(before, made):
   lists = store.lists('train')
   assert store.evidence_names == evidence.NAMES
   assert lists.features.shape == (*lists.candidates.shape, 5)
+  # In the median list a column's deviation is its unit.
+  real = lists.candidates >= 0
+  rows = zip(lists.features, real, strict=True)
+  deviation = np.array([row[own].std(0) for row, own in rows])
+  for each in deviation.T:
+    assert np.median(each[each > 1e-6]) == pytest.approx(1, abs=1e-3)
+  assert len(store.evidence_scales) == 5
   # Minus the place is the only score that a slate has.
   score, rank = lists.features[..., 0], lists.features[..., 1]
-  real = lists.candidates >= 0
   assert (lists.features[~real] == 0).all() and (~real).any()
   assert (np.diff(np.where(real, score, -9.0), axis=1)[real[:, 1:]] < 0).all()
   assert (np.diff(np.where(real, rank, -9.0), axis=1)[real[:, 1:]] < 0).all()
