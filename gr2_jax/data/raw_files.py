@@ -84,6 +84,28 @@ def some(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
   return sorted([*folder.glob(pattern), *folder.glob(f'{pattern}.gz')])
 
 
+def two(
+  folder: pathlib.Path, items: str, interactions: str
+) -> dict[str, pathlib.Path]:
+  """Finds the files of a folder that holds two.
+
+  Args:
+    folder: where they are.
+    items: a glob of the one, without `.gz`.
+    interactions: a glob of the other.
+
+  Returns:
+    'items' and 'interactions' -> file.
+
+  Raises:
+    FileNotFoundError: no such folder, or not exactly one file of a kind.
+  """
+  return {
+    'items': one(folder, items),
+    'interactions': one(folder, interactions),
+  }
+
+
 def check(path: pathlib.Path, first: bytes = b'') -> None:
   """Looks at the first bytes of a file.
 
