@@ -59,7 +59,16 @@ class Tokenizer:
 
     Returns:
       int32 [N, L], the nearest codes.
+
+    Raises:
+      ValueError: another width than the run's, or a number that is not finite.
     """
+    width = len(self.scaling.mean)
+    if embeddings.shape[1] != width:
+      raise ValueError(
+        f'The embeddings are {embeddings.shape[1]} wide, those of this run '
+        f'{width}: make them by the same encoder.'
+      )
     vectors.check_finite(embeddings)
     data = vectors.Embeddings(embeddings, self.scaling)
     if self.state is None:
