@@ -56,11 +56,18 @@ def check_fetched(path: pathlib.Path) -> None:
   """Refuses what stands in the place of a file that was not fetched.
 
   Args:
-    path: an existing file.
+    path: of the file.
 
   Raises:
-    ValueError: the file is empty, or a pointer of git-lfs.
+    FileNotFoundError: nothing is there.
+    ValueError: a folder, a pipe or a device; or the file is empty, or a pointer
+      of git-lfs.
   """
+  if path.exists() and not path.is_file():
+    raise ValueError(
+      f'{path} is a folder, a pipe or a device, where a file is read: put the '
+      'file there.'
+    )
   with path.open('rb') as stream:
     head = stream.read(len(_POINTER))
   if head == _POINTER:

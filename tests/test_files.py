@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,13 @@ def test_arrays_and_json_round_trip(tmp_path):
     np.testing.assert_array_equal(loaded['y'], np.eye(2))
   np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), np.arange(4))
   assert files.read_json(tmp_path / 'a.json') == {'k': [1, None]}
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
+def test_pipes_and_folders_are_no_files(tmp_path, make):
+  make(tmp_path / 'x.gguf')
+  with pytest.raises(ValueError, match='x.gguf is a folder, a pipe or a'):
+    files.check_fetched(tmp_path / 'x.gguf')
 
 
 def test_a_cut_last_line_is_left_out_and_a_bad_line_is_named(tmp_path):

@@ -104,16 +104,16 @@ def check_exists(path: pathlib.Path) -> None:
 
   Raises:
     FileNotFoundError: nothing is there.
-    ValueError: a folder.
+    ValueError: a folder, a pipe or a device.
   """
   if not path.exists():
     raise FileNotFoundError(
       f'{path}: no such file of item vectors; check sid.embeddings.'
     )
-  if path.is_dir():
+  if not path.is_file():
     raise ValueError(
-      f'{path}: a folder, where a file of item vectors is read; put its parts '
-      'into one file.'
+      f'{path}: a folder, a pipe or a device, where a file of item vectors is '
+      'read; write them into one file.'
     )
 
 
