@@ -47,6 +47,36 @@ def atomic_save(path: pathlib.Path, array: np.ndarray) -> None:
   atomic_write(path, stream.getvalue())
 
 
+def read_npz(path: pathlib.Path, *names: str) -> dict[str, np.ndarray]:
+  """Reads the arrays of an `.npz`.
+
+  Args:
+    path: the file.
+    *names: arrays that must be there.
+
+  Returns:
+    Arrays by name.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is damaged, or an array is missing.
+  """
+  remedy = 'restore it from a copy, or make what wrote it again.'
+  # Opened here, since NumPy leaves what it cannot read open.
+  with path.open('rb') as stream:
+    try:
+      with np.load(stream, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    except Exception as error:  # NumPy, zipfile and zlib raise many classes.
+      raise ValueError(
+        f'{path} is no archive of arrays, or not whole ({error}): {remedy}'
+      ) from error
+  missing = [name for name in names if name not in found]
+  if missing:
+    raise ValueError(f'{path} lacks the arrays {missing}: {remedy}')
+  return found
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file in one step."""
   atomic_write(path, json.dumps(value, indent=2) + '\n')

@@ -37,6 +37,22 @@ def test_arrays_and_json_round_trip(tmp_path):
   assert files.read_json(tmp_path / 'a.json') == {'k': [1, None]}
 
 
+def test_damaged_archives_are_named(tmp_path):
+  path = tmp_path / 'a.npz'
+  with pytest.raises(FileNotFoundError, match='a.npz'):
+    files.read_npz(path)
+  np.savez_compressed(path, x=np.arange(999.0))
+  assert list(files.read_npz(path, 'x')) == ['x']
+  with pytest.raises(ValueError, match=r"a.npz lacks the arrays \['y'\]"):
+    files.read_npz(path, 'x', 'y')
+  whole = path.read_bytes()
+  damaged = whole[:60] + b'\xff' * 9 + whole[69:]
+  for content in (b'', b'{}', whole[:-30], whole[30:], damaged):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='a.npz is no archive .*from a copy'):
+      files.read_npz(path)
+
+
 @pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
 def test_pipes_and_folders_are_no_files(tmp_path, make):
   make(tmp_path / 'x.gguf')

@@ -114,8 +114,7 @@ class Artifacts:
   @functools.cached_property
   def sids(self) -> np.ndarray:
     """The semantic IDs, int32 [I, L], without collisions."""
-    with np.load(self.workdir / 'sid' / 'sids.npz') as arrays:
-      return arrays['sids']
+    return files.read_npz(self.workdir / 'sid' / 'sids.npz', 'sids')['sids']
 
   @functools.cached_property
   def vocab(self) -> vocab_lib.Vocab:
@@ -163,8 +162,8 @@ class Artifacts:
   def lists(self, split: str) -> CandidateLists:
     """Returns the candidate lists of 'train', 'valid', 'test' or 'folds'."""
     path = self.workdir / 'candidates' / f'{split}.npz'
-    with np.load(path) as stored:
-      arrays = dict(stored)
+    names = 'user', 'position', 'candidates', 'scores', 'target'
+    arrays = files.read_npz(path, *names)
     target = arrays['target']
     # Retrieved lists have one true item: what they are worth is not stored.
     shape = arrays['candidates'].shape
@@ -238,7 +237,17 @@ class Artifacts:
   def evidence_names(self) -> tuple[str, ...]:
     """Names of the columns of candidate lists; none where a world has none."""
     path = self.workdir / 'candidates' / 'evidence.json'
-    return tuple(files.read_json(path)['names']) if path.exists() else ()
+    if not path.exists():
+      return ()
+    names = files.read_object(path).get('names')
+    if not isinstance(names, list) or not all(
+      isinstance(n, str) for n in names
+    ):
+      raise ValueError(
+        f'{path} has no list of names: restore it from a copy, or make the '
+        'stage candidates again.'
+      )
+    return tuple(names)
 
   def history(self, user: int, position: int) -> np.ndarray:
     """Returns the items before a held-out position, oldest first."""

@@ -61,8 +61,7 @@ def _write_slates(sources: retrievers.Sources) -> dict:
   )
   for split in splits_lib.NAMES:
     path = directory / f'{split}.npz'
-    with np.load(path) as stored:
-      arrays = dict(stored)
+    arrays = files.read_npz(path)
     arrays['features'] = lists.features(sources, arrays)
     processes.on_first(files.atomic_savez, path, **arrays)
   return {**block, 'retriever': sources.cfg.retriever}
