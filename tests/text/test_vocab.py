@@ -147,6 +147,16 @@ def test_rows_that_would_fill_the_memory_are_refused(vocab, tmp_path, name):
     vocab_lib.Vocab.load(tmp_path)
 
 
+@pytest.mark.parametrize('delimiters', [None, True, [], {'x': 1}])
+def test_other_delimiters_are_refused(vocab, tmp_path, delimiters):
+  vocab.save(tmp_path)
+  meta = json.loads((tmp_path / 'vocab.json').read_text())
+  meta['delimiters'] = delimiters
+  (tmp_path / 'vocab.json').write_text(json.dumps(meta))
+  with pytest.raises(ValueError, match='has the delimiters'):
+    vocab_lib.Vocab.load(tmp_path)
+
+
 def test_save_and_load(vocab, tmp_path):
   vocab.save(tmp_path / 'vocab')
   loaded = vocab_lib.Vocab.load(tmp_path / 'vocab')
