@@ -239,5 +239,5 @@ def save(config: Any, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> ml_collections.ConfigDict:
-  """Reads a config that `save` wrote."""
-  return ml_collections.ConfigDict(json.loads(path.read_text()))
+  """Reads a config that `save` wrote; ValueError where it is damaged."""
+  return ml_collections.ConfigDict(files.read_object(path))

@@ -47,6 +47,36 @@ def atomic_save(path: pathlib.Path, array: np.ndarray) -> None:
   atomic_write(path, stream.getvalue())
 
 
+def read_npz(path: pathlib.Path, *names: str) -> dict[str, np.ndarray]:
+  """Reads the arrays of an `.npz`.
+
+  Args:
+    path: the file.
+    *names: arrays that must be there.
+
+  Returns:
+    Arrays by name.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is damaged, or an array is missing.
+  """
+  remedy = 'restore it from a copy, or make what wrote it again.'
+  # Opened here, since NumPy leaves what it cannot read open.
+  with path.open('rb') as stream:
+    try:
+      with np.load(stream, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    except Exception as error:  # NumPy, zipfile and zlib raise many classes.
+      raise ValueError(
+        f'{path} is no archive of arrays, or not whole ({error}): {remedy}'
+      ) from error
+  missing = [name for name in names if name not in found]
+  if missing:
+    raise ValueError(f'{path} lacks the arrays {missing}: {remedy}')
+  return found
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file in one step."""
   atomic_write(path, json.dumps(value, indent=2) + '\n')
@@ -56,11 +86,18 @@ def check_fetched(path: pathlib.Path) -> None:
   """Refuses what stands in the place of a file that was not fetched.
 
   Args:
-    path: an existing file.
+    path: of the file.
 
   Raises:
-    ValueError: the file is empty, or a pointer of git-lfs.
+    FileNotFoundError: nothing is there.
+    ValueError: a folder, a pipe or a device; or the file is empty, or a pointer
+      of git-lfs.
   """
+  if path.exists() and not path.is_file():
+    raise ValueError(
+      f'{path} is a folder, a pipe or a device, where a file is read: put the '
+      'file there.'
+    )
   with path.open('rb') as stream:
     head = stream.read(len(_POINTER))
   if head == _POINTER:

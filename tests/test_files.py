@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,29 @@ def test_arrays_and_json_round_trip(tmp_path):
     np.testing.assert_array_equal(loaded['y'], np.eye(2))
   np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), np.arange(4))
   assert files.read_json(tmp_path / 'a.json') == {'k': [1, None]}
+
+
+def test_damaged_archives_are_named(tmp_path):
+  path = tmp_path / 'a.npz'
+  with pytest.raises(FileNotFoundError, match='a.npz'):
+    files.read_npz(path)
+  np.savez_compressed(path, x=np.arange(999.0))
+  assert list(files.read_npz(path, 'x')) == ['x']
+  with pytest.raises(ValueError, match=r"a.npz lacks the arrays \['y'\]"):
+    files.read_npz(path, 'x', 'y')
+  whole = path.read_bytes()
+  damaged = whole[:60] + b'\xff' * 9 + whole[69:]
+  for content in (b'', b'{}', whole[:-30], whole[30:], damaged):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='a.npz is no archive .*from a copy'):
+      files.read_npz(path)
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
+def test_pipes_and_folders_are_no_files(tmp_path, make):
+  make(tmp_path / 'x.gguf')
+  with pytest.raises(ValueError, match='x.gguf is a folder, a pipe or a'):
+    files.check_fetched(tmp_path / 'x.gguf')
 
 
 def test_a_cut_last_line_is_left_out_and_a_bad_line_is_named(tmp_path):

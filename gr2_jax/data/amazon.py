@@ -26,9 +26,12 @@ Of them only the lines of reviewed items are read: the 5-core of Beauty has
 12,101 of 259,204 items.
 """
 
+import functools
+import itertools
 import math
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -120,32 +123,32 @@ def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
   files, layout = paths(folder, year), _LAYOUTS[year]
   is_csv = '.csv' in files['reviews'].suffixes
   read_rows = delimited.rows if is_csv else tables.json_lines
+  each = functools.partial(
+    read_rows, files['reviews'], (layout.user, layout.item, layout.time)
+  )
   reviews = [
-    (
-      where,
-      raw.Interaction(
-        fields.identifier(row[layout.user], layout.user, where),
-        fields.identifier(row[layout.item], layout.item, where),
-        fields.timestamp(row[layout.time], where),
-      ),
+    raw.Interaction(
+      sys.intern(fields.identifier(row[layout.user], layout.user, where)),
+      sys.intern(fields.identifier(row[layout.item], layout.item, where)),
+      fields.timestamp(row[layout.time], where),
     )
-    for where, row in read_rows(
-      files['reviews'], (layout.user, layout.item, layout.time)
-    )
+    for where, row in each()
   ]
-  items = items_of(files['meta'], {row.item_id for _, row in reviews})
-  known = [row for row in reviews if row[1].item_id in items]
+  items = items_of(files['meta'], {row.item_id for row in reviews})
+  known = [row for row in reviews if row.item_id in items]
   if len(known) < len(reviews):
-    where, row = next(row for row in reviews if row[1].item_id not in items)
+    first = next(n for n, row in enumerate(reviews) if row.item_id not in items)
+    item = reviews[first].item_id
+    where, _ = next(itertools.islice(each(), first, None))
     if layout.whole or not known:
-      raw.known_item(row.item_id, items, where, files['meta'].name)
+      raw.known_item(item, items, where, files['meta'].name)
     logging.warning(
       '%s: %d of %d reviews are left out, since %s has no record of their '
       'items; the first is %r.',
       *(where, len(reviews) - len(known), len(reviews), files['meta'].name),
-      row.item_id,
+      item,
     )
-  return raw.Raw(tuple(items.values()), [row for _, row in known])
+  return raw.Raw(tuple(items.values()), known)
 
 
 def items_of(

@@ -12,7 +12,7 @@ import io
 import itertools
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -208,7 +208,7 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
       f'{directory} holds {len(found)} data sets, not one; run the stage data '
       'for this workdir (again).'
     )
-  builder = tfds.builder_from_directory(found[0].parent)
+  builder = _open(found[0].parent)
   dataset = _dataset(builder)
   if dataset.sha256 != builder.info.metadata['sha256']:
     raise ValueError(
@@ -216,6 +216,25 @@ def read(directory: pathlib.Path) -> dataset_lib.Dataset:
       '(another hash); delete the folder and run the stage data again.'
     )
   return dataset
+
+
+def _open(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
+  """Returns the builder of a data set on disk, of which nothing is missing."""
+  kinds = {'name': str, 'sha256': str, 'counts': Mapping, 'slate_columns': list}
+  try:
+    builder = tfds.builder_from_directory(folder)
+    metadata = builder.info.metadata
+    # Data sets of before there were columns have no names of them.
+    found = {'slate_columns': [], **metadata}
+    wrong = [n for n, k in kinds.items() if not isinstance(found[n], k)]
+    if wrong:
+      raise ValueError(f'metadata.json: {wrong}')
+  except Exception as error:  # TFDS raises many classes.
+    raise ValueError(
+      f'{folder} is damaged ({error}): restore it from a copy, or delete it '
+      'and run the stage data again.'
+    ) from error
+  return builder
 
 
 def _dataset(builder: tfds.core.DatasetBuilder) -> dataset_lib.Dataset:

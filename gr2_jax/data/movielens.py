@@ -52,8 +52,7 @@ def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   names = 'ml-100k.item', 'ml-100k.inter'
   if any(raw_files.some(folder, name) for name in ('u.item', 'u.data')):
     names = 'u.item', 'u.data'
-  items, interactions = (raw_files.one(folder, name) for name in names)
-  return {'items': items, 'interactions': interactions}
+  return raw_files.two(folder, *names)
 
 
 def read(folder: pathlib.Path) -> raw.Raw:

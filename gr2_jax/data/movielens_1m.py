@@ -21,6 +21,7 @@ an interaction, whatever its stars, as is usual in sequential recommendation:
     3::5::5::978824291
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -33,22 +34,10 @@ _MOVIE = ('MovieID', 'Title', 'Genres')
 _RATING = ('UserID', 'MovieID', 'Rating', 'Timestamp')
 
 
-def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Finds the two files of a folder.
-
-  Args:
-    folder: where they are.
-
-  Returns:
-    'items' and 'interactions' -> file.
-
-  Raises:
-    FileNotFoundError: a missing file.
-  """
-  return {
-    'items': raw_files.one(folder, 'movies.dat'),
-    'interactions': raw_files.one(folder, 'ratings.dat'),
-  }
+# Finds the two files of a folder.
+paths = functools.partial(
+  raw_files.two, items='movies.dat', interactions='ratings.dat'
+)
 
 
 def read(folder: pathlib.Path) -> raw.Raw:

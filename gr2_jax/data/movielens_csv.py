@@ -24,6 +24,7 @@ recommendation:
     3,126106,4.5,1298861675
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -34,22 +35,10 @@ _MOVIE = ('movieId', 'title', 'genres')
 _RATING = ('userId', 'movieId', 'timestamp')
 
 
-def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Finds the two files of a folder.
-
-  Args:
-    folder: where they are.
-
-  Returns:
-    'items' and 'interactions' -> file.
-
-  Raises:
-    FileNotFoundError: a missing file.
-  """
-  return {
-    'items': raw_files.one(folder, 'movies.csv'),
-    'interactions': raw_files.one(folder, 'ratings.csv'),
-  }
+# Finds the two files of a folder.
+paths = functools.partial(
+  raw_files.two, items='movies.csv', interactions='ratings.csv'
+)
 
 
 def read(folder: pathlib.Path) -> raw.Raw:

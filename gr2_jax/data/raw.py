@@ -1,6 +1,7 @@
 """What a reader makes of raw files, before anything is filtered or ordered."""
 
 import dataclasses
+import sys
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -119,6 +120,8 @@ def interaction(
 ) -> Interaction:
   """Reads a row of interactions.
 
+  Rows with the same id share its text, which halves the memory of millions.
+
   Args:
     cells: user, item and time, as they stand in the row.
     items: the items there are.
@@ -135,7 +138,7 @@ def interaction(
   user, item, time = cells
   item = fields.identifier(item, names[1], where)
   return Interaction(
-    fields.identifier(user, names[0], where),
-    known_item(item, items, where, file),
+    sys.intern(fields.identifier(user, names[0], where)),
+    sys.intern(known_item(item, items, where, file)),
     fields.timestamp(time, where),
   )

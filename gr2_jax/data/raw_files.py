@@ -84,6 +84,53 @@ def some(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
   return sorted([*folder.glob(pattern), *folder.glob(f'{pattern}.gz')])
 
 
+def two(
+  folder: pathlib.Path, items: str, interactions: str
+) -> dict[str, pathlib.Path]:
+  """Finds the files of a folder that holds two.
+
+  Args:
+    folder: where they are.
+    items: a glob of the one, without `.gz`.
+    interactions: a glob of the other.
+
+  Returns:
+    'items' and 'interactions' -> file.
+
+  Raises:
+    FileNotFoundError: no such folder, or not exactly one file of a kind.
+  """
+  return {
+    'items': one(folder, items),
+    'interactions': one(folder, interactions),
+  }
+
+
+def check_place(path: pathlib.Path) -> None:
+  """Refuses a path where no file is, before it is opened.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    FileNotFoundError: nothing is there.
+    ValueError: a folder; or a pipe or a device, which could be waited for
+      without end, and is to be read twice.
+  """
+  if not path.exists():
+    raise FileNotFoundError(f'{path}: no such file; check the path in config.')
+  if path.is_dir():
+    raise ValueError(
+      f'{path}: a folder, where a file is read; put its parts into one file '
+      '(folders of parts are read as Parquet alone).'
+    )
+  if not path.is_file():
+    raise ValueError(
+      f'{path}: a pipe or a device, where a file is read; write what it gives '
+      'to a file.'
+    )
+
+
 def check(path: pathlib.Path, first: bytes = b'') -> None:
   """Looks at the first bytes of a file.
 
@@ -96,13 +143,7 @@ def check(path: pathlib.Path, first: bytes = b'') -> None:
     ValueError: a folder, an empty file, a pointer of git-lfs, or another
       format.
   """
-  if not path.exists():
-    raise FileNotFoundError(f'{path}: no such file; check the path in config.')
-  if path.is_dir():
-    raise ValueError(
-      f'{path}: a folder, where a file is read; put its parts into one file '
-      '(folders of parts are read as Parquet alone).'
-    )
+  check_place(path)
   with path.open('rb') as file:
     head = file.read(64)
   if not head:

@@ -26,6 +26,7 @@ with spaces between, as RecBole reads them. Entities of HTML, which the texts of
 Amazon have, are resolved.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -51,22 +52,8 @@ _NAMES = {
 }
 
 
-def paths(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Finds the two files of a folder.
-
-  Args:
-    folder: where they are.
-
-  Returns:
-    'items' and 'interactions' -> file.
-
-  Raises:
-    FileNotFoundError: not exactly one file of a kind.
-  """
-  return {
-    'items': raw_files.one(folder, '*.item'),
-    'interactions': raw_files.one(folder, '*.inter'),
-  }
+# Finds the two files of a folder.
+paths = functools.partial(raw_files.two, items='*.item', interactions='*.inter')
 
 
 def read(folder: pathlib.Path) -> raw.Raw:

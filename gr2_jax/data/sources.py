@@ -171,7 +171,7 @@ def fingerprint(cfg: SourceConfig) -> str:
 
   Raises:
     FileNotFoundError: a missing file or folder.
-    ValueError: a folder in the place of a file.
+    ValueError: a folder, a pipe or a device in the place of a file.
   """
   if cfg.kind == SYNTHETIC:
     return ''
@@ -182,13 +182,11 @@ def fingerprint(cfg: SourceConfig) -> str:
     return _stamps(generic.parts(folder))
   tables = READERS[cfg.kind].paths(folder).values()
   for path in tables:
-    if path.is_dir() and path.suffix != '.parquet':
-      raw_files.check(path)
-  files = parquet.all_parts(tables)
+    if path.suffix != '.parquet':
+      raw_files.check_place(path)
   digest = hashlib.sha256()
-  for file in files:
-    if not file.exists():
-      raise FileNotFoundError(f'{file}: no such file; check config.data.dir.')
+  for file in parquet.all_parts(tables):
+    raw_files.check_place(file)
     digest.update(f'{file.name} {assets.file_hash(file)}\n'.encode())
   return digest.hexdigest()
 

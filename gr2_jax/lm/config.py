@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 # Of a size that a checkpoint names; more is no model but a damaged file.
 MOST = 2**24
+# The deepest models have some hundreds.
+_MOST_LAYERS = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,11 @@ class Settings:
       if getattr(self, name) < 1:
         raise ValueError(
           f'lm.{name} is {getattr(self, name)}: give a positive size.'
+        )
+      most = _MOST_LAYERS if name == 'layers' else MOST
+      if getattr(self, name) > most:
+        raise ValueError(
+          f'lm.{name} is {getattr(self, name)}: give a size up to {most}.'
         )
     if self.heads % self.kv_heads:
       raise ValueError(

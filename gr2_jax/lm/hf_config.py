@@ -5,7 +5,7 @@ transformers 5 does (`rope_parameters`). A model that needs something this
 decoder lacks is refused by name.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,10 +186,11 @@ def number(raw: Mapping[str, Any], key: str, default: float) -> float:
   """
   value = default if raw.get(key) is None else raw[key]
   real = isinstance(value, (int, float)) and not isinstance(value, bool)
-  if not real or not 0 < value < math.inf:
+  # A whole number of JSON may be larger than any float.
+  if not real or not 0 < value <= sys.float_info.max:
     raise ValueError(
-      f'{key} = {value!r} in config.json is not a positive number: fetch the '
-      'model again.'
+      f'{key} = {value!r:.40} in config.json is not a positive number of 64 '
+      'bits: fetch the model again.'
     )
   return float(value)
 

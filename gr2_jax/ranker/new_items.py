@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import progress, sharding
+from gr2_jax import files, progress, sharding
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.run import artifacts, lineage, meshes
 from gr2_jax.sid import assign, growth, quantised, steps, vectors
@@ -59,7 +59,16 @@ class Tokenizer:
 
     Returns:
       int32 [N, L], the nearest codes.
+
+    Raises:
+      ValueError: another width than the run's, or a number that is not finite.
     """
+    width = len(self.scaling.mean)
+    if embeddings.shape[1] != width:
+      raise ValueError(
+        f'The embeddings are {embeddings.shape[1]} wide, those of this run '
+        f'{width}: make them by the same encoder.'
+      )
     vectors.check_finite(embeddings)
     data = vectors.Embeddings(embeddings, self.scaling)
     if self.state is None:
@@ -227,8 +236,8 @@ def load(
   cfg = config_lib.build(SidConfig, config.sid)
   if mesh is None:
     mesh = meshes.make(config)
-  with np.load(workdir / 'sid' / 'sids.npz') as arrays:
-    stored = dict(arrays)
+  names = 'mean', 'scale', 'books', 'sids', 'raw'
+  stored = files.read_npz(workdir / 'sid' / 'sids.npz', *names)
   items = artifacts.Artifacts(config, workdir).dataset.items
   trained = None
   if cfg.quantiser == 'rqvae':

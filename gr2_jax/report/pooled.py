@@ -96,8 +96,7 @@ def pool(paths: Sequence[pathlib.Path], seed: int) -> dict[str, Any]:
 def _read(paths: Sequence[pathlib.Path]) -> list[dict[str, np.ndarray]]:
   runs = []
   for path in paths:
-    with np.load(path) as stored:
-      runs.append(dict(stored))
+    runs.append(files.read_npz(path))
     if set(runs[-1]) != set(runs[0]):
       raise ValueError(
         f'{path} has the systems {sorted(set(runs[-1]) - {"users"})}, '

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -114,8 +115,7 @@ class Artifacts:
   @functools.cached_property
   def sids(self) -> np.ndarray:
     """The semantic IDs, int32 [I, L], without collisions."""
-    with np.load(self.workdir / 'sid' / 'sids.npz') as arrays:
-      return arrays['sids']
+    return files.read_npz(self.workdir / 'sid' / 'sids.npz', 'sids')['sids']
 
   @functools.cached_property
   def vocab(self) -> vocab_lib.Vocab:
@@ -163,8 +163,8 @@ class Artifacts:
   def lists(self, split: str) -> CandidateLists:
     """Returns the candidate lists of 'train', 'valid', 'test' or 'folds'."""
     path = self.workdir / 'candidates' / f'{split}.npz'
-    with np.load(path) as stored:
-      arrays = dict(stored)
+    names = 'user', 'position', 'candidates', 'scores', 'target'
+    arrays = files.read_npz(path, *names)
     target = arrays['target']
     # Retrieved lists have one true item: what they are worth is not stored.
     shape = arrays['candidates'].shape
@@ -251,11 +251,25 @@ class Artifacts:
   @functools.cached_property
   def _evidence(self) -> dict[str, list]:
     path = self.workdir / 'candidates' / 'evidence.json'
-    found = files.read_json(path) if path.exists() else {}
-    if found and 'scales' not in found:
+    if not path.exists():
+      return {}
+    found = files.read_object(path)
+    if 'scales' not in found:
       raise ValueError(
         f'{path} has no `scales`: the lists are of an older version, whose '
         'columns had other units. Run the pipeline again with --redo.'
+      )
+    names, scales = found.get('names'), found['scales']
+    if not (
+      isinstance(names, list)
+      and all(isinstance(name, str) for name in names)
+      and isinstance(scales, list)
+      and len(scales) == len(names)
+      and all(isinstance(x, float) and 0 < x < math.inf for x in scales)
+    ):
+      raise ValueError(
+        f'{path} has no list of names with a unit above 0 for each: restore it '
+        'from a copy, or make the stage candidates again.'
       )
     return found
 

@@ -10,7 +10,7 @@ A config that differs from that of a finished stage is refused also where
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import ml_collections
 
@@ -24,9 +24,8 @@ def read_key(workdir: pathlib.Path, stage: str) -> dict | None:
   Raises:
     ValueError: the file is damaged.
   """
-  return _read(
-    workdir / stage / 'config.json', ('seed', 'inputs', 'external', 'config')
-  )
+  kinds = {'seed': int, 'inputs': dict, 'external': object, 'config': dict}
+  return _read(workdir / stage / 'config.json', kinds)
 
 
 def read_done(workdir: pathlib.Path, stage: str) -> str | None:
@@ -35,19 +34,28 @@ def read_done(workdir: pathlib.Path, stage: str) -> str | None:
   Raises:
     ValueError: the file is damaged.
   """
-  found = _read(workdir / stage / 'DONE', ('fingerprint',))
+  found = _read(workdir / stage / 'DONE', {'fingerprint': str})
   return None if found is None else found['fingerprint']
 
 
-def _read(path: pathlib.Path, names: Sequence[str]) -> dict | None:
-  """Returns what a stage's record holds; None where there is no such file."""
+def _read(path: pathlib.Path, kinds: Mapping[str, type]) -> dict | None:
+  """Returns what a stage's record holds; None where there is no such file.
+
+  Args:
+    path: of the record.
+    kinds: what must be in it, and of which class.
+  """
   if not path.exists():
     return None
   found = files.read_object(path)
-  missing = [name for name in names if name not in found]
-  if missing:
+  wrong = [
+    name
+    for name, kind in kinds.items()
+    if name not in found or not isinstance(found[name], kind)
+  ]
+  if wrong:
     raise ValueError(
-      f'{path} is damaged: it lacks {missing}. Remove it, and run '
+      f'{path} is damaged: it lacks {wrong}. Remove it, and run '
       f'`{_command(path.parent.parent)} --redo` with the config of this run.'
     )
   return found

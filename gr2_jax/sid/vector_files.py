@@ -16,7 +16,6 @@ Letters: N rows, I items of the data set, W width.
 import dataclasses
 import hashlib
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +62,16 @@ def ids_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def fingerprint(path: pathlib.Path) -> str:
-  """Returns the hash of a file of vectors and of the ids beside it."""
+  """Returns the hash of a file of vectors and of the ids beside it.
+
+  Args:
+    path: the file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: a folder.
+  """
+  vectors.check_exists(path)
   digest = hashlib.sha256()
   given = [path]
   if path.suffix == '.npy' and ids_path(path).exists():
@@ -89,8 +97,10 @@ def read(
     float [I, W], in the order of `dataset.items`.
 
   Raises:
-    ValueError: another format; no numbers; ids that are too few, twice there or
-      missing; or rows without ids, of another number than the items file has.
+    FileNotFoundError: there is no such file.
+    ValueError: another format; no numbers, or such as are not finite; ids that
+      are too few, twice there or missing; or rows without ids, of another
+      number than the items file has.
   """
   path = pathlib.Path(path).expanduser()
   ids, found = _read(path)
@@ -98,13 +108,22 @@ def read(
     order = _by_place(path, len(found), dataset)
   else:
     order = _by_id(path, ids, len(found), dataset)
-  if np.array_equal(order, np.arange(len(found))):
-    return found
-  return Rows(found, order)
+  in_order = np.array_equal(order, np.arange(len(found)))
+  rows = found if in_order else Rows(found, order)
+  wrong = vectors.first_wrong(rows)
+  if wrong is not None:
+    raise ValueError(
+      f'{path}: the vector of the item {dataset.items[wrong].item_id!r} holds '
+      f'a number that is not finite, or beyond {vectors.LARGEST:g}: compute it '
+      'again.'
+    )
+  return rows
 
 
 def _read(path: pathlib.Path) -> tuple[list[str] | None, np.ndarray]:
   """Returns ids, if there are any, and vectors as they stand in the file."""
+  if path.suffix in _ENDINGS:
+    vectors.check_exists(path)
   if path.suffix == '.npz':
     ids, found = _read_npz(path)
   elif path.suffix == '.parquet':
@@ -123,12 +142,13 @@ def _read(path: pathlib.Path) -> tuple[list[str] | None, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> tuple[list[str], np.ndarray]:
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here, since NumPy leaves what it cannot read open.
+    with (
+      path.open('rb') as file,
+      np.load(file, allow_pickle=False) as arrays,
+    ):
       ids, found = arrays['ids'], arrays['vectors']
-  except (
-    *(ValueError, EOFError, OSError, KeyError, TypeError),
-    zipfile.BadZipFile,
-  ) as error:
+  except Exception as error:  # NumPy, zipfile and codecs raise many classes.
     raise ValueError(
       f'{path} is no archive of ids and numbers ({error}): write it by '
       'np.savez(path, ids=ids, vectors=vectors), ids as an array of texts.'

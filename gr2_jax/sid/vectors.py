@@ -12,6 +12,8 @@ import numpy as np
 
 # Rows read at a time: it bounds the memory, not the result.
 ROWS = 8192
+# Between them float32 holds all that is made of vectors.
+_SMALLEST, LARGEST = 1e-30, 1e30
 
 
 class Scaling(NamedTuple):
@@ -79,17 +81,40 @@ def read(path: str | pathlib.Path) -> np.ndarray:
     float [I, W], read from disk as it is used.
 
   Raises:
+    FileNotFoundError: there is no such file.
     ValueError: another shape, or no numbers (Python objects are not read).
   """
   path = pathlib.Path(path).expanduser()
+  check_exists(path)
   try:
     vectors = np.lib.format.open_memmap(path, mode='r')
-  except (ValueError, EOFError) as error:
+  except Exception as error:  # NumPy parses the header as Python.
     raise ValueError(
       f'{path} is no array of numbers ({error}): write it by np.save.'
     ) from error
   check(path, vectors)
   return vectors
+
+
+def check_exists(path: pathlib.Path) -> None:
+  """Refuses a path where no file is.
+
+  Args:
+    path: of a file of vectors.
+
+  Raises:
+    FileNotFoundError: nothing is there.
+    ValueError: a folder, a pipe or a device.
+  """
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{path}: no such file of item vectors; check sid.embeddings.'
+    )
+  if not path.is_file():
+    raise ValueError(
+      f'{path}: a folder, a pipe or a device, where a file of item vectors is '
+      'read; write them into one file.'
+    )
 
 
 def check(path: pathlib.Path, vectors: np.ndarray) -> None:
@@ -102,7 +127,7 @@ def check(path: pathlib.Path, vectors: np.ndarray) -> None:
   Raises:
     ValueError: another shape than [I, W], or no floating-point numbers.
   """
-  if vectors.ndim != 2:
+  if vectors.ndim != 2 or not vectors.shape[1]:
     raise ValueError(
       f'{path} holds vectors of shape {vectors.shape}; give one row an item.'
     )
@@ -112,22 +137,38 @@ def check(path: pathlib.Path, vectors: np.ndarray) -> None:
     )
 
 
+def first_wrong(vectors: np.ndarray) -> int | None:
+  """Looks for numbers that are not finite or beyond `LARGEST`.
+
+  Args:
+    vectors: float [I, W]; read block by block.
+
+  Returns:
+    The first row with one; None if there is none.
+  """
+  for rows in blocks(len(vectors)):
+    # Of numbers that are none every comparison fails.
+    right = (np.abs(vectors[rows]) < np.float64(LARGEST)).all(1)
+    if not right.all():
+      return rows.start + int(np.flatnonzero(~right)[0])
+  return None
+
+
 def check_finite(vectors: np.ndarray) -> None:
-  """Looks for values that are not finite, block by block.
+  """Refuses what `first_wrong` finds.
 
   Args:
     vectors: float [I, W].
 
   Raises:
-    ValueError: there is one; names its row.
+    ValueError: there is such a number; names its row.
   """
-  for rows in blocks(len(vectors)):
-    finite = np.isfinite(vectors[rows]).all(1)
-    if not finite.all():
-      row = rows.start + int(np.flatnonzero(~finite)[0])
-      raise ValueError(
-        f'The embedding of item {row} is not finite: compute it again.'
-      )
+  row = first_wrong(vectors)
+  if row is not None:
+    raise ValueError(
+      f'The embedding of item {row} is not finite, or beyond {LARGEST:g}: '
+      'compute it again.'
+    )
 
 
 def scaling(vectors: np.ndarray) -> Scaling:
@@ -143,7 +184,8 @@ def scaling(vectors: np.ndarray) -> Scaling:
     The scaling.
 
   Raises:
-    ValueError: all vectors are the same, or a value is not finite.
+    ValueError: all vectors are the same, or differ by less than float32 holds;
+      or a value is not finite.
   """
   check_finite(vectors)
   items, width = vectors.shape
@@ -158,6 +200,11 @@ def scaling(vectors: np.ndarray) -> Scaling:
     raise ValueError(
       'All item embeddings are the same vector: SIDs cannot tell items apart. '
       'Check the item texts or sid.embeddings.'
+    )
+  if scale < _SMALLEST:
+    raise ValueError(
+      f'The item embeddings differ by {scale:g} alone, which float32 does not '
+      'hold: multiply them by a constant.'
     )
   return Scaling(mean, scale)
 

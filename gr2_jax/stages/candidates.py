@@ -78,8 +78,7 @@ def _write_slates(sources: retrievers.Sources) -> dict:
     slates.write, sources.store, sources.cfg.k, directory
   )
   for split in splits_lib.NAMES:
-    with np.load(directory / f'{split}.npz') as stored:
-      arrays = dict(stored)
+    arrays = files.read_npz(directory / f'{split}.npz')
     _write_columns(sources, split, arrays)
   return {**block, 'retriever': sources.cfg.retriever}
 

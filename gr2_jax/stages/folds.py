@@ -220,8 +220,7 @@ def write(
       arrays = _make_lists(cfg, store, context, fold)
       processes.on_first(files.atomic_savez, path, **arrays)
     processes.on_first(_drop_models, context.directory / fold.name)
-    with np.load(path) as arrays:
-      made.append(dict(arrays))
+    made.append(files.read_npz(path))
     size, hits = len(fold.positions[0]), len(made[-1]['user'])
     summary[str(fold.index)] = {
       'lists': size,

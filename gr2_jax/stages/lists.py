@@ -58,8 +58,8 @@ def collect(
         top_k = sources.get(name)
         items, values = top_k(users[chosen], positions[chosen])
         processes.on_first(files.atomic_savez, path, items=items, scores=values)
-      with np.load(path) as arrays:
-        found.append((arrays['items'], arrays['scores']))
+      arrays = files.read_npz(path, 'items', 'scores')
+      found.append((arrays['items'], arrays['scores']))
       bar.update(len(chosen))
   back = np.argsort(order)
   items, values = (np.concatenate(x)[back] for x in zip(*found, strict=True))

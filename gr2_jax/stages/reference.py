@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from gr2_jax import config as config_lib
-from gr2_jax import sharding
+from gr2_jax import files, sharding
 from gr2_jax.lm import foreign, io
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl.config import RLConfig
@@ -89,9 +89,8 @@ def _check_run(other: pathlib.Path, store: artifacts.Artifacts) -> None:
   differs = []
   sids = other / 'sid' / 'sids.npz'
   if sids.exists():
-    with np.load(sids) as arrays:
-      if not np.array_equal(arrays['sids'], store.sids):
-        differs.append('semantic IDs')
+    if not np.array_equal(files.read_npz(sids, 'sids')['sids'], store.sids):
+      differs.append('semantic IDs')
   vocab, own = (run / 'midtrain' / 'vocab' for run in (other, store.workdir))
   if vocab.exists():
     names = {path.name for folder in (vocab, own) for path in folder.iterdir()}

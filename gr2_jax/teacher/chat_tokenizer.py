@@ -76,7 +76,8 @@ class ChatTemplate:
     }
     try:
       self._template = environment.from_string(source)
-    except TemplateError as error:
+    # Jinja makes Python of it, which refuses some in ways of its own.
+    except Exception as error:
       raise ValueError(
         f'The chat template of {name} is no Jinja that can be read: {error}. '
         'Fetch the model again.'
@@ -96,7 +97,7 @@ class ChatTemplate:
       ValueError: the template refuses these messages, or fails.
     """
     try:
-      return self._template.render(
+      text = self._template.render(
         messages=list(messages),
         tools=None,
         documents=None,
@@ -104,6 +105,9 @@ class ChatTemplate:
         enable_thinking=False,
         **self._special,
       )
+      # Half a surrogate pair is no text.
+      text.encode()
+      return text
     except Exception as error:  # A program of others may fail in any way.
       roles = [message['role'] for message in messages]
       raise ValueError(

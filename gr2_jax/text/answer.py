@@ -89,19 +89,17 @@ def unsafe_pieces(pieces: Sequence[bytes]) -> list[int]:
   ]
 
 
-def check_delimiters(
-  found: Sequence[str] | None, directory: pathlib.Path
-) -> None:
+def check_delimiters(found: object, directory: pathlib.Path) -> None:
   """Refuses a vocabulary whose answers have other delimiters.
 
   Args:
-    found: those that it was saved with.
+    found: those that it was saved with, a list of texts.
     directory: where.
 
   Raises:
     ValueError: they are not `DELIMITERS`: the ids of its models are others.
   """
-  if tuple(found or ()) != DELIMITERS:
+  if found != list(DELIMITERS):
     raise ValueError(
       f'The vocabulary in {directory} has the delimiters {found}, answers of '
       f'this version {list(DELIMITERS)}: train the run again, or use the '

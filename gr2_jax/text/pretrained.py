@@ -17,6 +17,8 @@ from gr2_jax.text import bpe, pieces, tokenizer_files
 # What families without a begin token (Qwen) put between documents.
 SEPARATOR = '<|endoftext|>'
 _FILE = 'text.json'
+# A row of the token table belongs to each id; no published model has more.
+_MOST_IDS = 2**24
 
 
 class Pretrained:
@@ -63,7 +65,7 @@ class Pretrained:
 
     Raises:
       ValueError: the tokenizer is of a kind that `bpe` does not read, has two
-        tokens with one id, or lacks one of the tokens.
+        tokens with one id or an absurd id, or lacks one of the tokens.
     """
     self._ids = tokenizer.get_vocab(with_added_tokens=True)
     spec = json.loads(tokenizer.to_str())
@@ -74,13 +76,20 @@ class Pretrained:
           f'The tokenizer gives id {token} to {names[token]!r} and {name!r}: '
           'its file is damaged, fetch it again.'
         )
+    largest = max(names, default=0)
+    if largest >= _MOST_IDS:
+      raise ValueError(
+        f'The tokenizer gives {names[largest]!r} the id {largest}, and no '
+        f'model has {_MOST_IDS} rows for its ids: its file is damaged, fetch '
+        'it again.'
+      )
     self._spec, self._exact = spec, bpe.exact(spec)
     tokens = {'bos': bos or SEPARATOR, 'eos': eos, 'pad': pad or eos}
     self._tokens, self._template = tokens, chat_template
     self.bos, self.eos, self.pad = (self._id(r, n) for r, n in tokens.items())
     self._byte_level = bpe.is_byte_level(spec)
     control = bpe.control(spec) | set(tokens.values())
-    self.size = max(names) + 1
+    self.size = largest + 1
     self.bytes = [b''] * self.size
     for token, name in names.items():
       if name not in control:

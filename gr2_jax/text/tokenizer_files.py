@@ -63,7 +63,12 @@ def from_spec(spec: Mapping) -> tokenizers.Tokenizer:
   text = json.dumps(spec)
   try:
     return tokenizers.Tokenizer.from_str(text)
-  except Exception as error:  # The library raises no narrower class.
+  # The library raises no narrower class; and where its Rust panics, a class
+  # that is no Exception and has no name to import.
+  except BaseException as error:
+    panic = type(error).__name__ == 'PanicException'
+    if not isinstance(error, Exception) and not panic:
+      raise
     raise ValueError(str(error)) from error
 
 
@@ -110,8 +115,8 @@ class Config:
     """
     token = self._raw.get(key)
     name = token.get('content') if isinstance(token, dict) else token
-    if isinstance(name, str) or token is None:
-      return name or None
+    if token is None or isinstance(name, str):
+      return _written(name, key, self.path) or None
     raise ValueError(
       f'{self.path}: {key} is {token!r}, not the name of a token: fetch the '
       'file again.'
@@ -121,7 +126,7 @@ class Config:
 def _template(found: object, source: pathlib.Path) -> str | list | None:
   """Checks what stands in the place of a chat template."""
   if found is None or isinstance(found, str):
-    return found
+    return _written(found, 'chat_template', source)
   named = isinstance(found, list) and all(
     isinstance(entry, dict)
     and isinstance(entry.get('name'), str)
@@ -134,6 +139,18 @@ def _template(found: object, source: pathlib.Path) -> str | list | None:
       'nor a list of {name, template}: fetch the file again.'
     )
   return found
+
+
+def _written(value: str | None, key: str, source: pathlib.Path) -> str | None:
+  """Returns a text; a ValueError where no file could hold it."""
+  try:
+    (value or '').encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      f'{source}: {key} holds half a character (a lone surrogate) at place '
+      f'{error.start + 1}: fetch the file again.'
+    ) from error
+  return value
 
 
 def _missing(path: pathlib.Path) -> str:

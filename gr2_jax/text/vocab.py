@@ -43,6 +43,8 @@ _ADDED = re.compile(
   + '|'.join(re.escape(d) for d in sorted(DELIMITERS, key=len, reverse=True))
   + r'|<\|[a-z_]+\|>|<s_[a-z]_[0-9]+>)'
 )
+# Of a table; more is asked for by damaged files alone.
+_MOST_ROWS = 2**24
 
 
 class Vocab:
@@ -78,11 +80,17 @@ class Vocab:
       min_rows: `size` is at least this.
 
     Raises:
-      ValueError: more levels than letters, or no level or code at all.
+      ValueError: more levels than letters, no level or code at all, or more
+        rows than any model has.
     """
     if not 0 < levels <= MAX_LEVELS or codes < 1:
       used = f'use 1 to {MAX_LEVELS} levels, 1 code or more.'
       raise ValueError(f'{levels} levels, {codes} codes a semantic ID: {used}')
+    rows = max(levels * codes, min_rows)
+    if rows > _MOST_ROWS:
+      raise ValueError(
+        f'{rows} rows for tokens: a model has {_MOST_ROWS} at the most.'
+      )
     self._pieces, self._min_rows = pieces, min_rows
     self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos
     self.levels, self.codes = levels, codes

@@ -165,6 +165,20 @@ def _flip(data):
   return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+@pytest.mark.parametrize(
+  'name', ['dataset_info.json', 'features.json', 'metadata.json']
+)
+@pytest.mark.parametrize('content', ['', 'null', '[]', '{', None])
+def test_damaged_descriptions_are_named(tmp_path, source, name, content):
+  builder.write(tmp_path, source, SPLIT)
+  (path,) = tmp_path.glob(f'interactions/*/*/{name}')
+  path.unlink()
+  if content is not None:
+    path.write_text(content)
+  with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):
+    builder.read(tmp_path)
+
+
 @pytest.mark.parametrize('damage', [_cut, _flip, lambda data: b''])
 @pytest.mark.parametrize('table', ['items', 'users', 'slates'])
 def test_a_damaged_shard_is_named(tmp_path, source, table, damage):

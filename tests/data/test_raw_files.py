@@ -1,4 +1,5 @@
 import gzip
+import os
 
 import pytest
 
@@ -28,6 +29,12 @@ def test_files_that_are_another_thing(tmp_path, content, message):
   path = _write(tmp_path, content)
   with pytest.raises(ValueError, match=f'x.json:1: .*{message}'):
     list(raw_files.lines(path, latin=True))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'x.json')
+  with pytest.raises(ValueError, match='x.json: a pipe or a device, where a'):
+    list(raw_files.lines(tmp_path / 'x.json'))
 
 
 def test_an_archive_that_is_none(tmp_path):

@@ -22,6 +22,15 @@ def _write(folder, items=ITEMS, rows=ROWS):
   (folder / 'amazon-beauty.inter').write_text(rows)
 
 
+def test_rows_share_the_texts_of_ids(tmp_path):
+  # Of data sets with tens of millions of rows the ids would fill the memory.
+  row = 'user-1\tB2\t5.0\t1355788800'
+  _write(tmp_path, rows='\n'.join([ROWS.splitlines()[0], row, row]))
+  first, second = recbole.read(tmp_path).interactions
+  assert first.user_id == 'user-1' and first.user_id is second.user_id
+  assert first.item_id is second.item_id
+
+
 def test_typed_headers(tmp_path):
   _write(tmp_path)
   read = recbole.read(tmp_path)

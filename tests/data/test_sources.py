@@ -1,3 +1,4 @@
+import os
 import pathlib
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_home_directory_and_relative_folders(tmp_path, monkeypatch):
     for folder in (str(tmp_path / 'raw'), 'raw', '~/raw')
   }
   assert len(found) == 1
+
+
+def test_the_fingerprint_does_not_wait_for_a_pipe(tmp_path):
+  for name in ('items.csv', 'interactions.csv'):
+    os.mkfifo(tmp_path / name)
+  cfg = sources.SourceConfig('test', 'generic', str(tmp_path))
+  with pytest.raises(ValueError, match='items.csv: a pipe or a device'):
+    sources.fingerprint(cfg)
 
 
 def test_the_fingerprint_of_an_asset_needs_no_download():

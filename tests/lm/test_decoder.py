@@ -293,6 +293,9 @@ def test_eight_devices_score_like_one(mesh1, mesh8, bf16):
 
 
 def test_bad_sizes_are_named():
+  for name, size in (('layers', 2**12 + 1), ('head_dim', 10**30)):
+    with pytest.raises(ValueError, match=f'{name} is {size}: give a size up'):
+      dataclasses.replace(TINY, **{name: size})
   with pytest.raises(ValueError, match='heads = 3 does not divide'):
     dataclasses.replace(TINY, heads=3)
   with pytest.raises(ValueError, match='head_dim = 7 is odd'):

@@ -145,6 +145,7 @@ def test_a_host_reads_only_its_parts(tmp_path, mesh8):
     ({'rope_parameters': {'partial_rotary_factor': 0.5}}, 'partial_rotary'),
     ({'hidden_size': None}, 'hidden_size'),
     ({'pretraining_tp': 2}, 'pretraining_tp'),
+    ({'rms_norm_eps': 10**400}, 'rms_norm_eps = 10+ in .*of 64 bits'),
   ],
 )
 def test_what_the_decoder_lacks_is_named(changes, message):

@@ -114,6 +114,9 @@ def test_mistakes_are_named(finished, tmp_path):
     tokenizer.assign(_items([99, 3]), _vectors(2, 0))
   with pytest.raises(ValueError, match='3 embeddings for 2 items'):
     tokenizer.assign(_items([98, 99]), _vectors(3, 0))
+  # NumPy would repeat a single number for each of the run's.
+  with pytest.raises(ValueError, match='are 1 wide, those of this run'):
+    tokenizer.assign(_items([98, 99]), _vectors(2, 0)[:, :1])
   with pytest.raises(FileNotFoundError, match=r'config\.json is missing'):
     new_items.load(tmp_path / 'nothing')
 

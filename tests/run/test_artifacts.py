@@ -97,3 +97,21 @@ def test_a_share_that_leaves_nothing_says_so(store, tmp_path):
   write(tmp_path, 'folds', 100)
   run = store(sft_share=0.0, fold_use='sft')
   assert users(run.sft_lists()) == [100 + user for user in HITS]
+
+
+@pytest.mark.parametrize('content', ['null', '{}', '{"names": [1]}'])
+def test_damaged_names_of_columns_are_named(store, tmp_path, content):
+  assert store().evidence_names == ()
+  (tmp_path / 'candidates' / 'evidence.json').write_text(content)
+  with pytest.raises(ValueError, match='evidence.json'):
+    assert store().evidence_names
+
+
+def test_a_damaged_archive_of_lists_is_named(store, tmp_path):
+  path = tmp_path / 'candidates' / 'train.npz'
+  path.write_bytes(path.read_bytes()[:-40])
+  with pytest.raises(ValueError, match='train.npz is no archive of arrays'):
+    store().lists('train')
+  files.atomic_savez(path, user=np.arange(3))
+  with pytest.raises(ValueError, match=r"train.npz lacks .*'position'"):
+    store().lists('train')

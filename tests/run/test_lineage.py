@@ -83,12 +83,25 @@ def test_every_reader_refuses_a_stage_that_is_not_finished(run, reader):
   [
     ('DONE', '{}', r"it lacks \['fingerprint'\]\. Remove it, and run .*--redo"),
     ('DONE', '[]', 'holds a list, not an object'),
+    ('DONE', '{"fingerprint": 7}', r"it lacks \['fingerprint'\]"),
+    (
+      'config.json',
+      '{"seed": 0, "inputs": [], "external": "", "config": null}',
+      r"it lacks \['inputs', 'config'\]",
+    ),
     ('config.json', '{"seed": 0}', "it lacks \\['inputs', 'external',"),
   ],
 )
 def test_a_damaged_record_of_a_stage_is_named(run, name, content, message):
   (run / 'sid' / name).write_text(content)
   with pytest.raises(ValueError, match=f'sid/{name} .*{message}'):
+    lineage.config(run, 'rl')
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"seed": ', 'null'])
+def test_a_damaged_config_of_a_run_is_named(run, content):
+  (run / 'config.json').write_text(content)
+  with pytest.raises(ValueError, match=f'{run}/config.json'):
     lineage.config(run, 'rl')
 
 

@@ -1,5 +1,8 @@
 """Vectors of one's own belong to items by id, in whatever order they stand."""
 
+import io
+import zipfile
+
 import hypothesis
 import numpy as np
 import pyarrow as pa
@@ -138,6 +141,89 @@ def test_other_files_are_refused(tmp_path):
   pyarrow.parquet.write_table(pa.table(ragged), tmp_path / 'v.parquet')
   with pytest.raises(ValueError, match='of different lengths, such as'):
     vector_files.read(tmp_path / 'v.parquet', made)
+
+
+def _header(shape):
+  """Returns the header of a `.npy` of this shape, and no numbers."""
+  stream = io.BytesIO()
+  about = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+  np.lib.format.write_array_header_1_0(stream, about)
+  return stream.getvalue()
+
+
+def _archive(path, vectors, compression=zipfile.ZIP_DEFLATED):
+  """Writes an `.npz` of any bytes as vectors."""
+  stream = io.BytesIO()
+  np.save(stream, np.array(IDS))
+  with zipfile.ZipFile(path, 'w', compression) as archive:
+    archive.writestr('ids.npy', stream.getvalue())
+    archive.writestr('vectors.npy', vectors)
+
+
+def test_an_archive_that_asks_for_terabytes_is_refused(tmp_path):
+  _archive(tmp_path / 'v.npz', _header((10**12, 10)))
+  with pytest.raises(ValueError, match=r'v.npz is no archive .*allocate'):
+    vector_files.read(tmp_path / 'v.npz', _dataset())
+
+
+@pytest.mark.parametrize(
+  'compression', [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]
+)
+@pytest.mark.parametrize('seed', range(6))
+def test_damaged_archives_are_refused_or_read(tmp_path, compression, seed):
+  path, rng = tmp_path / 'v.npz', np.random.default_rng(seed)
+  stream = io.BytesIO()
+  np.save(stream, rng.normal(size=(4, 100)))
+  _archive(path, stream.getvalue(), compression)
+  whole = path.read_bytes()
+  refused = 0
+  for place in rng.integers(len(whole), size=60):
+    damaged = bytearray(whole)
+    damaged[place] ^= 1 + rng.integers(255)
+    path.write_bytes(damaged)
+    try:
+      vector_files.read(path, _dataset())
+    except ValueError as error:
+      assert 'v.npz' in str(error)
+      refused += 1
+  assert refused
+
+
+def test_a_header_that_is_no_python_is_refused(tmp_path):
+  text = b"{'descr': '<f4', 'shape': (((".ljust(117) + b'\n'
+  (tmp_path / 'v.npy').write_bytes(b'\x93NUMPY\x01\x00\x76\x00' + text)
+  with pytest.raises(ValueError, match='v.npy is no array of numbers'):
+    vector_files.read(tmp_path / 'v.npy', _dataset())
+
+
+@pytest.mark.parametrize('name', ['v.npz', 'v.parquet', 'v.npy'])
+@pytest.mark.parametrize('number', [np.nan, -np.inf, 1e300])
+def test_numbers_that_float32_cannot_hold_name_the_item(tmp_path, name, number):
+  found = _vectors(IDS).astype(np.float64)
+  found[1, 0] = number
+  _write(tmp_path / name, IDS, found)
+  with pytest.raises(ValueError, match=f"{name}: the vector of the item '10'"):
+    vector_files.read(tmp_path / name, _dataset())
+
+
+def test_vectors_have_a_width(tmp_path):
+  np.save(tmp_path / 'v.npy', np.zeros((4, 0), np.float32))
+  with pytest.raises(ValueError, match=r'vectors of shape \(4, 0\)'):
+    vector_files.read(tmp_path / 'v.npy', _dataset())
+
+
+@pytest.mark.parametrize('name', ['v.npz', 'v.parquet', 'v.npy'])
+def test_missing_files_and_folders_are_named(tmp_path, name):
+  reads = lambda p: vector_files.read(p, _dataset()), vector_files.fingerprint
+  for read in reads:
+    with pytest.raises(
+      FileNotFoundError, match=f'{name}: no such file of item'
+    ):
+      read(tmp_path / name)
+  (tmp_path / name).mkdir()
+  for read in reads:
+    with pytest.raises(ValueError, match=f'{name}: a folder'):
+      read(tmp_path / name)
 
 
 def test_the_fingerprint_holds_the_ids(tmp_path):

@@ -22,6 +22,10 @@ def test_bad_embeddings_are_named():
     vectors.scaling(np.array([[1.0], [np.nan]]))
   with pytest.raises(ValueError, match='the same vector'):
     vectors.scaling(np.ones((3, 2)))
+  with pytest.raises(ValueError, match='item 0 is not finite, or beyond 1e'):
+    vectors.scaling(np.array([[1e300], [1.0]]))
+  with pytest.raises(ValueError, match='differ by 5e-101 alone, which float32'):
+    vectors.scaling(np.array([[1e-100], [0.0]]))
 
 
 def test_blocks_do_not_change_the_scaling(monkeypatch):

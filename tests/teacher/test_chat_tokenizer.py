@@ -102,6 +102,8 @@ def test_of_several_templates_the_default_one_is_taken():
     # The sandbox.
     ('{{ messages.append(1) }}', 'unsafe|append'),
     ("{{ ''.__class__.__mro__[1].__subclasses__() }}", 'the model refuses'),
+    # Half a surrogate pair.
+    ("{{ '\\ud800' }}", 'the model refuses .*surrogates'),
   ],
 )
 def test_what_a_template_refuses_is_said(source, message):
@@ -109,9 +111,19 @@ def test_what_a_template_refuses_is_said(source, message):
     _template(source).render(TOLD)
 
 
-def test_a_template_that_is_none_is_named():
+@pytest.mark.parametrize(
+  'source',
+  [
+    '{% if %}',
+    '{{' + '(' * 5000,
+    '{% for a in b %}' * 30 + '{% endfor %}' * 30,
+    '{% if a %}' * 150 + '{% endif %}' * 150,
+    '{{ 10**5000 }}',
+  ],
+)
+def test_a_template_that_is_none_is_named(source):
   with pytest.raises(ValueError, match='the model is no Jinja'):
-    _template('{% if %}')
+    _template(source)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Pretrained tokenizers as text pieces: exact, contiguous, nothing special."""
 
+import functools
 import json
+import operator
 
 import hypothesis
 import pytest
@@ -299,3 +301,40 @@ def test_ids_that_the_library_would_change_are_refused(tmp_path):
   (tmp_path / 'tokenizer.json').write_text(json.dumps(spec))
   with pytest.raises(ValueError, match='leave a gap'):
     pretrained.read(tmp_path, eos='<|im_end|>')
+
+
+def test_ids_that_would_fill_the_memory_are_refused(tmp_path):
+  spec = json.loads(made.qwen().to_str())
+  spec['model']['vocab']['!'] = 2**32 - 1
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(spec))
+  with pytest.raises(ValueError, match=f"gives '!' the id {2**32 - 1}, and no"):
+    pretrained.read(tmp_path, eos='<|im_end|>')
+
+
+def _places(value, place=()):
+  """Yields the places in a JSON value; of its long parts the first three."""
+  yield place
+  parts = value if isinstance(value, (dict, list)) else ()
+  keys = list(parts) if isinstance(parts, dict) else range(len(parts))
+  for key in keys if len(keys) < 30 else keys[:3]:
+    yield from _places(value[key], (*place, key))
+
+
+@pytest.mark.parametrize('odd', [None, -1, 'x' * 70, '\ud800', [], {'x': 1}])
+def test_a_file_with_an_odd_value_anywhere_is_refused_or_read(tmp_path, odd):
+  spec = json.loads(made.qwen().to_str())
+  config = {'eos_token': '<|im_end|>', 'bos_token': None, 'chat_template': ''}
+  whole = {'tokenizer.json': spec, 'tokenizer_config.json': config}
+  refused = 0
+  for name, *place in filter(lambda x: len(x) > 1, _places(whole)):
+    changed = json.loads(json.dumps(whole))
+    *parents, last = name, *place
+    functools.reduce(operator.getitem, parents, changed)[last] = odd
+    for file, content in changed.items():
+      (tmp_path / file).write_text(json.dumps(content))
+    try:
+      pretrained.read(tmp_path)
+    except ValueError as error:
+      assert str(tmp_path) in str(error), place
+      refused += 1
+  assert refused > 30

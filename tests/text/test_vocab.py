@@ -1,5 +1,7 @@
 """Round trips, layout and determinism of the vocabulary."""
 
+import json
+
 import hypothesis
 import numpy as np
 import pytest
@@ -134,6 +136,25 @@ def test_a_small_corpus_has_fewer_pieces(capfd):
   assert found.decode(found.encode('abc ab')) == 'abc ab'
   captured = capfd.readouterr()
   assert captured.out == '' and captured.err == ''
+
+
+@pytest.mark.parametrize('name', ['codes', 'min_rows'])
+def test_rows_that_would_fill_the_memory_are_refused(vocab, tmp_path, name):
+  vocab.save(tmp_path)
+  meta = json.loads((tmp_path / 'vocab.json').read_text())
+  (tmp_path / 'vocab.json').write_text(json.dumps({**meta, name: 10**30}))
+  with pytest.raises(ValueError, match='not of this version .*rows for tokens'):
+    vocab_lib.Vocab.load(tmp_path)
+
+
+@pytest.mark.parametrize('delimiters', [None, True, [], {'x': 1}])
+def test_other_delimiters_are_refused(vocab, tmp_path, delimiters):
+  vocab.save(tmp_path)
+  meta = json.loads((tmp_path / 'vocab.json').read_text())
+  meta['delimiters'] = delimiters
+  (tmp_path / 'vocab.json').write_text(json.dumps(meta))
+  with pytest.raises(ValueError, match='has the delimiters'):
+    vocab_lib.Vocab.load(tmp_path)
 
 
 def test_save_and_load(vocab, tmp_path):
