@@ -99,8 +99,19 @@ def test_a_share_that_leaves_nothing_says_so(store, tmp_path):
   assert users(run.sft_lists()) == [100 + user for user in HITS]
 
 
-@pytest.mark.parametrize('content', ['null', '{}', '{"names": [1]}'])
-def test_damaged_names_of_columns_are_named(store, tmp_path, content):
+@pytest.mark.parametrize(
+  'content',
+  [
+    'null',
+    '{}',
+    '{"names": [1], "scales": [1.0]}',
+    '{"names": ["a"]}',
+    '{"names": ["a"], "scales": [0.0]}',
+    '{"names": ["a"], "scales": [Infinity]}',
+    '{"names": ["a"], "scales": [1.0, 2.0]}',
+  ],
+)
+def test_damaged_names_and_units_of_columns_are_named(store, tmp_path, content):
   assert store().evidence_names == ()
   (tmp_path / 'candidates' / 'evidence.json').write_text(content)
   with pytest.raises(ValueError, match='evidence.json'):
