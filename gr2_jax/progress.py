@@ -42,6 +42,7 @@ def bar(
   iterable: Iterable | None = None,
   total: int | None = None,
   desc: str = '',
+  *,
   unit: str = 'it',
   initial: int = 0,
   compiles: bool = False,

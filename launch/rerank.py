@@ -141,13 +141,13 @@ def _by_beam(given: str, made: str) -> int:
     pathlib.Path(given),
     pathlib.Path(made),
     _BEAM.value,
-    _WORKDIR.value,
-    _BATCH.value,
-    _BATCHES * _BATCH.value,
-    _STRICT.value,
-    _MODEL.value,
-    _MODE.value,
-    _CATALOGUE.value,
+    workdir=_WORKDIR.value,
+    batch_size=_BATCH.value,
+    most=_BATCHES * _BATCH.value,
+    strict=_STRICT.value,
+    model=_MODEL.value,
+    mode=_MODE.value,
+    catalogue=_CATALOGUE.value,
   )
 
 

@@ -139,12 +139,12 @@ def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
     where, row = next(row for row in reviews if row[1].item_id not in items)
     if layout.whole or not known:
       raw.known_item(row.item_id, items, where, files['meta'].name)
-    logging.warning(
-      '%s: %d of %d reviews are left out, since %s has no record of their '
-      'items; the first is %r.',
-      *(where, len(reviews) - len(known), len(reviews), files['meta'].name),
-      row.item_id,
+    text = (
+      f'{where}: {len(reviews) - len(known)} of {len(reviews)} reviews are '
+      f'left out, since {files["meta"].name} has no record of their items; the '
+      f'first is {row.item_id!r}.'
     )
+    logging.warning('%s', text)
   return raw.Raw(tuple(items.values()), [row for _, row in known])
 
 

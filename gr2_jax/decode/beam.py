@@ -35,6 +35,7 @@ def beam_search(
   prompts: jax.Array,
   valid: jax.Array,
   index: sid_index.PrefixIndex,
+  *,
   fmt: answer.AnswerFormat,
   width: int,
   exclude: jax.Array,
@@ -70,7 +71,7 @@ def beam_search(
   for level in range(fmt.levels):
     logits = _level_logits(config, params, hidden, fmt, level)
     legal = index.children(lo, hi, level)
-    legal &= ~_dead_children(index, lo, hi, dead[level], rows, level)
+    legal &= ~_dead_children(index, lo, hi, dead[level], rows=rows, level=level)
     total = scores[..., None] + jax.nn.log_softmax(logits, axis=-1)
     total = jnp.where(legal, total, -jnp.inf)
     final = level == fmt.levels - 1
@@ -163,6 +164,7 @@ def _dead_children(
   lo: jax.Array,
   hi: jax.Array,
   dead: jax.Array,
+  *,
   rows: jax.Array,
   level: int,
 ) -> jax.Array:

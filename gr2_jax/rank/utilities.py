@@ -30,6 +30,7 @@ def sid_logps(
   params: Any,
   prompt: jax.Array,
   valid: jax.Array,
+  *,
   sids: jax.Array,
   dropout: jax.Array | None = None,
 ) -> jax.Array:
@@ -67,6 +68,7 @@ def explained_logps(
   params: Any,
   prompt: jax.Array,
   valid: jax.Array,
+  *,
   words: jax.Array,
   written: jax.Array,
   sids: jax.Array,
@@ -104,8 +106,8 @@ def explained_logps(
     prompt,
     valid,
     jnp.concatenate([words, begin, branches], axis=-1),
-    places,
-    mask,
+    places=places,
+    mask=mask,
     method='hidden_shared',
     rngs=_rngs(dropout),
   )
@@ -282,8 +284,8 @@ def logps_after(
     jnp.broadcast_to(places, branches.shape),
     given.kv,
     given.valid,
-    tails.empty(model, queries, count, levels - 1),
-    0,
+    tail_kv=tails.empty(model, queries, count, levels - 1),
+    index=0,
     method='extend',
   )
   shape = (queries, count, 1, rest.shape[-1])

@@ -237,15 +237,15 @@ def read(
     sorted_values = values[turn]
     alone = items[np.argsort(-found['alone'][:count], kind='stable')]
   return Ranking(
-    items[turn],
-    explanation,
-    explanations.with_titles(explanation, titles),
-    sound,
-    len(text),
-    prompt_tokens,
-    values,
-    alone,
-    sorted_values,
+    order=items[turn],
+    explanation=explanation,
+    explanation_titles=explanations.with_titles(explanation, titles),
+    valid=sound,
+    tokens=len(text),
+    prompt_tokens=prompt_tokens,
+    utilities=values,
+    alone=alone,
+    scores=sorted_values,
   )
 
 

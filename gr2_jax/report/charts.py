@@ -189,7 +189,9 @@ def line_chart(
     )
   points = sum(len(line.x) for line in lines)
   names = ''.join(legend) if len(lines) > 1 else ''
-  return figure(name, title, names, parts, (WIDTH, HEIGHT), len(lines), points)
+  return figure(
+    name, title, names, parts, (WIDTH, HEIGHT), series=len(lines), points=points
+  )
 
 
 def figure(
@@ -198,6 +200,7 @@ def figure(
   legend: str,
   parts: Sequence[str],
   size: tuple[float, float],
+  *,
   series: int,
   points: int,
 ) -> str:

@@ -15,6 +15,7 @@ def check(
   workdir: pathlib.Path,
   stages: Mapping[str, runner.Stage],
   asked: Collection[str],
+  *,
   force: bool = False,
   redo: bool = False,
 ) -> list[str]:

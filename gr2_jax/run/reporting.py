@@ -206,8 +206,8 @@ def build(
     test.lists.candidates,
     test.targets,
     context.seed,
-    test.lists.grades if test.graded else None,
-    test.lists.user,
+    grades=test.lists.grades if test.graded else None,
+    users=test.lists.user,
   )
   num_items = test.store.dataset.num_items
   report = {

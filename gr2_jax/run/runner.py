@@ -211,7 +211,14 @@ class Stage:
     mesh, seed = meshes.make(config), stage_seed(config.seed, self.name)
     tracking = writers.read(config)
     context = Context(
-      self.name, workdir, directory, mesh, seed, found, force, tracking
+      self.name,
+      workdir,
+      directory,
+      mesh=mesh,
+      seed=seed,
+      key=found,
+      force=force,
+      tracking=tracking,
     )
     started = time.monotonic()
     summary = dict(self.body(config, context))
@@ -297,4 +304,6 @@ def stage(
     A decorator: `body(config, context) -> summary dict` becomes a `Stage`,
     which is called as `run(config, workdir, force=False, redo=False)`.
   """
-  return lambda body: Stage(name, body, sections, inputs, external, keep)
+  return lambda body: Stage(
+    name, body, sections, inputs=inputs, external=external, keep=keep
+  )

@@ -134,6 +134,7 @@ def rank(
   source: pathlib.Path,
   output: pathlib.Path,
   options: str,
+  *,
   workdir: str,
   batch_size: int,
   most: int,

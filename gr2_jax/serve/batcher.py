@@ -76,6 +76,7 @@ class Batcher:
   def __init__(
     self,
     answer: Callable[[Sequence[Job]], Sequence[Any]],
+    *,
     size: int,
     wait: float,
     bound: int,

@@ -170,6 +170,7 @@ def explaining(direct: ranker.Ranker) -> ranker.Ranker:
 def load(
   workdir: pathlib.Path | str,
   model: str = 'rl',
+  *,
   catalogue: pathlib.Path | None = None,
   explain: bool = True,
   batch_size: int = 32,
@@ -202,8 +203,16 @@ def load(
     explained = explaining(direct)
   where = pathlib.Path(workdir).expanduser().absolute()
   return Engine(
-    *(where, model, direct, explained, trained, batch_size, longest),
-    functools.cache(functools.partial(new_items.load, where, direct.mesh)),
+    workdir=where,
+    model=model,
+    direct=direct,
+    explained=explained,
+    trained=trained,
+    batch_size=batch_size,
+    longest=longest,
+    tokenizer=functools.cache(
+      functools.partial(new_items.load, where, direct.mesh)
+    ),
   )
 
 

@@ -86,9 +86,11 @@ class Service:
     self._batchers = {
       kind: batcher.Batcher(
         functools.partial(self._answer, kind),
-        *(settings.batch_size, settings.wait, settings.bound),
-        functools.partial(self.metrics.heard, kind),
-        self.metrics.waiting.inc,
+        size=settings.batch_size,
+        wait=settings.wait,
+        bound=settings.bound,
+        heard=functools.partial(self.metrics.heard, kind),
+        counted=self.metrics.waiting.inc,
       )
       for kind in (DIRECT, EXPLAINED)
     }

@@ -133,6 +133,7 @@ def _train_lm(
   store: artifacts.Artifacts,
   context: runner.Context,
   fold: Fold,
+  *,
   directory: pathlib.Path,
   seed: int,
 ) -> pathlib.Path:
@@ -148,13 +149,13 @@ def _train_lm(
     store,
     store.vocab,
     fold.others,
-    directory,
-    mesh,
-    seed,
-    f'candidates, {fold.name}',
-    context.policy(),
-    context.tracking,
-    cfg.fold_steps,
+    directory=directory,
+    mesh=mesh,
+    seed=seed,
+    desc=f'candidates, {fold.name}',
+    policy=context.policy(),
+    tracking=context.tracking,
+    share=cfg.fold_steps,
   )
   io.save(path, shape, job.run(shape, params))
   return path
@@ -175,9 +176,11 @@ def _make_lists(
     store,
     context,
     fold.others,
-    directory,
-    seed,
-    lambda: _train_lm(cfg, store, context, fold, directory, seed),
+    directory=directory,
+    seed=seed,
+    find_model=lambda: _train_lm(
+      cfg, store, context, fold, directory=directory, seed=seed
+    ),
   )
   found = lists.collect(sources, cfg.source, fold.name, *fold.positions)
   arrays = lists.as_lists(sources, *fold.positions, *found)

@@ -123,7 +123,7 @@ def direct_utilities(
     params['lm'],
     lists.prompt,
     lists.prompt_valid,
-    lists.candidate_sids,
+    sids=lists.candidate_sids,
   )
   head = params['head']
   return {

@@ -211,9 +211,9 @@ class Sources:
       self.cfg.sasrec,
       self.context.mesh,
       self.directory / 'sasrec',
-      self.seed,
-      self.context.policy(),
-      self.context.tracking,
+      seed=self.seed,
+      policy=self.context.policy(),
+      tracking=self.context.tracking,
     )
 
   def _by(self, top_k: Callable, model: object) -> TopK:

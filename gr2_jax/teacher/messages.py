@@ -258,7 +258,7 @@ def read_answer(text: str, index: Mapping[str, int]) -> base.Answer:
     without its wrappers). Whether the items are the candidates, each once, is
     `acceptance.rejection_reason`'s.
   """
-  problem = lambda reason: base.Answer([], '', reason, text)
+  problem = lambda reason: base.Answer([], '', reason, text=text)
   try:
     value = parse_json(text)
   except ValueError:

@@ -49,7 +49,7 @@ def cached(workdir: str, model: str) -> Iterator[contests.Contest]:
 
     yield contests.Contest(
       f'cached histories, batches of {size}', 'without', 'lists',
-      _CALLS * size, ours, theirs, None, facts=facts,
+      _CALLS * size, ours=ours, theirs=theirs, goal=None, facts=facts,
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def model(tmp_path_factory, mesh1):
     | {'chat_template': roles['chat_template']},
   )
   special = {f'{k}_id': tokenizer.token_to_id(v) for k, v in names.items() if v}
-  hf.save(out, config, params, special)
+  hf.save(out, config, params, special=special)
   # Without this the server takes the best token, whatever the temperature.
   files.write_json(
     out / 'generation_config.json', special | {'do_sample': True}

@@ -85,7 +85,7 @@ def test_loss_and_gradients_of_the_same_logps(tmp_path, low, high):
 
     def loss(logps, old=old, advantages=advantages, mask=mask):
       total, count, metrics = dapo.dapo_loss(
-        logps, old, advantages, mask, low, high
+        logps, old, advantages, mask, eps_low=low, eps_high=high
       )
       return total / count, metrics
 

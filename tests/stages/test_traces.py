@@ -141,8 +141,12 @@ def _answer(request, attempt, seed):
     f'<|sid_begin|><s_a_{a}><s_b_{b}><|sid_end|>' for a, b in cited
   )
   if rng.integers(5) == 0:
-    return base.Answer([], '', 'not_json', 'text', 20, 7)
-  return base.Answer(ranking, text, None, text, 20, 7)
+    return base.Answer(
+      [], '', 'not_json', text='text', prompt_tokens=20, completion_tokens=7
+    )
+  return base.Answer(
+    ranking, text, None, text=text, prompt_tokens=20, completion_tokens=7
+  )
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def special(vocab):
 
 def _items(texts):
   return [
-    dataset_lib.Item(f'i{i}', text, (text, 'x'), text, None, text)
+    dataset_lib.Item(f'i{i}', text, (text, 'x'), text, None, description=text)
     for i, text in enumerate(itertools.islice(itertools.cycle(texts), 4))
   ]
 
@@ -126,7 +126,9 @@ def test_so_do_the_examples_of_mid_training(vocab, special, texts):
   def write(texts):
     dataset = dataset_lib.from_sequences('test', _items(texts), sequences)
     splits = splits_lib.make(dataset, splits_lib.SplitConfig())
-    return tasks.make(dataset, splits, SIDS, vocab, CFG, 4000, cfg)
+    return tasks.make(
+      dataset, splits, SIDS, vocab, prompt=CFG, length=4000, cfg=cfg
+    )
 
   hostile, harmless = write(texts), write(['x'])
   for name in ('item_text', 'persona', 'next_item'):
