@@ -174,7 +174,7 @@ def make_prompts(
     pad=store.vocab.pad,
     buckets=buckets,
     grades=lists.grades,
-    features=np.stack([store.prompter.citable(*each) for each in shown]),
+    citable=np.stack([store.prompter.citable(*each) for each in shown]),
   )
 
 
