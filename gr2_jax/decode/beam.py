@@ -80,7 +80,7 @@ def beam_search(
     lo, hi = index.narrow(lo, hi, level, codes)
     if not final:
       tail = tails.reorder(tail, parents) if level else tail
-      tokens = fmt.sid_offset + level * fmt.codes + codes
+      tokens = fmt.level_start(level) + codes
       hidden, tail = cache.extend(model, read, tokens, tail, level)
   return jnp.where(jnp.isfinite(scores), index.item(lo), -1), scores
 
@@ -102,7 +102,7 @@ def _level_logits(
   level: int,
 ) -> jax.Array:
   """Projects states [Q, W, D] on the C codes of a level only: [Q, W, C]."""
-  start = fmt.sid_offset + level * fmt.codes
+  start = fmt.level_start(level)
   table = tables.output(config, params)
   table = jax.lax.slice_in_dim(table, start, start + fmt.codes)
   return tables.unembed(config, table, hidden)

@@ -48,7 +48,7 @@ def complete(
     return jnp.full((*batch, 1), token, jnp.int32)
 
   codes = jnp.take_along_axis(candidate_sids, order[..., None], axis=-2)
-  codes += fmt.sid_offset + fmt.codes * numbers(levels)[..., None, :]
+  codes = fmt.sid_tokens(codes)
   place = numbers(order.shape[-1])
   delimiters = jnp.where(place == count - 1, fmt.close, fmt.sep)
   entries = jnp.concatenate([codes, delimiters[..., None]], -1)

@@ -48,9 +48,7 @@ def sid_logps(
   Returns:
     float32 [Q, K], log P of the L codes, each among the codes of its level.
   """
-  levels = fmt.levels
-  offsets = fmt.sid_offset + fmt.codes * jnp.arange(levels)
-  branches = (sids + offsets[None, None])[..., :-1]
+  branches = fmt.sid_tokens(sids)[..., :-1]
   states = decoder.Decoder(model).apply(
     {'params': params},
     prompt,
@@ -96,8 +94,7 @@ def explained_logps(
   """
   queries, group, slots = words.shape
   count, levels = sids.shape[1:]
-  offsets = fmt.sid_offset + fmt.codes * jnp.arange(levels)
-  codes = (sids + offsets[None, None])[..., :-1].reshape(queries, 1, -1)
+  codes = fmt.sid_tokens(sids)[..., :-1].reshape(queries, 1, -1)
   branches = jnp.broadcast_to(codes, (queries, group, codes.shape[-1]))
   begin = jnp.full((queries, group, 1), fmt.sid_begin, words.dtype)
   places, mask = _tree(written, count, levels - 1)
@@ -182,7 +179,7 @@ def code_logps(
   table = tables.output(model, params)
   total = 0.0
   for level in range(fmt.levels):
-    begin = fmt.sid_offset + level * fmt.codes
+    begin = fmt.level_start(level)
     rows = jax.lax.slice_in_dim(table, begin, begin + fmt.codes)
     own = states[:, :1, 0] if level == 0 else states[:, :, level]
     logps = jax.nn.log_softmax(tables.project(model, rows, own), axis=-1)
@@ -274,8 +271,7 @@ def logps_after(
     float32 [Q, K].
   """
   queries, count, levels = sids.shape
-  offsets = fmt.sid_offset + fmt.codes * jnp.arange(levels)
-  branches = (sids + offsets[None, None])[..., :-1]
+  branches = fmt.sid_tokens(sids)[..., :-1]
   length = given.valid.sum(-1)[:, None, None]
   places = length + jnp.arange(levels - 1)[None, None]
   rest, _ = decoder.Decoder(model).apply(

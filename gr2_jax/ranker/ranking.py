@@ -11,7 +11,7 @@ from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.run import artifacts
-from gr2_jax.teacher import explanations
+from gr2_jax.text import semantic_ids
 
 # How a ranker answers: with an explanation, without, or by the paper's list,
 # token by token. A model without utilities answers by lists only.
@@ -239,7 +239,7 @@ def read(
   return Ranking(
     order=items[turn],
     explanation=explanation,
-    explanation_titles=explanations.with_titles(explanation, titles),
+    explanation_titles=semantic_ids.with_titles(explanation, titles),
     valid=sound,
     tokens=len(text),
     prompt_tokens=prompt_tokens,

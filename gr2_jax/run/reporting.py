@@ -13,6 +13,7 @@ from gr2_jax import files, processes, version
 from gr2_jax.report import kept, lists, results, verdict
 from gr2_jax.run import artifacts, runner
 from gr2_jax.teacher import explanations
+from gr2_jax.text import semantic_ids
 
 # The stages whose summaries the report holds.
 EARLIER = (
@@ -71,7 +72,7 @@ def draw_examples(
 
   def entry(item: int, grade: int = 0) -> lists.Entry:
     record = store.dataset.items[item]
-    sid = store.vocab.decode(store.vocab.sid_tokens(store.sids[item]))
+    sid = semantic_ids.write(store.sids[item])
     detail = ' · '.join([sid, ' > '.join(record.categories)])
     return lists.Entry(store.title(item), detail, grade > 0)
 

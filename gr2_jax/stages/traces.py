@@ -36,7 +36,7 @@ from gr2_jax.teacher import (
   journal,
   sampling,
 )
-from gr2_jax.text import answer, encoding
+from gr2_jax.text import answer, encoding, semantic_ids
 
 
 @runner.stage(
@@ -99,7 +99,7 @@ class _Sampler:
     self._shown = teachers.history_items(cfg, store)
     self._acceptance = acceptance.Acceptance(
       fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
-      citations=explanations.Citations(store.sids),
+      citations=semantic_ids.Citations(store.sids),
       names_top=cfg.teacher != requests.RULES,
       near_duplicate=cfg.near_duplicate,
     )
@@ -141,7 +141,6 @@ class _Sampler:
     return explanations.measure(
       [
         encoding.close_explanation(
-          self._store.vocab,
           line['explanation'],
           self._store.sids[line['ranking'][0]],
         )

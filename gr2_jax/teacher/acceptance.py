@@ -11,7 +11,8 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from gr2_jax.teacher import base, explanations
+from gr2_jax.teacher import base
+from gr2_jax.text import semantic_ids
 
 TARGETED, REJECTION = 'targeted', 'rejection'
 
@@ -109,7 +110,7 @@ class Acceptance:
   """
 
   fits: Callable[[str], bool]
-  citations: explanations.Citations
+  citations: semantic_ids.Citations
   near_duplicate: float = 0.0
   names_top: bool = True
 

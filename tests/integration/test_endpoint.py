@@ -23,13 +23,13 @@ from gr2_jax.teacher import (
   asker,
   base,
   endpoint,
-  explanations,
   journal,
   messages,
   protocol,
   sampling,
 )
 from gr2_jax.teacher import config as teacher_config
+from gr2_jax.text import semantic_ids
 from tests.integration import small
 from tests.teacher import proxy
 
@@ -188,7 +188,7 @@ def _collect(teacher, folder):
   ]
   kept = journal.Journal(folder, teacher.identity)
   accept = acceptance.Acceptance(
-    lambda text: True, explanations.Citations(small.sids())
+    lambda text: True, semantic_ids.Citations(small.sids())
   )
   _, tally = sampling.collect(
     teacher,

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.text import prompts, tasks
+from gr2_jax.text import prompts, semantic_ids, tasks
 from gr2_jax.text import vocab as vocab_lib
 from tests.text import made
 
 # Whole tokens, and what could become one beside something else.
 SPELLED = [
   *vocab_lib.DELIMITERS,
-  *vocab_lib.WRAPPERS,
+  *semantic_ids.WRAPPERS,
   *(f'<|{name}|>' for name in (*vocab_lib.TASKS, *vocab_lib.ROLES)),
   *made.SPECIAL,
   '<think>',
