@@ -139,7 +139,7 @@ def run(load: Callable[..., Any] | None = None) -> int | None:
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'To serve takes the package {error.name}: run '
-      '`.venv/bin/pip install -r launch/serve_requirements.txt`, or '
+      '`.venv/bin/pip install -r launch/requirements/serve.txt`, or '
       '`pip install "gr2_jax[serve]"`.'
     ) from error
   load = functools.partial(
