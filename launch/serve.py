@@ -10,7 +10,7 @@ clients of Cohere and Jina are understood, too. SIGTERM and Ctrl-C stop taking
 requests, answer those that are there, and end with exit code 0.
 
 Environment variables: `GR2_SERVE_TOKEN`, which all requests must then bear
-("Authorization: Bearer TOKEN"), and `GR2_ADMIN_TOKEN`, without which nobody can
+("Authorization: Bearer TOKEN"), and `GR2_ADMIN_TOKEN`, without which none can
 change what is served (`/v1/reload`, `/v1/items`).
 """
 

@@ -117,8 +117,8 @@ def test_files_and_functions_stay_small(path):
       assert length <= 60, f'{_name(path)}:{node.lineno} {node.name}: {length}'
 
 
-def _by_place(node):
-  """Counts the arguments that a call or a definition has by place alone."""
+def _positional(node):
+  """Counts the positional arguments of a call or a definition."""
   if isinstance(node, ast.Call):
     count = sum(
       len(arg.value.elts)
@@ -136,14 +136,14 @@ def _by_place(node):
 
 
 def _crowded(text):
-  """Returns the lines where more than five arguments are told by place."""
+  """Returns the lines with more than five positional arguments."""
   return [
-    node.lineno for node in ast.walk(ast.parse(text)) if _by_place(node) > 5
+    node.lineno for node in ast.walk(ast.parse(text)) if _positional(node) > 5
   ]
 
 
 @pytest.mark.parametrize('path', ALL, ids=_name)
-def test_at_most_five_arguments_are_told_by_place(path):
+def test_at_most_five_positional_arguments(path):
   assert not _crowded(path.read_text()), 'name them, or make them keyword-only'
 
 
@@ -162,7 +162,7 @@ def test_at_most_five_arguments_are_told_by_place(path):
     ('lambda a, b, c, d, e, x: a', True),
   ],
 )
-def test_arguments_told_by_place_are_counted(text, crowded):
+def test_positional_arguments_are_counted(text, crowded):
   assert bool(_crowded(text)) == crowded
 
 

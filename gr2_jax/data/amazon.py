@@ -198,7 +198,7 @@ def _each_item(
         raise ValueError(f'no object with one of the keys {_IDS}')
     except ValueError as error:
       raise ValueError(
-        f'{where}: not a Python literal with an asin, nor JSON ({error}); mend '
+        f'{where}: not a Python literal with an asin, nor JSON ({error}); fix '
         'or remove the line.'
       ) from error
     item = _item(record, where)

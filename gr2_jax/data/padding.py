@@ -140,12 +140,12 @@ def width(length: int, longest: int) -> int:
 
 
 def batch_size(mesh: jax.sharding.Mesh, rows: int, most: int) -> int:
-  """Returns the rows of a batch that few shapes shall hold.
+  """Returns the rows of a batch, so that few shapes occur.
 
   Args:
     mesh: the mesh.
     rows: how many there are, 1 or more.
-    most: how many shall be computed at a time, 1 or more.
+    most: the most that are computed at a time, 1 or more.
 
   Returns:
     A power of two, rounded up to fit the mesh: enough for all rows, or the

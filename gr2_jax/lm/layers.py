@@ -149,7 +149,7 @@ class Attention(nn.Module):
   ) -> jax.Array:
     c, mask = self.config, context.mask
     # A kernel has nothing to save for one query a row; and when parameters are
-    # made, rows have two tokens, and nobody reads the result.
+    # made, rows have two tokens, and the result is not read.
     if (
       c.attention != 'plain'
       and context.last is None

@@ -116,7 +116,7 @@ class Asking:
     features: Sequence[np.ndarray] | None,
     scores: Sequence[np.ndarray | None] | None,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the numbers that lists bring along, 0 where there is none.
+    """Returns the numbers that lists carry, 0 where there is none.
 
     Args:
       padded: int32 [N, K], of `padded`.

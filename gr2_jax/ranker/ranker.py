@@ -98,7 +98,7 @@ class Ranker:
         more in direct mode, whose prompts show no candidate.
       batch_size: lists decoded at a time; rounded down to a power of two.
       desc: what the progress bar says.
-      features: float32 [k, E] of each list, the columns that it brings along.
+      features: float32 [k, E] of each list, the columns that it carries.
       scores: float32 [k] of each list, the retriever's, or None.
       columns: float32 [N, K, F], in the place of both where they are known.
       shown: the candidates of each list in the order that prompts show.

@@ -95,7 +95,7 @@ class Artifacts:
 
   @property
   def user_columns(self) -> tuple[str, ...]:
-    """Names of the columns that the lists of this run bring along."""
+    """Names of the columns that the lists of this run carry."""
     if self.config.candidates.get('source') != 'slates':
       return ()
     return self.dataset.slate_columns

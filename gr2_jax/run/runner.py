@@ -1,7 +1,7 @@
 """Runs a stage once: skips what is finished, resumes what was cut off.
 
 A finished stage of another config is made again only where `redo` says so, and
-so is one that was cut off and has checkpoints, unless `force` goes on from
+so is one that was cut off and has checkpoints, unless `force` continues from
 them: they may be hours of work, and a typing error would throw them away.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
@@ -107,8 +107,8 @@ def refuse_cut(workdir: pathlib.Path, name: str, changed: list) -> None:
   raise ValueError(
     f'Stage {name!r} was cut off, and its config differs from that of its '
     f'checkpoints (saved -> now): {lineage.describe(changed)}. Use that '
-    'config; or go on from them with the new one (--force); or start it from '
-    f'the beginning (--redo), which deletes what {workdir / name} holds.'
+    'config; or continue from them with the new one (--force); or start it '
+    f'from the beginning (--redo), which deletes what {workdir / name} holds.'
   )
 
 
@@ -191,7 +191,7 @@ class Stage:
     Args:
       config: a whole config.
       workdir: the run's directory.
-      force: go on from the checkpoints of a stage that was cut off and whose
+      force: continue from the checkpoints of a stage that was cut off and whose
         config changed.
       redo: make it again where its config or what it read changed.
 

@@ -81,7 +81,7 @@ class Engine:
     return item_id in self.direct.store.dataset.index
 
   def title(self, item_id: str) -> str:
-    """Returns an item's title; '' if nobody knows it."""
+    """Returns an item's title; '' if it is unknown."""
     place = self.direct.store.dataset.index.get(item_id)
     return '' if place is None else self.items[place].title
 
@@ -182,7 +182,7 @@ def load(
     workdir: the run's directory.
     model: which one, as in `rerank.load`.
     catalogue: items that came after training; of `launch.new_items` or `save`.
-    explain: whether it shall explain; 'direct' models never do.
+    explain: whether it explains; 'direct' models never do.
     batch_size: lists answered at a time.
     longest: candidates of a list to be prepared for; at least the run's.
 

@@ -263,11 +263,11 @@ class Service:
 
     Raises:
       requests.Refused: it raised a ValueError or an OSError, or another change
-        is going on.
+        is in progress.
     """
     if self._changing.locked():
       raise requests.Refused(
-        409, 'busy', 'Another change is going on: come again after it.'
+        409, 'busy', 'Another change is in progress: try again after it.'
       )
     async with self._changing:
       try:

@@ -39,7 +39,7 @@ from gr2_jax.lm import io
 from gr2_jax.run import artifacts, models, runner
 from gr2_jax.stages import lists, midtraining, retrievers
 
-# What a fold leaves behind and nobody needs when its lists are made.
+# Files of a fold that are not needed once its lists are made.
 _MODELS = (
   'model',
   'checkpoints',

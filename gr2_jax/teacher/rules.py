@@ -95,7 +95,7 @@ class RulesTeacher:
 
     Raises:
       ValueError: even the shortest rationale exceeds the budget. Longer ones
-        that do are turned down by `sampling.collect`.
+        that do are rejected by `sampling.collect`.
     """
     self._cfg = cfg
     self._vocab = vocab

@@ -83,7 +83,7 @@ def with_titles(text: str, titles: Mapping[str, str]) -> str:
     titles: by citation as it is written; one that is missing stays as it is.
 
   Returns:
-    The text. It is plain: whoever puts it into a page must escape it.
+    The text. It is plain: escape it before it goes into a page.
   """
   return ''.join(titles.get(part, part) for part in split(text))
 

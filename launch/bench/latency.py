@@ -81,7 +81,7 @@ def _ranker(model: LMConfig, mode: str) -> ranker.Ranker:
     mode: of `ranking.MODES`.
   """
   mesh, store, key = sharding.make_mesh(), _store(), jax.random.key(0)
-  # The rows that random tokens lack belong to nobody.
+  # The rows that random tokens lack belong to no token.
   lm = decoder.init(model, mesh, sharding.DECODE_RULES, key)
   model, lm = decoder.narrow(model, lm)
   shape = sasrec.SASRecConfig().network(ITEMS)

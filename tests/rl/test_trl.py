@@ -19,7 +19,7 @@ pytest.importorskip('trl')
 torch = pytest.importorskip('torch')
 from launch.bench.peers import trl_trainer  # noqa: E402  (it imports TRL)
 
-# What TRL and transformers say of each other is not ours to mend.
+# What TRL and transformers say of each other is not ours to fix.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 
 TASK = tasks.Task(
