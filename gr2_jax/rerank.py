@@ -43,7 +43,7 @@ _ANSWER = (
 
 
 class Answer(NamedTuple):
-  """What becomes of one line.
+  """The outcome of one line.
 
   Attributes:
     record: the line's record with the answer, or with `error`, a message.

@@ -1,4 +1,4 @@
-"""Finds rows that are well-formed and can hardly be meant.
+"""Finds rows that are well-formed but probably wrong.
 
 Nothing of this shows in one row, so it is asked of a data set as a whole: times
 in two units, which would be in a wrong order, and ids that look alike, which

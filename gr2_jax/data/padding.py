@@ -156,7 +156,7 @@ def batch_size(mesh: jax.sharding.Mesh, rows: int, most: int) -> int:
 
 
 def fill(tree: Any, rows: int) -> Any:
-  """Fills a batch of arrays [n, ...] up with zeros to so many rows."""
+  """Fills a batch of arrays [n, ...] up with zeros to a number of rows."""
 
   def more(x: np.ndarray) -> np.ndarray:
     filled = np.zeros((rows, *x.shape[1:]), x.dtype)

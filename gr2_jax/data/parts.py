@@ -1,4 +1,4 @@
-"""Files of records, cut into parts of so many lines.
+"""Files of records, cut into parts of a number of lines.
 
 Whoever reads a file part by part, one process or many machines, has the same
 records together.

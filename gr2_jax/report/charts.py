@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 34
 COLOURS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
 )  # fmt: skip
-# A noisy line of at least so many points is drawn pale under its moving mean.
+# From this many points on a line is drawn pale under its moving mean.
 _SMOOTH = 24
 _MAX_POINTS = 400
 

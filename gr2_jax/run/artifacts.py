@@ -1,4 +1,4 @@
-"""Reads what earlier stages wrote: one place that knows names and keys."""
+"""Reads what earlier stages wrote: the one place with names and keys."""
 
 import dataclasses
 import functools

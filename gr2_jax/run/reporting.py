@@ -146,7 +146,7 @@ def read_summaries(
 
 
 def tell(report: Mapping) -> None:
-  """Logs what became of the data, as far as a part of a report knows it.
+  """Logs what happened to the data, as far as a part of a report knows it.
 
   Args:
     report: see `report.kept`.

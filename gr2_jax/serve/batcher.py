@@ -1,4 +1,4 @@
-"""A thread that answers what has come in together.
+"""A thread that answers requests in batches.
 
     batcher = Batcher(answer, size=32, wait=0.002, bound=256)
     jobs = batcher.submit([...])

@@ -1,4 +1,4 @@
-"""A run's model as the server asks it: direct and explained, items that came.
+"""A run's model as the server uses it: direct, explained, with new items.
 
 engine = load('runs/quickstart', 'rl')
 engine.warm_up()

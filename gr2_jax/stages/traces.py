@@ -6,8 +6,8 @@ item's index in the catalogue; of a graded list the best graded), `ranking` (the
 list that is trained on), `explanation` (its words), their length in `tokens`,
 `mode`, `attempt`; and the acceptance report as summary.
 
-`answers/` holds every answer that a teacher ever gave here, whatever became of
-it (`teacher/journal.py`). All else is made from it, so a run that was cut off
+`answers/` holds every answer that a teacher ever gave here, kept or rejected
+(`teacher/journal.py`). All else is made from it, so a run that was cut off
 asks for what is missing and ends in the same bytes. The folder stays when a
 changed config makes the stage again: a language model's answers cost money, and
 with more lists, more attempts or another acceptance they are still good.

@@ -40,7 +40,7 @@ class Trace:
 
 @dataclasses.dataclass
 class Tally:
-  """What became of the answers: each is a trace or was rejected.
+  """The outcome of the answers: each is a trace or was rejected.
 
   Attributes:
     requested: lists asked about.
@@ -133,7 +133,7 @@ def summarise(
 ) -> dict:
   """Puts the acceptance report of one mode together.
 
-  It says what became of a teacher's answers, and their cost.
+  It counts the outcomes of a teacher's answers, and their cost.
 
   Args:
     tally: of all answers.

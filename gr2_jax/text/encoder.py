@@ -100,7 +100,7 @@ def embed(
     params: of the encoder.
     tokenizer: of the encoder; its truncation is set to `max_length`.
     mesh: batches are split over its data and fsdp axes.
-    max_length: longer texts are cut to so many tokens (special ones counted).
+    max_length: longer texts are cut to this many tokens, special ones counted.
     batch_tokens: tokens in a batch with padding; changes speed only.
 
   Returns:

@@ -104,7 +104,7 @@ class Loop:
   tracking: writers.Tracking | None = None
 
   def __post_init__(self):
-    """Keeps the directory, whatever becomes of the working directory."""
+    """Makes the directory absolute: the working directory may change."""
     object.__setattr__(self, 'directory', self.directory.absolute())
 
   def fit(self, state: Any) -> Any:

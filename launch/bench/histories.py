@@ -1,4 +1,4 @@
-"""What a cache of histories could win at most: each was read, at no cost.
+"""The most that a cache of histories could gain: all are read, at no cost.
 
 Ours scores lists behind histories that were read before (`Ranker.encode`), the
 peer reads history and list (`Ranker.rank`), as the server does.

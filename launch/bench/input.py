@@ -89,7 +89,7 @@ class Step:
     )
 
   def steps(self, source: Iterator[dict[str, np.ndarray]]) -> None:
-    """Makes so many steps, each on the next batch, and waits for the last."""
+    """Makes steps, each on the next batch, and waits for the last."""
     with sharding.use(self._mesh, sharding.TRAIN_RULES):
       for batch in itertools.islice(source, STEPS):
         batch = sharding.shard_batch(self._mesh, batch)

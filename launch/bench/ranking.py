@@ -94,7 +94,7 @@ class Ours:
     return sharding.shard_batch(self.mesh, batch)
 
   def stepping(self, direct: int, explained: int) -> Callable[[], None]:
-    """Returns an RL step on so many lists of each kind."""
+    """Returns an RL step on a number of lists of each kind."""
     config = RLConfig(
       steps=1,
       lists_per_step=direct or UPDATES,

@@ -42,7 +42,7 @@ def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
 
 
 def task(prompt: int) -> tasks.Task:
-  """Returns the step with prompts of so many tokens."""
+  """Returns the step with prompts of a number of tokens."""
   return tasks.Task(tasks.SIZES[SIZE], prompt)
 
 
@@ -140,7 +140,7 @@ class Ours:
   def reward(
     self, samples: sampler.Samples, stored: bool = False
   ) -> Callable[[int], Rewarded]:
-    """Returns parsing, rewards, advantages and filter, done so many times.
+    """Returns parsing, rewards, advantages and filter, done a number of times.
 
     Args:
       samples: answers to all lists.
