@@ -1,4 +1,4 @@
-"""Bounds of settings: what no run can mean is refused when it is read."""
+"""Bounds of settings, checked when they are read."""
 
 import math
 from typing import Any

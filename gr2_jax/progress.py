@@ -42,6 +42,7 @@ def bar(
   iterable: Iterable | None = None,
   total: int | None = None,
   desc: str = '',
+  *,
   unit: str = 'it',
   initial: int = 0,
   compiles: bool = False,
@@ -50,7 +51,7 @@ def bar(
 
   Where standard error is not a terminal (a log file, CI) the bar prints a line
   every ten seconds instead of redrawing itself. Of several processes the first
-  one shows it; inside of `hidden` nobody does.
+  one shows it; inside of `hidden` none does.
 
   Args:
     iterable: what to walk through; None for a bar that is updated by hand.

@@ -43,7 +43,7 @@ _ANSWER = (
 
 
 class Answer(NamedTuple):
-  """What becomes of one line.
+  """The outcome of one line.
 
   Attributes:
     record: the line's record with the answer, or with `error`, a message.
@@ -59,6 +59,7 @@ class Answer(NamedTuple):
 def load(
   workdir: pathlib.Path | str,
   model: str = 'rl',
+  *,
   mesh: jax.sharding.Mesh | None = None,
   mode: str | None = None,
   catalogue: pathlib.Path | str | None = None,
@@ -156,6 +157,7 @@ def rank_each(
   given: Sequence[Any],
   where: Sequence[str],
   batch_size: int = 64,
+  *,
   strict: bool = False,
   tokenizer: new_items.Tokenizer | None = None,
 ) -> list[Answer]:

@@ -8,5 +8,5 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/environment.sh .venv-tpu requirements.txt \
-  launch/aot_requirements.txt
+  launch/requirements/aot.txt
 exec .venv-tpu/bin/python -m launch.aot "$@"

@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/environment.sh .venv-bench requirements.txt \
-  launch/bench_requirements.txt launch/serve_requirements.txt
+  launch/requirements/bench.txt launch/requirements/serve.txt
 # Huge pages, which help the peers more than ours.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 exec .venv-bench/bin/python -m launch.bench "$@"

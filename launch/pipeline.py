@@ -7,9 +7,9 @@ checked before the first stage runs, and a start that is refused changes
 nothing. Refused are: finished stages that do not fit the config or what they
 read, which the message lists with what changed, unless `--redo` makes them
 again; an interrupted stage with checkpoints of another config, unless `--force`
-goes on from them, or `--redo` starts it again; and a workdir in which another
-run is going on. SIGTERM and Ctrl-C save, end the run with exit code 75 or 130,
-and the same command goes on.
+continues from them, or `--redo` starts it again; and a workdir in which another
+run is active. SIGTERM and Ctrl-C save, end the run with exit code 75 or 130,
+and the same command resumes it.
 
 The stages, for `--stages`, are data, sid, midtrain, candidates, traces, sft,
 rl, direct and evaluate. Any setting can be overridden: `--describe` prints them
@@ -43,7 +43,7 @@ _STAGES = flags.DEFINE_list(
   'stages', [], 'Only these stages, in pipeline order (default: all).'
 )
 _FORCE = flags.DEFINE_bool(
-  'force', False, 'Go on from checkpoints made with another config.'
+  'force', False, 'Continue from checkpoints made with another config.'
 )
 _REDO = flags.DEFINE_bool(
   'redo',
@@ -55,7 +55,7 @@ _INSIST = flags.DEFINE_bool(
   'insist',
   False,
   'Traces: continue though the first answers of a language model are all '
-  'turned down in one way.',
+  'rejected in one way.',
 )
 _PROFILE = flags.DEFINE_string(
   'profile',

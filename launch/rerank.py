@@ -14,7 +14,7 @@ retriever's), `explanation`, `explanation_titles` (the same with titles in place
 of semantic IDs) and `valid`: where the model's answer is no permutation,
 `valid` is false and `order` is the incoming one.
 
-Items that nobody knows are left out of histories (`unknown_history` counts
+Unknown items are left out of histories (`unknown_history` counts
 them), and as candidates they are ranked last (`unknown` names them). A line
 that cannot be answered gets `error` in the place of an answer, and the exit
 code is 3 at the end; `--strict` stops at the first.
@@ -141,13 +141,13 @@ def _by_beam(given: str, made: str) -> int:
     pathlib.Path(given),
     pathlib.Path(made),
     _BEAM.value,
-    _WORKDIR.value,
-    _BATCH.value,
-    _BATCHES * _BATCH.value,
-    _STRICT.value,
-    _MODEL.value,
-    _MODE.value,
-    _CATALOGUE.value,
+    workdir=_WORKDIR.value,
+    batch_size=_BATCH.value,
+    most=_BATCHES * _BATCH.value,
+    strict=_STRICT.value,
+    model=_MODEL.value,
+    mode=_MODE.value,
+    catalogue=_CATALOGUE.value,
   )
 
 

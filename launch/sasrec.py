@@ -63,10 +63,15 @@ def measure(config, directory: pathlib.Path) -> dict:
   cfg = config_lib.build(sasrec.SASRecConfig, config.candidates.sasrec)
   started = time.monotonic()
   mesh = meshes.make(config)
-  tracking = writers.read(config)
-  policy = _policy(config, cfg)
   model = sasrec.train(
-    dataset, split, cfg, mesh, directory, config.seed, policy, tracking
+    dataset,
+    split,
+    cfg,
+    mesh,
+    directory,
+    seed=config.seed,
+    policy=_policy(config, cfg),
+    tracking=writers.read(config),
   )
   seconds = time.monotonic() - started
   found = {}

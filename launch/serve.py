@@ -10,7 +10,7 @@ clients of Cohere and Jina are understood, too. SIGTERM and Ctrl-C stop taking
 requests, answer those that are there, and end with exit code 0.
 
 Environment variables: `GR2_SERVE_TOKEN`, which all requests must then bear
-("Authorization: Bearer TOKEN"), and `GR2_ADMIN_TOKEN`, without which nobody can
+("Authorization: Bearer TOKEN"), and `GR2_ADMIN_TOKEN`, without which none can
 change what is served (`/v1/reload`, `/v1/items`).
 """
 
@@ -139,7 +139,7 @@ def run(load: Callable[..., Any] | None = None) -> int | None:
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'To serve takes the package {error.name}: run '
-      '`.venv/bin/pip install -r launch/serve_requirements.txt`, or '
+      '`.venv/bin/pip install -r launch/requirements/serve.txt`, or '
       '`pip install "gr2_jax[serve]"`.'
     ) from error
   load = functools.partial(

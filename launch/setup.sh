@@ -24,7 +24,7 @@ find_python() {
 
 files=(requirements.txt)
 if [ "${1:-}" = test ]; then
-  files+=(launch/teacher_requirements.txt launch/serve_requirements.txt
+  files+=(launch/requirements/teacher.txt launch/requirements/serve.txt
     tests/requirements.txt)
 fi
 

@@ -18,7 +18,7 @@ os.environ.setdefault(
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Of an installed wheel the root is site-packages, where all others lie.
 _OURS = [_ROOT / name for name in ('gr2_jax', 'launch', 'configs')]
-# Whose warnings nobody can act on: of data sets that the project itself makes.
+# Its warnings need no action: of data sets that the project itself makes.
 _QUIET = 'tensorflow_datasets'
 
 

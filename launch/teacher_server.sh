@@ -11,6 +11,6 @@ shift
 # The name by which the server knows it, too.
 if [ -d "$model" ]; then model=$(realpath "$model"); fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash launch/environment.sh .venv-teacher launch/teacher_server_requirements.txt
+bash launch/environment.sh .venv-teacher launch/requirements/teacher_server.txt
 echo "Serving --config.traces.model=$model"
 exec .venv-teacher/bin/transformers serve "$model" "$@"

@@ -4,7 +4,7 @@ r"""Shows what a teacher would be asked, and then asks it.
         --workdir=DIR --dry_run --price_in=0.10 --price_out=0.40
 
 prints one full prompt of each kind, how many tokens it has, how many requests
-the run would make, and what they would cost; it asks nobody and needs no key.
+the run would make, and what they would cost, without a request or a key.
 Without `--dry_run` it runs the traces stage alone. The stages before it must be
 finished (`launch.pipeline --stages=data,sid,midtrain,candidates`). `--redo`
 makes traces again that are finished with another config. The main settings:
@@ -35,7 +35,7 @@ _REDO = flags.DEFINE_bool(
 _INSIST = flags.DEFINE_bool(
   'insist',
   False,
-  'Go on though the first answers of the teacher are all turned down in one '
+  'Continue though the first answers of the teacher are all rejected in one '
   'way.',
 )
 _PRICE_IN = flags.DEFINE_float(

@@ -85,12 +85,12 @@ def killed_after(monkeypatch):
   def kill(module, name, calls):
     whole, left = getattr(module, name), calls
 
-    def crash(*args):
+    def crash(*args, **kwargs):
       nonlocal left
       left -= 1
       if left < 0:
         raise KeyboardInterrupt
-      return whole(*args)
+      return whole(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
       patch.setattr(module, name, crash)

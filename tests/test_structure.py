@@ -117,6 +117,55 @@ def test_files_and_functions_stay_small(path):
       assert length <= 60, f'{_name(path)}:{node.lineno} {node.name}: {length}'
 
 
+def _positional(node):
+  """Counts the positional arguments of a call or a definition."""
+  if isinstance(node, ast.Call):
+    count = sum(
+      len(arg.value.elts)
+      if isinstance(arg, ast.Starred)
+      and isinstance(arg.value, (ast.Tuple, ast.List))
+      else 1
+      for arg in node.args
+    )
+    # What it calls is not one of them.
+    return count - ast.unparse(node.func).endswith('partial')
+  if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+    names = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args)]
+    return len(names) - (names[:1] in (['self'], ['cls']))
+  return 0
+
+
+def _crowded(text):
+  """Returns the lines with more than five positional arguments."""
+  return [
+    node.lineno for node in ast.walk(ast.parse(text)) if _positional(node) > 5
+  ]
+
+
+@pytest.mark.parametrize('path', ALL, ids=_name)
+def test_at_most_five_positional_arguments(path):
+  assert not _crowded(path.read_text()), 'name them, or make them keyword-only'
+
+
+@pytest.mark.parametrize(
+  'text, crowded',
+  [
+    ('f(a, b, c, d, e, x=1)', False),
+    ('f(a, b, c, d, e, x)', True),
+    ('f(*(a, b, c), d, e, x)', True),
+    ('functools.partial(f, a, b, c, d, e)', False),
+    ('functools.partial(f, a, b, c, d, e, x)', True),
+    ('def f(a, b, c, d, e, *, x): pass', False),
+    ('def f(a, b, c, d, e, x=1): pass', True),
+    ('def f(self, a, b, c, d, e): pass', False),
+    ('def f(self, a, b, c, d, e, x): pass', True),
+    ('lambda a, b, c, d, e, x: a', True),
+  ],
+)
+def test_positional_arguments_are_counted(text, crowded):
+  assert bool(_crowded(text)) == crowded
+
+
 def test_tests_mirror_the_package():
   for path in (ROOT / 'tests').rglob('test_*.py'):
     folder = path.relative_to(ROOT / 'tests').parts[:-1]

@@ -77,7 +77,7 @@ class Plan:
     return items.allowed_ids(*self._counts)
 
   def items(self, rows: int) -> list[jax.ShapeDtypeStruct]:
-    """Returns the shapes of `decode.items.Items` of so many prompts."""
+    """Returns the shapes of `decode.items.Items` of a number of prompts."""
     return [
       jax.ShapeDtypeStruct((rows, count, *rest), kind)
       for count in self._counts

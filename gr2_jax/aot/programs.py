@@ -238,12 +238,10 @@ def _run(
   model: LMConfig,
   params: Any,
   prompts: cache.Prompts,
-  listed: jax.Array,
-  key: jax.Array,
-  temperature: jax.Array,
-  *items: jax.Array,
+  *others: jax.Array,
 ) -> sampler.Run:
   """Returns what `sampler.sample` runs; `listed` is taken before its loop."""
+  listed, key, temperature, *items = others
   cfg, fmt = plan.rl, plan.vocab.answer_format()
   served = parts.served(model, fmt, cfg.constrain)
   rows = tables.output(model, params), listed

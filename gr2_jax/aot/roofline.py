@@ -48,11 +48,11 @@ CHIPS = {
   chip.name: chip
   for chip in (
     # 400 GB/s over 4 ports. Slices of less than a pod's 16 have no wrap-around.
-    Chip('v5e', _PEAK['TPU v5e'], 15.75 * GIB, 819e9, 50e9, 16),
+    Chip('v5e', _PEAK['TPU v5e'], 15.75 * GIB, 819e9, 50e9, ring=16),
     # 1,200 GB/s over 6 ports. Cubes of 4 x 4 x 4 close into rings.
-    Chip('v5p', _PEAK['TPU v5p'], 95.74 * GIB, 2765e9, 100e9, 4),
+    Chip('v5p', _PEAK['TPU v5p'], 95.74 * GIB, 2765e9, 100e9, ring=4),
     # 800 GB/s over 4 ports.
-    Chip('v6e', _PEAK['TPU v6e'], 31.25 * GIB, 1638e9, 100e9, 16),
+    Chip('v6e', _PEAK['TPU v6e'], 31.25 * GIB, 1638e9, 100e9, ring=16),
   )
 }
 

@@ -142,12 +142,12 @@ def read(folder: pathlib.Path, year: int = 2014) -> raw.Raw:
     where, _ = next(itertools.islice(each(), first, None))
     if layout.whole or not known:
       raw.known_item(item, items, where, files['meta'].name)
-    logging.warning(
-      '%s: %d of %d reviews are left out, since %s has no record of their '
-      'items; the first is %r.',
-      *(where, len(reviews) - len(known), len(reviews), files['meta'].name),
-      item,
+    text = (
+      f'{where}: {len(reviews) - len(known)} of {len(reviews)} reviews are '
+      f'left out, since {files["meta"].name} has no record of their items; the '
+      f'first is {item!r}.'
     )
+    logging.warning('%s', text)
   return raw.Raw(tuple(items.values()), known)
 
 
@@ -201,7 +201,7 @@ def _each_item(
         raise ValueError(f'no object with one of the keys {_IDS}')
     except ValueError as error:
       raise ValueError(
-        f'{where}: not a Python literal with an asin, nor JSON ({error}); mend '
+        f'{where}: not a Python literal with an asin, nor JSON ({error}); fix '
         'or remove the line.'
       ) from error
     item = _item(record, where)

@@ -31,7 +31,7 @@ class Tables:
   Attributes:
     counts: as `clean.clean` gives them.
     num_slates: slates that are left.
-    slate_columns: names of the columns that slates bring along.
+    slate_columns: names of the columns that slates carry.
     options: Beam's.
   """
 

@@ -91,9 +91,7 @@ def _indexed(
   interactions: Sequence[raw_lib.Interaction],
   items: Sequence[dataset_lib.Item],
 ) -> tuple[np.ndarray, list[str]]:
-  """Returns rows of (user index, item index, timestamp), int64 [n, 3], and the
-  users.
-  """
+  """Returns int64 [n, 3] (user, item index, timestamp), and the users."""
   user_ids = sorted({row.user_id for row in interactions})
   user_of = {user_id: u for u, user_id in enumerate(user_ids)}
   item_of = {item.item_id: i for i, item in enumerate(items)}

@@ -1,4 +1,4 @@
-"""Columns that lists bring along: numbers of one's own for each candidate.
+"""Columns that lists carry: numbers of one's own for each candidate.
 
 A list has them as an object, `{"ctr": [0.12, 0.3], "age": [3, 40]}`: by name
 one finite number a candidate, in the order of the candidates. All lists of a

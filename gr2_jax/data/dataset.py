@@ -36,7 +36,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Slate:
-  """A list that was served to a user, with what came of it.
+  """A list that was served to a user, with its outcome.
 
   Attributes:
     user: index of the user.
@@ -67,9 +67,9 @@ class Dataset:
     slates: served lists, where the source has them.
     counts: users, items and interactions, and what was dropped on the way or
       is remarkable (`clean.clean`).
-    slate_columns: E names of what slates bring along (`data.columns`).
+    slate_columns: E names of what slates carry (`data.columns`).
     rows: int64 [I], the place of each item among all items of the source, as
-      its file has them, before any was dropped; empty where nobody knows it
+      its file has them, before any was dropped; empty where unknown
       (Beam reads files in any order). None: the items stand in that order.
   """
 

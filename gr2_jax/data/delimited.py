@@ -70,7 +70,7 @@ def rows(
       if len(row) != len(header):
         raise ValueError(
           f'{where}: {len(row)} fields where the header names {len(header)}: '
-          f'{fields.shown(row)}; mend the row, or quote fields that hold the '
+          f'{fields.shown(row)}; fix the row, or quote fields that hold the '
           'delimiter.'
         )
       yield where, dict(zip(header, row, strict=True))
@@ -80,7 +80,7 @@ def rows(
     opened = _open_quote(feed.record, reader.dialect.delimiter)
     if opened is None or reader.dialect.quoting == csv.QUOTE_NONE:
       raise ValueError(
-        f'{path}:{last}: not CSV ({error}); mend or remove the line.'
+        f'{path}:{last}: not CSV ({error}); fix or remove the line.'
       ) from error
     raise ValueError(
       f'{path}:{begin + opened}: not CSV: a quote (") opens here and is not '

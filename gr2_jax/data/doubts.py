@@ -1,4 +1,4 @@
-"""Finds rows that are well-formed and can hardly be meant.
+"""Finds rows that are well-formed but probably wrong.
 
 Nothing of this shows in one row, so it is asked of a data set as a whole: times
 in two units, which would be in a wrong order, and ids that look alike, which
@@ -72,8 +72,8 @@ def check_units(found: Mapping[str, int], name: str) -> None:
 def warn_of_small(times: np.ndarray, name: str) -> None:
   """Warns of a few times before 1973 where all others are later.
 
-  Zeros stand for a time that nobody knew, and the last time of a file that was
-  cut off has lost digits; both would come first in their user's sequence.
+  Zeros stand for unknown times, and the last time of a file that was cut off
+  has lost digits; both would come first in their user's sequence.
 
   Args:
     times: int64 [n].
@@ -90,8 +90,7 @@ def warn_of_small(times: np.ndarray, name: str) -> None:
 
 
 def check_ids(ids: Iterable[str], column: str, name: str) -> None:
-  """Refuses ids that differ by what is not seen, or that a spreadsheet has
-  rounded; warns of what says "missing".
+  """Refuses ids that look alike or were rounded; warns of "missing".
 
   Args:
     ids: distinct ids.
@@ -133,8 +132,9 @@ def _seen(found: str) -> str:
 
 
 def warn_of_texts(items: Sequence[dataset_lib.Item], name: str) -> None:
-  """Warns of titles and categories that spell out that they are missing, and of
-  paths of categories that were not taken apart.
+  """Warns of missing titles and categories that are spelled out.
+
+  And of paths of categories that were not taken apart.
 
   Args:
     items: the items.

@@ -69,8 +69,9 @@ def repeated(names: Iterable[str]) -> str | None:
 
 
 def text(value: Any, column: str, where: str) -> str:
-  """Returns a text with single spaces and without control characters, '' for
-  None and for not-a-number, which is how tables write what is missing.
+  """Returns a text with single spaces and without control characters.
+
+  It is '' for None and not-a-number, which is how tables write what is missing.
   """
   if is_missing(value):
     return ''
@@ -129,7 +130,7 @@ def _check_text(value: str, column: str, where: str) -> None:
   except UnicodeEncodeError as error:
     raise ValueError(
       f'{where}: {column} has half a character (a lone surrogate, '
-      f'\\u{ord(value[error.start]):04x}) at place {error.start + 1}; mend its '
+      f'\\u{ord(value[error.start]):04x}) at place {error.start + 1}; fix its '
       'encoding.'
     ) from error
 
@@ -264,8 +265,9 @@ def price(value: Any, where: str) -> float | None:
 
 
 def integers(value: Any, column: str, where: str) -> tuple[int, ...]:
-  """Returns whole numbers of 0 or more: a list, also as text, or a text with
-  `|` between them.
+  """Returns whole numbers of 0 or more.
+
+  They are a list, also as text, or a text with `|` between them.
   """
   try:
     found = [

@@ -32,7 +32,7 @@ slates.jsonl: a list that was served, with a grade for each item (0: nothing, 1,
     {"user_id": "ann", "timestamp": 9, "item_ids": ["A2"], "labels": [1]}
 
 A slate may bring columns of its own, numbers for each item that re-ranking
-shall weigh, as `features`: `{"ctr": [0.12, 0.3], "age": [3, 40]}` (in CSV as
+should weigh, as `features`: `{"ctr": [0.12, 0.3], "age": [3, 40]}` (in CSV as
 JSON text). All slates then have those of the first (`columns.py`).
 """
 
@@ -204,7 +204,7 @@ def each_interaction(
 
 
 def slate_columns(path: pathlib.Path) -> tuple[str, ...]:
-  """Returns the names of the columns that the first slate brings along."""
+  """Returns the names of the columns that the first slate carries."""
   where, row = next(tables.rows(path, _SLATE, (columns_lib.KEY,)))
   return columns_lib.names(row.get(columns_lib.KEY), where)
 
@@ -221,7 +221,7 @@ def each_slate(
     path: the file.
     items: ids of the items that there are.
     file: what holds the items, for messages.
-    columns: what all slates bring along, those of the first one.
+    columns: what all slates carry, those of the first one.
   """
   for where, row in tables.rows(path, _SLATE, (columns_lib.KEY,)):
     item_ids = fields.identifiers(row['item_ids'], 'item_ids', where)

@@ -138,7 +138,7 @@ def _interactions(
     shared = _overlap(sequence, row.history)
     if sequence and row.history and not shared:
       raise ValueError(
-        f'{row.where}: the history of user {row.user!r} does not go on from '
+        f'{row.where}: the history of user {row.user!r} does not continue from '
         'the rows before it; keep all rows, in the order of time.'
       )
     for item in (*row.history[shared:], row.item):

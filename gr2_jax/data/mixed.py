@@ -38,7 +38,7 @@ class Mixed:
     if set(state) != set(self._parts):
       raise ValueError(
         f'The saved place is of {sorted(state)}, the data are '
-        f'{sorted(self._parts)}: go on with the settings it was saved under.'
+        f'{sorted(self._parts)}: continue with the settings it was saved under.'
       )
     for name, part in self._parts.items():
       part.set_state(state[name])

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import delimited, fields, raw, raw_files
 
-# What the source calls an item whose genres nobody entered.
+# What the source calls an item without genres.
 _NO_GENRE = 'unknown'
 _GENRES = (
   *(_NO_GENRE, 'Action', 'Adventure', 'Animation', "Children's", 'Comedy'),

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import delimited, fields, raw, raw_files
 
-# What GroupLens writes, in CSV, too, where nobody entered genres.
+# What GroupLens writes, in CSV, too, where no genre was entered.
 _NO_GENRES = '(no genres listed)'
 _MOVIE = ('MovieID', 'Title', 'Genres')
 _RATING = ('UserID', 'MovieID', 'Rating', 'Timestamp')

@@ -140,12 +140,12 @@ def width(length: int, longest: int) -> int:
 
 
 def batch_size(mesh: jax.sharding.Mesh, rows: int, most: int) -> int:
-  """Returns the rows of a batch that few shapes shall hold.
+  """Returns the rows of a batch, so that few shapes occur.
 
   Args:
     mesh: the mesh.
     rows: how many there are, 1 or more.
-    most: how many shall be computed at a time, 1 or more.
+    most: the most that are computed at a time, 1 or more.
 
   Returns:
     A power of two, rounded up to fit the mesh: enough for all rows, or the
@@ -156,7 +156,7 @@ def batch_size(mesh: jax.sharding.Mesh, rows: int, most: int) -> int:
 
 
 def fill(tree: Any, rows: int) -> Any:
-  """Fills a batch of arrays [n, ...] up with zeros to so many rows."""
+  """Fills a batch of arrays [n, ...] up with zeros to a number of rows."""
 
   def more(x: np.ndarray) -> np.ndarray:
     filled = np.zeros((rows, *x.shape[1:]), x.dtype)

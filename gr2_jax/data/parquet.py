@@ -89,7 +89,7 @@ def _part_rows(
     names = schema.names
   except _DAMAGED as error:
     raise ValueError(
-      f'{path}: not a Parquet file that can be read ({error}); write it anew, '
+      f'{path}: not a Parquet file that can be read ({error}); write it again, '
       'or fetch it again where it is cut off.'
     ) from error
   raw_files.require(names, required, str(path))
@@ -115,7 +115,7 @@ def _part_rows(
       except _DAMAGED as error:
         raise ValueError(
           f'{path}:{number + 1}: this row or one of its batch cannot be read '
-          f'({error}); write the file anew, with texts in UTF-8.'
+          f'({error}); write the file again, with texts in UTF-8.'
         ) from error
       if found is None:
         return

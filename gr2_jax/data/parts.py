@@ -1,4 +1,4 @@
-"""Files of records, cut into parts of so many lines.
+"""Files of records, cut into parts of a number of lines.
 
 Whoever reads a file part by part, one process or many machines, has the same
 records together.
@@ -87,7 +87,7 @@ def _open(path: pathlib.Path) -> pyarrow.parquet.ParquetFile:
     return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
   except (pa.ArrowException, OSError) as error:
     raise ValueError(
-      f'{path}: not a Parquet file that can be read ({error}); write it anew, '
+      f'{path}: not a Parquet file that can be read ({error}); write it again, '
       'or fetch it again where it is cut off.'
     ) from error
 
@@ -172,5 +172,5 @@ def _group(path: pathlib.Path, changed: int, group: int) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
       raise ValueError(
         f'{path}: its row group {group} cannot be read ({error}); write the '
-        'file anew, or fetch it again.'
+        'file or fetch it again.'
       ) from error

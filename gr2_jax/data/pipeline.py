@@ -102,6 +102,7 @@ def lm_iterator(
   weights: Mapping[str, float] | None,
   length: int,
   batch_size: int,
+  *,
   seed: int,
   num_epochs: int | None = None,
   workers: int = 0,

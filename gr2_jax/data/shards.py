@@ -30,7 +30,7 @@ def write(source, directory: pathlib.Path, count: int) -> None:
   Args:
     source: `pipeline.Source` to write.
     directory: where to; one that is there already is left as it is, for runs
-      that go on, and must hold as many examples.
+      that continue, and must hold as many examples.
     count: number of files.
 
   Raises:

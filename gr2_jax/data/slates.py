@@ -42,7 +42,7 @@ class SlateLists:
       lists.
     grades: int32 [N, K], 0 for no engagement and for padding; each list has
       both a positive and a negative.
-    columns: float32 [N, K, E], what the slates bring along
+    columns: float32 [N, K, E], what the slates carry
       (`dataset.slate_columns`), as it is; 0 in padding.
   """
 

@@ -77,7 +77,7 @@ class SourceConfig:
       (`synthetic.py`).
     dir: folder with the raw files; empty for the asset of that name, which
       only 'ml-100k' has, and for a synthetic world.
-    core: users and items need so many interactions each; 5 for Amazon [P].
+    core: users and items need this many interactions each; 5 for Amazon [P].
       0 keeps everything.
     split: what is held out.
     world: what is drawn, for kind 'synthetic'.

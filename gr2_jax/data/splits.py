@@ -104,7 +104,7 @@ class Splits:
     Args:
       users: int [n], increasing.
       min_history: items that must come before a position.
-      last: of each user the last so many positions; 0 for all.
+      last: the number of last positions of each user; 0 for all.
 
     Returns:
       (user int32 [m], position int32 [m]) as in `examples`, with min_history

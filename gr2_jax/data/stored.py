@@ -1,6 +1,6 @@
 """The data set of a run, as the data stage wrote it.
 
-Apart from `data/builder.py`, so that whoever reads no data set does not import
+Apart from `data/builder.py`, so that what reads no data set does not import
 TFDS.
 """
 

@@ -138,5 +138,5 @@ def _names(path: pathlib.Path) -> dict[str, str]:
     pairs = [(value, key) for key, value in pairs]
   names = dict(pairs)
   if len(names) < len(pairs):
-    raise ValueError(f'{where}: {name} gives two items one id; mend it.')
+    raise ValueError(f'{where}: {name} gives two items one id; fix it.')
   return names

@@ -35,6 +35,7 @@ def beam_search(
   prompts: jax.Array,
   valid: jax.Array,
   index: sid_index.PrefixIndex,
+  *,
   fmt: answer.AnswerFormat,
   width: int,
   exclude: jax.Array,
@@ -70,7 +71,7 @@ def beam_search(
   for level in range(fmt.levels):
     logits = _level_logits(config, params, hidden, fmt, level)
     legal = index.children(lo, hi, level)
-    legal &= ~_dead_children(index, lo, hi, dead[level], rows, level)
+    legal &= ~_dead_children(index, lo, hi, dead[level], rows=rows, level=level)
     total = scores[..., None] + jax.nn.log_softmax(logits, axis=-1)
     total = jnp.where(legal, total, -jnp.inf)
     final = level == fmt.levels - 1
@@ -79,7 +80,7 @@ def beam_search(
     lo, hi = index.narrow(lo, hi, level, codes)
     if not final:
       tail = tails.reorder(tail, parents) if level else tail
-      tokens = fmt.sid_offset + level * fmt.codes + codes
+      tokens = fmt.level_start(level) + codes
       hidden, tail = cache.extend(model, read, tokens, tail, level)
   return jnp.where(jnp.isfinite(scores), index.item(lo), -1), scores
 
@@ -101,7 +102,7 @@ def _level_logits(
   level: int,
 ) -> jax.Array:
   """Projects states [Q, W, D] on the C codes of a level only: [Q, W, C]."""
-  start = fmt.sid_offset + level * fmt.codes
+  start = fmt.level_start(level)
   table = tables.output(config, params)
   table = jax.lax.slice_in_dim(table, start, start + fmt.codes)
   return tables.unembed(config, table, hidden)
@@ -163,6 +164,7 @@ def _dead_children(
   lo: jax.Array,
   hi: jax.Array,
   dead: jax.Array,
+  *,
   rows: jax.Array,
   level: int,
 ) -> jax.Array:

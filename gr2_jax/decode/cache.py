@@ -67,8 +67,8 @@ def extend(
     positions[..., None],
     prompts.kv,
     prompts.valid,
-    tail,
-    index,
+    tail_kv=tail,
+    index=index,
     method='extend',
   )
   return hidden[:, :, 0], tail

@@ -205,7 +205,7 @@ def _choices(
     _codes_at(items.citable_sids, level), _codes_at(items.candidate_sids, level)
   )
   live = pick(state.citable, state.live)
-  ids = codes + (fmt.sid_offset + level * fmt.codes)[..., None]
+  ids = codes + fmt.level_start(level)[..., None]
   # Items that share a prefix name the same id: only the first may, or the
   # normaliser would count it twice.
   same = ids[..., :, None] == ids[..., None, :]
@@ -235,7 +235,7 @@ def advance(
     The state after it.
   """
   words, level = state.place == WORDS, _level(state, fmt)
-  code = (tokens - fmt.sid_offset - level * fmt.codes)[..., None]
+  code = (tokens - fmt.level_start(level))[..., None]
   coding = (level >= 0) & (level < fmt.levels)
 
   begins = words & (state.cited < 0) & (tokens == fmt.sid_begin)

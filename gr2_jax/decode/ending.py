@@ -19,6 +19,7 @@ def complete(
   fmt: answer.AnswerFormat,
   tokens: jax.Array,
   mask: jax.Array,
+  *,
   candidate_sids: jax.Array,
   candidate_mask: jax.Array,
   order: jax.Array,
@@ -31,8 +32,7 @@ def complete(
     mask: bool [.., S], which were written; where none was, nothing is added.
     candidate_sids: int32 [.., K, L] codes.
     candidate_mask: bool [.., K], False for the padding of short lists.
-    order: int [.., K], the candidates from the first to the last; what stands
-      behind the real ones is not read.
+    order: int [.., K], candidates, best first; read up to the real ones.
 
   Returns:
     (tokens int32 [.., T], mask bool [.., T]), T = S + L + 3 + K (L + 1) + 1:
@@ -48,7 +48,7 @@ def complete(
     return jnp.full((*batch, 1), token, jnp.int32)
 
   codes = jnp.take_along_axis(candidate_sids, order[..., None], axis=-2)
-  codes += fmt.sid_offset + fmt.codes * numbers(levels)[..., None, :]
+  codes = fmt.sid_tokens(codes)
   place = numbers(order.shape[-1])
   delimiters = jnp.where(place == count - 1, fmt.close, fmt.sep)
   entries = jnp.concatenate([codes, delimiters[..., None]], -1)

@@ -33,16 +33,16 @@ def draw(
   logits: jax.Array,
   temperature: jax.Array,
   allowed: jax.Array,
+  *,
   constrain: bool,
   filters: filters_lib.Filters | None = None,
   banned: np.ndarray | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Draws a token a row.
 
-  Filters act on the distribution that is drawn from: on the vocabulary where a
-  row is free, on its allowed ids where it is constrained, renormalised over
-  them (as engines with a grammar do). So top_k = 1 is greedy everywhere, and a
-  filter never empties an allowed set: answers stay permutations.
+  Filters act on the vocabulary where a row is free, on its allowed ids where it
+  is constrained, renormalised over them (as engines with a grammar do). So
+  top_k = 1 is greedy everywhere, and answers stay permutations.
 
   Args:
     uniform: float32 [...], in [0, 1).
@@ -55,8 +55,8 @@ def draw(
     banned: bool [V], ids that no free row takes; see `bans.apply`.
 
   Returns:
-    (tokens int32 [...], log-probs float32 [...] without the filters, and with
-    them); they are at temperature 1 where it is 0.
+    (tokens int32 [...], log-probs float32 [...] without the filters, at
+    temperature 1 where it is 0, and with them).
   """
   logits = bans.apply(logits, allowed, banned)
   scale = jnp.where(temperature > 0, temperature, 1.0)

@@ -4,7 +4,9 @@ Behind the most words a constrained answer continues with `top` and the list:
 there logits of the SID tokens and the delimiters are enough, a hundredth of a
 pretrained vocabulary. Sampler and trainer share the split, so that both
 compute what they compare in one way (our choice). So the trainer needs the
-`explanation_tokens` that its answers were sampled with.
+`explanation_tokens` that its answers were sampled with. No object samples and
+scores: free text is never scored, and words before a ranking are scored from
+the pass that scores the candidates (`rl.rankings.score`).
 """
 
 import dataclasses

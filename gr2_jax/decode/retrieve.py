@@ -130,9 +130,9 @@ class Retriever:
         tokens,
         valid,
         self.index,
-        self.fmt,
-        self.width,
-        left_out,
+        fmt=self.fmt,
+        width=self.width,
+        exclude=left_out,
       )
     return sharding.replicate(self.mesh, found)
 

@@ -67,14 +67,12 @@ def sample(
   prompts: jax.Array,
   valid: jax.Array,
   key: jax.Array,
+  *,
   num_samples: int,
   max_new_tokens: int,
   temperature: jax.Array | float,
   fmt: answer.AnswerFormat,
-  candidate_sids: jax.Array,
-  candidate_mask: jax.Array,
-  citable_sids: jax.Array,
-  citable_mask: jax.Array,
+  items: items_lib.Items,
   constrain: bool,
   explanation_tokens: int,
   filters: filters_lib.Filters | None = None,
@@ -93,10 +91,7 @@ def sample(
     temperature: a scalar; 0 is greedy (of equal logits the first wins, in the
       list by pre-rank order), with the `logps` of temperature 1.
     fmt: the answer format.
-    candidate_sids: int32 [Q, K, L] codes in pre-rank order.
-    candidate_mask: bool [Q, K], False for the padding of short lists.
-    citable_sids: int32 [Q, M, L] codes of the items that the prompt shows.
-    citable_mask: bool [Q, M], False for padding.
+    items: the candidates, and what the prompt shows.
     constrain: whether the list can only become a permutation of the candidates,
       and words can only cite the citable items.
     explanation_tokens: most tokens of words where `constrain` holds.
@@ -107,17 +102,24 @@ def sample(
     ValueError: a constrained answer does not fit `max_new_tokens`.
   """
   if constrain:
-    lengths = candidate_sids.shape[1], max_new_tokens, explanation_tokens
+    lengths = items.candidate_sids.shape[1], max_new_tokens, explanation_tokens
     constraints.check_length(fmt, *lengths, words_only)
   model = functools.partial(decoder.Decoder(config).apply, {'params': params})
   tables = parts.with_rows(config, fmt, constrain, params)
-  items = candidate_sids, candidate_mask, citable_sids, citable_mask
   run = Run(
-    model, tables, cache.read(model, prompts, valid),
-    (len(prompts), num_samples, max_new_tokens), key, jnp.float32(temperature),
-    fmt, items_lib.Items(*items), constrain, explanation_tokens, filters,
-    words_only,
-  )  # fmt: skip
+    model=model,
+    tables=tables,
+    prompts=cache.read(model, prompts, valid),
+    shape=(len(prompts), num_samples, max_new_tokens),
+    key=key,
+    temperature=jnp.float32(temperature),
+    fmt=fmt,
+    items=items,
+    constrain=constrain,
+    explanation_tokens=explanation_tokens,
+    filters=filters,
+    words_only=words_only,
+  )
   return run.whole(tails.empty(config, *run.shape))
 
 
@@ -233,9 +235,9 @@ class Run:
       jnp.broadcast_to(logits, (*self.shape[:2], logits.shape[-1])),
       self.temperature,
       part.inside(allowed),
-      self.constrain,
-      self.filters,
-      part.banned,
+      constrain=self.constrain,
+      filters=self.filters,
+      banned=part.banned,
     )
     return part.outside(tokens), *scores
 

@@ -192,6 +192,7 @@ def attend_shared(
   tail: KV,
   prompt_valid: jax.Array,
   mask: jax.Array,
+  *,
   bf16: bool,
 ) -> jax.Array:
   """Attends to one prompt per group and to each member's own tail.

@@ -160,6 +160,7 @@ class Decoder(nn.Module):
     prompt_kv: Any,
     prompt_valid: jax.Array,
     tail_kv: Any,
+    *,
     index: jax.Array | int,
   ) -> tuple[jax.Array, Any]:
     """Continues each prompt with G tails.

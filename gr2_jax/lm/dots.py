@@ -56,8 +56,9 @@ def _size(names: str, sizes: dict[str, int]) -> int:
 
 
 def _dot(
-  x: jax.Array, y: jax.Array, xs: str, ys: str, out: str, bf16: bool
+  x: jax.Array, y: jax.Array, names: tuple[str, str, str], bf16: bool
 ) -> jax.Array:
+  xs, ys, out = names
   sizes = dict(zip(xs + ys, x.shape + y.shape, strict=True))
   if bf16:
     # The operand with the output's first free axis comes first. A result that
@@ -98,8 +99,7 @@ def einsum(spec: str, x: jax.Array, y: jax.Array, bf16: bool) -> jax.Array:
   Returns:
     The float32 product. The gradients have the operands' types.
   """
-  xs, ys, out = _names(spec)
-  return _dot(x, y, xs, ys, out, bf16)
+  return _dot(x, y, _names(spec), bf16)
 
 
 def _forward(spec, x, y, bf16):
@@ -116,8 +116,8 @@ def _backward(spec, bf16, saved, g):
   xs, ys, out = _names(spec)
   if bf16:
     g = g.astype(jnp.bfloat16)
-  dx = _dot(g, y, out, ys, xs, bf16)
-  dy = _dot(g, x, out, xs, ys, bf16)
+  dx = _dot(g, y, (out, ys, xs), bf16)
+  dy = _dot(g, x, (out, xs, ys), bf16)
   return dx.astype(kinds[0].dtype), dy.astype(kinds[1].dtype)
 
 

@@ -50,7 +50,7 @@ def layers(config: LMConfig, tokens: float, keys: float) -> float:
 
 
 def unembedding(config: LMConfig, tokens: float) -> float:
-  """Returns the FLOPs of the logits of so many tokens, forward."""
+  """Returns the FLOPs of the logits of a number of tokens, forward."""
   return 2 * config.vocab_size * config.width * tokens
 
 

@@ -56,9 +56,10 @@ def fingerprint(path: pathlib.Path) -> str:
 
 
 def check_rows(path: pathlib.Path, ids: int, rows: int) -> None:
-  """Refuses a tokenizer with ids beyond the embedding table of its model, and
-  warns of one that is far smaller: tables are padded by a few rows, and it may
-  be another model's.
+  """Refuses a tokenizer with ids beyond the embedding table of its model.
+
+  It warns of one that is far smaller: tables are padded by a few rows, and it
+  may be another model's.
 
   Args:
     path: of the checkpoint.

@@ -17,6 +17,7 @@ def grow(
   params: Any,
   first: int,
   rows: int,
+  *,
   mesh: jax.sharding.Mesh,
   rules: sharding.Rules,
   key: jax.Array,

@@ -184,6 +184,7 @@ def save(
   directory: str | pathlib.Path,
   config: LMConfig,
   params: Any,
+  *,
   special: Mapping[str, int] | None = None,
   dtype: Literal['float32', 'bfloat16'] = 'float32',
   max_file_bytes: int = 2 * 2**30,

@@ -52,6 +52,7 @@ def attend(
   k: jax.Array,
   v: jax.Array,
   mask: jax.Array | None,
+  *,
   segments: jax.Array | None,
 ) -> jax.Array:
   """Attends within each row, by the kernel of `config.attention`.

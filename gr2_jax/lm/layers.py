@@ -131,7 +131,12 @@ class Attention(nn.Module):
         kv['tail'], self._slots(k, v), *place, c.bf16_matmul
       )
       out = attention.attend_shared(
-        q, kv['prompt'], own, context.prompt_valid, context.mask, c.bf16_matmul
+        q,
+        kv['prompt'],
+        own,
+        context.prompt_valid,
+        context.mask,
+        bf16=c.bf16_matmul,
       )
     out = _named(out.reshape(*asking.shape[:-1], -1), 'heads')
     scale = (2 * c.layers) ** -0.5
@@ -144,13 +149,13 @@ class Attention(nn.Module):
   ) -> jax.Array:
     c, mask = self.config, context.mask
     # A kernel has nothing to save for one query a row; and when parameters are
-    # made, rows have two tokens, and nobody reads the result.
+    # made, rows have two tokens, and the result is not read.
     if (
       c.attention != 'plain'
       and context.last is None
       and not self.is_initializing()
     ):
-      return kernels.attend(c, q, k, v, mask, context.segments)
+      return kernels.attend(c, q, k, v, mask, segments=context.segments)
     if mask is None:
       mask = attention.causal_mask(k.shape[1], context.segments, context.last)
     else:
@@ -175,7 +180,7 @@ class Attention(nn.Module):
       self._slots(k, v),
       context.prompt_valid,
       mask,
-      self.config.bf16_matmul,
+      bf16=self.config.bf16_matmul,
     )
     return jnp.concatenate([out, rest.reshape(after[0].shape)], axis=1)
 

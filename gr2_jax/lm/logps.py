@@ -118,6 +118,7 @@ def chunked_logps(
   table: jax.Array,
   hidden: jax.Array,
   tokens: jax.Array,
+  *,
   temperature: jax.Array | float = 1.0,
   allowed: jax.Array | None = None,
   chunk: int = 64,
@@ -144,15 +145,15 @@ def chunked_logps(
     return token_logps(logits, tokens, temperature, allowed, banned)
 
   vocab = table.shape[0]
-  return chunked(score, vocab, table, tokens, hidden, allowed, chunk=chunk)
+  inputs = tokens, hidden, allowed
+  return chunked(score, vocab, table, inputs, chunk)
 
 
 def chunked(
   score: Callable[..., tuple[jax.Array, ...]],
   width: int,
   tables: Any,
-  tokens: jax.Array,
-  *inputs: jax.Array | None,
+  inputs: tuple[jax.Array | None, ...],
   chunk: int = 64,
 ) -> tuple[jax.Array, ...]:
   """Scores tokens in chunks, whose logits backward computes again.
@@ -162,13 +163,13 @@ def chunked(
   that one's logits are below `BUDGET`, and one is done after the other.
 
   Args:
-    score: of tables, and of tokens and inputs, cut alike; returns arrays of the
-      tokens' shape.
+    score: of tables and inputs, cut alike; returns arrays of the tokens'
+      shape.
     width: logits that `score` makes for a token, of all models together.
     tables: what `score` reads whole, a tree of arrays [V, D], split over fsdp
       on their features at most.
-    tokens: int [B, ..., T], B split over the batch axes of the mesh, if any.
-    *inputs: [B, ..., T, *] each, or None.
+    inputs: its other arguments, tokens int [B, ..., T] first, then [B, ..., T,
+      *] each, or None; B split over the batch axes of the mesh, if any.
     chunk: places of T handled at a time where all logits are few.
 
   Returns:
@@ -179,11 +180,11 @@ def chunked(
   if not mesh.empty:
     parts, split = sharding.batch_parts(mesh), mesh.shape['tensor']
   place_bytes = 4 * -(-width // split)
+  tokens = inputs[0]
   score = jax.checkpoint(score)
-  given = (tokens, *inputs)
   if tokens.size // parts * place_bytes > BUDGET:
     run = functools.partial(_scan_chunks, score, max(BUDGET // place_bytes, 1))
-    return (run if mesh.empty else _per_device(run))(tables, given)
+    return (run if mesh.empty else _per_device(run))(tables, inputs)
   # A loop in Python: without the cost of a scan on CPU.
   axis = tokens.ndim - 1
   pieces = []
@@ -192,7 +193,7 @@ def chunked(
     cut = functools.partial(
       jax.lax.slice_in_dim, start_index=start, limit_index=stop, axis=axis
     )
-    pieces.append(score(tables, *jax.tree.map(cut, given)))
+    pieces.append(score(tables, *jax.tree.map(cut, inputs)))
   return tuple(jnp.concatenate(x, -1) for x in zip(*pieces, strict=True))
 
 

@@ -24,6 +24,7 @@ def add(
   params: Any,
   rank: int,
   alpha: float,
+  *,
   mesh: jax.sharding.Mesh,
   rules: sharding.Rules,
   key: jax.Array,

@@ -112,7 +112,7 @@ def finite(x: np.ndarray, name: str, path: pathlib.Path) -> np.ndarray:
     raise ValueError(
       f'{path}: {wrong} of {x.size} numbers of the tensor {name!r} are not '
       'finite: its training or conversion failed, or the file is damaged. Take '
-      'another checkpoint of it, or fetch it anew.'
+      'another checkpoint of it, or fetch it again.'
     )
   return x
 

@@ -66,6 +66,7 @@ def paired_difference(
   left: Mapping[str, np.ndarray],
   right: Mapping[str, np.ndarray],
   seed: int,
+  *,
   samples: int = SAMPLES,
   level: float = 0.95,
   groups: np.ndarray | None = None,

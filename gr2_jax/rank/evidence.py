@@ -74,6 +74,7 @@ class Evidence:
     splits: splits_lib.Splits,
     cfg: EvidenceConfig,
     sasrec: sasrec_lists.Model | None = None,
+    *,
     extra_names: Sequence[str] = (),
     scales: Sequence[float] | None = None,
   ):

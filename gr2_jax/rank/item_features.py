@@ -145,7 +145,7 @@ class Order:
     Args:
       history: earlier items, int [h].
       item: the later item.
-      least: a pair must count as much as so many neighbours, 1 or more.
+      least: a pair must count as much as this many neighbours, 1 or more.
 
     Returns:
       float [h], pointwise mutual information in nats; 0 for pairs that were

@@ -47,9 +47,9 @@ def fit(
   features = np.where(mask[..., None], features, 0.0)
   prior = np.zeros(features.shape[-1]) if prior is None else prior
   prior = np.asarray(prior, np.float64)
-  lists = features, mask, target, l2, prior
+  lists, penalty = (features, mask, target), {'l2': l2, 'prior': prior}
   weights = prior
-  value, gradient, hessian = _objective(weights, *lists)
+  value, gradient, hessian = _objective(weights, *lists, **penalty)
   for _ in range(_STEPS):
     step = np.linalg.solve(hessian, gradient)
     # Twice what the step gains, if the objective is a parabola there.
@@ -57,7 +57,7 @@ def fit(
     length = 1.0
     while True:
       tried = weights - length * step
-      found = _objective(tried, *lists)
+      found = _objective(tried, *lists, **penalty)
       # Near the optimum what is gained is less than rounding can tell.
       if gain <= _DONE or found[0] <= value - 1e-4 * length * gain:
         break
@@ -103,6 +103,7 @@ def _objective(
   features: np.ndarray,
   mask: np.ndarray,
   target: np.ndarray,
+  *,
   l2: float,
   prior: np.ndarray,
 ) -> tuple[float, np.ndarray, np.ndarray]:

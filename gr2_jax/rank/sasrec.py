@@ -107,6 +107,7 @@ def train(
   cfg: SASRecConfig,
   mesh: jax.sharding.Mesh,
   directory: pathlib.Path,
+  *,
   seed: int,
   policy: Policy | None = None,
   tracking: writers.Tracking | None = None,
@@ -124,7 +125,7 @@ def train(
     directory: gets `checkpoints/`, `best/`, `metrics.jsonl`, `timing.jsonl`.
     seed: of initialisation, data order, dropout and validation sample.
     policy: what the checkpoints must agree with.
-    tracking: see `loop.fit`.
+    tracking: see `loop.Loop`.
 
   Returns:
     The model with the best validation NDCG@10.
@@ -140,22 +141,23 @@ def train(
   params = _init(shape, mesh, seed)
   epoch = math.ceil(source.places / (cfg.batch_size * cfg.length))
   with checkpoint.Checkpointer(directory / 'best', Policy(keep=1)) as best:
-    loop.fit(
-      state.create(params, tx, mesh),
-      step_fn,
-      _batches(source, cfg, seed),
-      epoch * cfg.max_epochs,
-      directory,
-      mesh,
+    loop.Loop(
+      step_fn=step_fn,
+      iterator=_batches(source, cfg, seed),
+      num_steps=epoch * cfg.max_epochs,
+      directory=directory,
+      mesh=mesh,
       ckpt_every=epoch * cfg.every,
       log_every=epoch,
       desc='sasrec',
-      evaluate=_validation(dataset, splits, cfg, shape, mesh, best, seed),
+      evaluate=_validation(
+        dataset, splits, cfg, shape, mesh, best=best, seed=seed
+      ),
       stop=lambda: _stopped(directory, cfg.patience),
       policy=policy,
       work=lambda batch: {'items': (batch['segments'] > 0).sum()},
       tracking=tracking,
-    )
+    ).fit(state.create(params, tx, mesh))
     params, _, _ = best.restore(params)
   return Model(shape, params, mesh)
 
@@ -217,6 +219,7 @@ def _validation(
   cfg: SASRecConfig,
   shape: network.NetworkConfig,
   mesh: jax.sharding.Mesh,
+  *,
   best: checkpoint.Checkpointer,
   seed: int,
 ) -> Callable[[state.TrainState], dict[str, float]]:
@@ -269,6 +272,6 @@ def _batches(
   source: sasrec_data.Histories, cfg: SASRecConfig, seed: int
 ) -> seeded.Seeded:
   batches = pipeline.lm_iterator(
-    {'history': source}, {'history': 1.0}, cfg.length, cfg.batch_size, seed
+    {'history': source}, {'history': 1.0}, cfg.length, cfg.batch_size, seed=seed
   )
   return seeded.Seeded(batches, seed)

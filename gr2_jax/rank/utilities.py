@@ -30,6 +30,7 @@ def sid_logps(
   params: Any,
   prompt: jax.Array,
   valid: jax.Array,
+  *,
   sids: jax.Array,
   dropout: jax.Array | None = None,
 ) -> jax.Array:
@@ -47,9 +48,7 @@ def sid_logps(
   Returns:
     float32 [Q, K], log P of the L codes, each among the codes of its level.
   """
-  levels = fmt.levels
-  offsets = fmt.sid_offset + fmt.codes * jnp.arange(levels)
-  branches = (sids + offsets[None, None])[..., :-1]
+  branches = fmt.sid_tokens(sids)[..., :-1]
   states = decoder.Decoder(model).apply(
     {'params': params},
     prompt,
@@ -67,6 +66,7 @@ def explained_logps(
   params: Any,
   prompt: jax.Array,
   valid: jax.Array,
+  *,
   words: jax.Array,
   written: jax.Array,
   sids: jax.Array,
@@ -94,8 +94,7 @@ def explained_logps(
   """
   queries, group, slots = words.shape
   count, levels = sids.shape[1:]
-  offsets = fmt.sid_offset + fmt.codes * jnp.arange(levels)
-  codes = (sids + offsets[None, None])[..., :-1].reshape(queries, 1, -1)
+  codes = fmt.sid_tokens(sids)[..., :-1].reshape(queries, 1, -1)
   branches = jnp.broadcast_to(codes, (queries, group, codes.shape[-1]))
   begin = jnp.full((queries, group, 1), fmt.sid_begin, words.dtype)
   places, mask = _tree(written, count, levels - 1)
@@ -104,8 +103,8 @@ def explained_logps(
     prompt,
     valid,
     jnp.concatenate([words, begin, branches], axis=-1),
-    places,
-    mask,
+    places=places,
+    mask=mask,
     method='hidden_shared',
     rngs=_rngs(dropout),
   )
@@ -180,7 +179,7 @@ def code_logps(
   table = tables.output(model, params)
   total = 0.0
   for level in range(fmt.levels):
-    begin = fmt.sid_offset + level * fmt.codes
+    begin = fmt.level_start(level)
     rows = jax.lax.slice_in_dim(table, begin, begin + fmt.codes)
     own = states[:, :1, 0] if level == 0 else states[:, :, level]
     logps = jax.nn.log_softmax(tables.project(model, rows, own), axis=-1)
@@ -272,8 +271,7 @@ def logps_after(
     float32 [Q, K].
   """
   queries, count, levels = sids.shape
-  offsets = fmt.sid_offset + fmt.codes * jnp.arange(levels)
-  branches = (sids + offsets[None, None])[..., :-1]
+  branches = fmt.sid_tokens(sids)[..., :-1]
   length = given.valid.sum(-1)[:, None, None]
   places = length + jnp.arange(levels - 1)[None, None]
   rest, _ = decoder.Decoder(model).apply(
@@ -282,8 +280,8 @@ def logps_after(
     jnp.broadcast_to(places, branches.shape),
     given.kv,
     given.valid,
-    tails.empty(model, queries, count, levels - 1),
-    0,
+    tail_kv=tails.empty(model, queries, count, levels - 1),
+    index=0,
     method='extend',
   )
   shape = (queries, count, 1, rest.shape[-1])

@@ -84,7 +84,12 @@ class Asking:
     if self.with_direct:
       direct = [prompter.retrieval(history) for history in histories]
     return ranking.Asked(
-      written, longest, citable, padded, direct, longest_direct
+      written=written,
+      longest=longest,
+      citable=citable,
+      padded=padded,
+      direct=direct,
+      longest_direct=longest_direct,
     )
 
   def width(self, longest: int) -> int:
@@ -111,7 +116,7 @@ class Asking:
     features: Sequence[np.ndarray] | None,
     scores: Sequence[np.ndarray | None] | None,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the numbers that lists bring along, 0 where there is none.
+    """Returns the numbers that lists carry, 0 where there is none.
 
     Args:
       padded: int32 [N, K], of `padded`.
@@ -152,12 +157,12 @@ class Asking:
     """
     longest, direct = self.longest_prompts
     asked = ranking.Asked(
-      [[self.store.vocab.bos] * width] * size,
-      longest,
-      np.full((size, self.citable), -1, np.int32),
-      np.full((size, count), -1, np.int32),
-      [[self.store.vocab.bos]] * size if self.with_direct else None,
-      direct,
+      written=[[self.store.vocab.bos] * width] * size,
+      longest=longest,
+      citable=np.full((size, self.citable), -1, np.int32),
+      padded=np.full((size, count), -1, np.int32),
+      direct=[[self.store.vocab.bos]] * size if self.with_direct else None,
+      longest_direct=direct,
     )
     empty = np.zeros((size, count, columns), np.float32)
     return asked.batch(range(size), empty, size, self.store, self.mesh)

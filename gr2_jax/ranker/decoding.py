@@ -31,6 +31,7 @@ def write_list(
   fmt: AnswerFormat,
   params: Any,
   lists: PromptBatch,
+  *,
   max_new_tokens: int,
   explanation_tokens: int,
   constrained: bool,
@@ -51,9 +52,15 @@ def write_list(
     `tokens` int32 [Q, S] and `mask` bool [Q, S].
   """
   samples = _sample(
-    model, fmt, params, lists, max_new_tokens, explanation_tokens, constrained,
+    model,
+    fmt,
+    params,
+    lists,
+    max_new_tokens=max_new_tokens,
+    explanation_tokens=explanation_tokens,
+    constrained=constrained,
     words_only=False,
-  )  # fmt: skip
+  )
   return _read(fmt, lists, samples.tokens[:, 0], samples.mask[:, 0])
 
 
@@ -82,18 +89,24 @@ def explain(
     `alone` float32 [Q, K], of the two heads.
   """
   samples = _sample(
-    model, fmt, params['lm'], lists, lengths.words(explanation_tokens),
-    explanation_tokens, constrained=True, words_only=True,
-  )  # fmt: skip
+    model,
+    fmt,
+    params['lm'],
+    lists,
+    max_new_tokens=lengths.words(explanation_tokens),
+    explanation_tokens=explanation_tokens,
+    constrained=True,
+    words_only=True,
+  )
   _, behind = utilities.explained_logps(
     model,
     fmt,
     params['lm'],
     lists.prompt,
     lists.prompt_valid,
-    samples.tokens,
-    samples.mask,
-    lists.candidate_sids,
+    words=samples.tokens,
+    written=samples.mask,
+    sids=lists.candidate_sids,
   )
   logps = utilities.sid_logps(
     model,
@@ -101,7 +114,7 @@ def explain(
     params['lm'],
     lists.history,
     lists.history_valid,
-    lists.candidate_sids,
+    sids=lists.candidate_sids,
   )
   found = _by_head(params['head'], logps, lists, behind[:, 0])
   order = plackett_luce.sort(found['utilities'], lists.candidate_mask)
@@ -109,9 +122,9 @@ def explain(
     fmt,
     samples.tokens[:, 0],
     samples.mask[:, 0],
-    lists.candidate_sids,
-    lists.candidate_mask,
-    order,
+    candidate_sids=lists.candidate_sids,
+    candidate_mask=lists.candidate_mask,
+    order=order,
   )
   return {**_read(fmt, lists, tokens, mask), **found}
 
@@ -167,6 +180,7 @@ def _sample(
   fmt: AnswerFormat,
   params: Any,
   lists: PromptBatch,
+  *,
   max_new_tokens: int,
   explanation_tokens: int,
   constrained: bool,
@@ -182,10 +196,7 @@ def _sample(
     max_new_tokens=max_new_tokens,
     temperature=jnp.float32(0.0),
     fmt=fmt,
-    candidate_sids=lists.candidate_sids,
-    candidate_mask=lists.candidate_mask,
-    citable_sids=lists.citable_sids,
-    citable_mask=lists.citable_mask,
+    items=lists.items,
     constrain=constrained,
     explanation_tokens=explanation_tokens,
     words_only=words_only,

@@ -99,6 +99,7 @@ def encode(
   mesh: jax.sharding.Mesh,
   store: artifacts.Artifacts,
   histories: Sequence[np.ndarray],
+  *,
   padded: Callable[[Sequence[np.ndarray]], np.ndarray],
   columns: Callable[..., np.ndarray],
 ) -> Encoded:
@@ -109,7 +110,16 @@ def encode(
   batch = sharding.shard_batch(mesh, padding.fill(batch, size))
   with sharding.use(mesh, sharding.DECODE_RULES):
     read = utilities.read(config, params['lm'], *batch)
-  return Encoded(config, params, mesh, store, histories, read, padded, columns)
+  return Encoded(
+    config,
+    params,
+    mesh,
+    store,
+    histories=histories,
+    read=read,
+    padded=padded,
+    columns=columns,
+  )
 
 
 def _width(store: artifacts.Artifacts, written: Sequence[list[int]]) -> int:

@@ -64,6 +64,6 @@ def weights(
     output,
     shape,
     params,
-    {f'{name}_token_id': token for name, token in special.items()},
-    dtype,
+    special={f'{name}_token_id': token for name, token in special.items()},
+    dtype=dtype,
   )

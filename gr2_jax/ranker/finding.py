@@ -44,7 +44,7 @@ class Finder:
       k: candidates a list, at most `candidates.width` of the run.
 
     Returns:
-      Dicts with `history`, without the items that nobody knows, `candidates`
+      Dicts with `history`, without unknown items, `candidates`
       (item ids, the likeliest first) and `scores`, their log-probabilities.
 
     Raises:

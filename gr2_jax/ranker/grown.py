@@ -1,7 +1,7 @@
 """A ranker whose catalogue has grown since it was trained.
 
 The model and all that it knows of the old items stay as they are. New items
-have semantic IDs and texts; nobody has seen them, so their popularity and what
+have semantic IDs and texts, but no interactions, so their popularity and what
 follows what are 0, and SASRec says nothing of them.
 """
 

@@ -130,7 +130,7 @@ class Tokenizer:
     codes: np.ndarray,
     taken: np.ndarray,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives new items SIDs that nobody has.
+    """Gives new items SIDs that are free.
 
     In a run whose last level is Sinkhorn's, colliding newcomers draw an unused
     last code: a transport over all would move IDs that exist.

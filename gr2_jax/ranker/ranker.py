@@ -83,6 +83,7 @@ class Ranker:
     histories: Sequence[np.ndarray],
     candidates: Sequence[np.ndarray],
     batch_size: int = 64,
+    *,
     desc: str = 'rank',
     features: Sequence[np.ndarray] | None = None,
     scores: Sequence[np.ndarray | None] | None = None,
@@ -97,7 +98,7 @@ class Ranker:
         more in direct mode, whose prompts show no candidate.
       batch_size: lists decoded at a time; rounded down to a power of two.
       desc: what the progress bar says.
-      features: float32 [k, E] of each list, the columns that it brings along.
+      features: float32 [k, E] of each list, the columns that it carries.
       scores: float32 [k] of each list, the retriever's, or None.
       columns: float32 [N, K, F], in the place of both where they are known.
       shown: the candidates of each list in the order that prompts show.
@@ -194,7 +195,9 @@ class Ranker:
         'to score candidates by. Use `rank`.'
       )
     given = self.config, self.params, self.mesh, self.store
-    return encoded.encode(*given, histories, self.asking.padded, self._columns)
+    return encoded.encode(
+      *given, histories, padded=self.asking.padded, columns=self._columns
+    )
 
   def _columns(
     self,
@@ -223,9 +226,11 @@ class Ranker:
           fmt,
           self.params['lm'],
           lists,
-          self.answer.max_new_tokens,
-          0 if self.mode == ranking.DIRECT else self.answer.explanation_tokens,
-          self.answer.constrain,
+          max_new_tokens=self.answer.max_new_tokens,
+          explanation_tokens=0
+          if self.mode == ranking.DIRECT
+          else self.answer.explanation_tokens,
+          constrained=self.answer.constrain,
         )
       elif self.asking.unbounded:
         found = decoding.rank(model, fmt, self.params, lists)
@@ -292,4 +297,6 @@ def load(
       'run: nothing else keeps the explanation empty.'
     )
   params = {'lm': params, 'head': head}
-  return Ranker(shape, params, mesh, store, given, mode, progress)
+  return Ranker(
+    shape, params, mesh, store, answer=given, mode=mode, progress=progress
+  )

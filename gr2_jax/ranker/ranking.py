@@ -11,7 +11,7 @@ from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.run import artifacts
-from gr2_jax.teacher import explanations
+from gr2_jax.text import semantic_ids
 
 # How a ranker answers: with an explanation, without, or by the paper's list,
 # token by token. A model without utilities answers by lists only.
@@ -237,15 +237,15 @@ def read(
     sorted_values = values[turn]
     alone = items[np.argsort(-found['alone'][:count], kind='stable')]
   return Ranking(
-    items[turn],
-    explanation,
-    explanations.with_titles(explanation, titles),
-    sound,
-    len(text),
-    prompt_tokens,
-    values,
-    alone,
-    sorted_values,
+    order=items[turn],
+    explanation=explanation,
+    explanation_titles=semantic_ids.with_titles(explanation, titles),
+    valid=sound,
+    tokens=len(text),
+    prompt_tokens=prompt_tokens,
+    utilities=values,
+    alone=alone,
+    scores=sorted_values,
   )
 
 

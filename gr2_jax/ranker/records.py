@@ -121,7 +121,7 @@ def _read_numbers(
 def _read_items(
   record: dict, where: str, unknown: Collection[str]
 ) -> tuple[dataset_lib.Item, ...]:
-  """Returns the items that a record brings, of those that nobody knows."""
+  """Returns the unknown items that a record describes."""
   given = record.get('items')
   if given is None:
     return ()

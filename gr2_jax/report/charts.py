@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 20, 12, 34
 COLOURS = (
   '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000',
 )  # fmt: skip
-# A noisy line of at least so many points is drawn pale under its moving mean.
+# From this many points on a line is drawn pale under its moving mean.
 _SMOOTH = 24
 _MAX_POINTS = 400
 
@@ -189,7 +189,9 @@ def line_chart(
     )
   points = sum(len(line.x) for line in lines)
   names = ''.join(legend) if len(lines) > 1 else ''
-  return figure(name, title, names, parts, (WIDTH, HEIGHT), len(lines), points)
+  return figure(
+    name, title, names, parts, (WIDTH, HEIGHT), series=len(lines), points=points
+  )
 
 
 def figure(
@@ -198,6 +200,7 @@ def figure(
   legend: str,
   parts: Sequence[str],
   size: tuple[float, float],
+  *,
   series: int,
   points: int,
 ) -> str:

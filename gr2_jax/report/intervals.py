@@ -48,5 +48,11 @@ def chart(name: str, title: str, values: Mapping[str, Sequence[float]]) -> str:
       f'[{start:+.4f}, {end:+.4f}]</title></circle>'
     )
   return charts.figure(
-    name, title, '', parts, (_WIDTH, base + _BOTTOM), len(values), len(values)
+    name,
+    title,
+    '',
+    parts,
+    (_WIDTH, base + _BOTTOM),
+    series=len(values),
+    points=len(values),
   )

@@ -13,7 +13,7 @@ _SPLITS = ('train', 'valid', 'test')
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-  """Describes what became of the data, a sentence a step.
+  """Describes what happened to the data, a sentence a step.
 
   Args:
     report: the content of `report.json` or `retrieval.json`, or a part of it:

@@ -4,7 +4,7 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 
-from gr2_jax.teacher import explanations
+from gr2_jax.text import semantic_ids
 
 # The last items of a history that are shown.
 _HISTORY = 10
@@ -102,7 +102,7 @@ def _explanation(example: Example) -> str:
     f'{_text(example.titles[part])}</span>'
     if part in example.titles
     else _text(part)
-    for part in explanations.split(example.explanation)
+    for part in semantic_ids.split(example.explanation)
   )
 
 

@@ -144,6 +144,7 @@ def summarise(
   incoming: np.ndarray,
   targets: np.ndarray,
   seed: int,
+  *,
   grades: np.ndarray | None = None,
   users: np.ndarray | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
@@ -200,6 +201,7 @@ def difference(
   right: System,
   targets: np.ndarray,
   seed: int,
+  *,
   graded: tuple[np.ndarray, np.ndarray] | None = None,
   users: np.ndarray | None = None,
 ) -> dict[str, list[float]]:

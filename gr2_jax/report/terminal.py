@@ -115,7 +115,7 @@ def closing_table(report: Mapping[str, Any]) -> str:
 
 
 def _kept(report: Mapping[str, Any], warnings: Sequence[str] = ()) -> list[str]:
-  """Describes what became of the data, in a block or none."""
+  """Describes what happened to the data, in a block or none."""
   told = [textwrap.fill(line, _WIDTH) for line in kept.lines(report)]
   told += map(_warning, warnings)
   return ['\n'.join(told)] if told else []

@@ -52,6 +52,7 @@ def dapo_loss(
   old_logps: jax.Array,
   advantages: jax.Array,
   mask: jax.Array,
+  *,
   eps_low: float = 0.2,
   eps_high: float = 0.28,
   level: Literal['token', 'sequence'] = 'token',
@@ -59,9 +60,8 @@ def dapo_loss(
 ) -> tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
   """Sums the negative clipped surrogate over the generated tokens.
 
-  The caller divides once by the global count, so that micro-batches and
-  devices do not change the loss. A group leaves the loss by a mask of False.
-  There is no KL term and no reference model: `objective` adds them.
+  The caller divides once by the global count: neither micro-batches nor devices
+  change the loss. A group leaves it by a mask of False. `objective` adds KL.
 
   Args:
     logps: float [Q, G, T], log-probs of the tokens under the policy.

@@ -34,8 +34,8 @@ class Groups:
     allowed: int32 [Q, G, S, A], ids each position could take; see the sampler.
     advantages: float32 [Q, G].
     weight: float32 [Q], 1 for a group to train on, 0 for a free place.
-    age: int32 [Q], RL steps since the group was sampled: its policy is that of
-      so many steps ago.
+    age: int32 [Q], RL steps since the group was sampled: its policy is that
+      much older.
   """
 
   prompt: jax.Array
@@ -152,7 +152,7 @@ def carry(
   Args:
     buffer: groups.
     used: Q, how many of the first places were trained on.
-    max_age: groups that would be older than so many steps are dropped.
+    max_age: in steps; groups that would be older are dropped.
 
   Returns:
     (the other groups at the front, in order and a step older; metrics of pairs:

@@ -45,13 +45,14 @@ def score(
       part.rows(table),
       states,
       tokens,
-      config.temperature,
-      allowed,
+      temperature=config.temperature,
+      allowed=allowed,
       banned=part.banned,
     )
 
   states = _states(model, params, groups)
-  return _by_parts(model, config, fmt, score_part, groups, states)
+  given = model, config, fmt, groups
+  return _by_parts(*given, score_part=score_part, states=(states,))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'config', 'fmt'))
@@ -86,6 +87,7 @@ def score_beside(
   fmt: AnswerFormat,
   params: Any,
   groups: Groups,
+  *,
   reference: LMConfig,
   frozen: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -122,21 +124,22 @@ def score_beside(
 
     rows = tuple(part.rows(table) for table in both_tables)
     width = sum(len(x) for x in rows)
-    return logps_lib.chunked(
-      compare, width, rows, tokens, states, others, allowed
-    )
+    inputs = tokens, states, others, allowed
+    return logps_lib.chunked(compare, width, rows, inputs)
 
   states = _states(model, params, groups), _states(reference, frozen, groups)
-  return _by_parts(model, config, fmt, score_part, groups, *states)
+  given = model, config, fmt, groups
+  return _by_parts(*given, score_part=score_part, states=states)
 
 
 def _by_parts(
   model: LMConfig,
   config: RLConfig,
   fmt: AnswerFormat,
-  score_part: Callable[..., tuple[jax.Array, ...]],
   groups: Groups,
-  *states: jax.Array,
+  *,
+  score_part: Callable[..., tuple[jax.Array, ...]],
+  states: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, ...]:
   """Scores what each part of the vocabulary serves, the list behind the rest.
 
@@ -144,10 +147,10 @@ def _by_parts(
     model: shape of the LM.
     config: constraint of the rollouts.
     fmt: the answer format.
+    groups: the answers.
     score_part: of a part, and of tokens, allowed ids (both as numbers within
       it) and states of some places.
-    groups: the answers.
-    *states: [Q, G, S, D] each.
+    states: [Q, G, S, D] each.
 
   Returns:
     What `score_part` returns, [Q, G, S] each.
@@ -218,7 +221,9 @@ def make_loss(
     mask = groups.mask & (groups.weight > 0)[:, None, None]
     given = model, config, fmt, params, groups
     if config.kl:
-      logps, entropies, kl = score_beside(*given, reference, *frozen)
+      logps, entropies, kl = score_beside(
+        *given, reference=reference, frozen=frozen[0]
+      )
     else:
       logps, entropies = score(*given)
     total, count, metrics = _surrogate(config, logps, groups, mask)
@@ -258,9 +263,9 @@ def _surrogate(
     groups.old_logps,
     groups.advantages,
     mask,
-    config.eps_low,
-    config.eps_high,
-    config.loss_level,
-    weights,
+    eps_low=config.eps_low,
+    eps_high=config.eps_high,
+    level=config.loss_level,
+    weights=weights,
   )
   return config.reward_weight * total, count, metrics | more

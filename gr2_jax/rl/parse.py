@@ -129,8 +129,7 @@ def _match(
   """Compares each entry with each candidate: places, and if a permutation."""
   k = sids.shape[-2]
   ids = [
-    sids[..., level] + (fmt.sid_offset + level * fmt.codes)
-    for level in range(fmt.levels)
+    sids[..., level] + fmt.level_start(level) for level in range(fmt.levels)
   ]
   places = jnp.full(real.shape, k, jnp.int32)
   times = jnp.zeros(real.shape, jnp.int32)

@@ -32,7 +32,7 @@ def make_loss(
     lists, words = drawn.lists, drawn.words
     size = drawn.order.shape[1]
     values, scored = rankings.score(
-      model, config, fmt, params, lists, words, size
+      model, config, fmt, params, lists, words=words, num_samples=size
     )
     new, _ = plackett_luce.log_probs(
       values, lists.candidate_mask[:, None], drawn.order
@@ -48,9 +48,9 @@ def make_loss(
       old,
       drawn.advantages,
       mask,
-      config.eps_low,
-      config.eps_high,
-      config.loss_level,
+      eps_low=config.eps_low,
+      eps_high=config.eps_high,
+      level=config.loss_level,
     )
     # Of no place at all they are 1: an infinite metric would end the run.
     extremes = dapo.ratio_range(new, old, mask)

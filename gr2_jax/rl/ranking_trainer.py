@@ -44,6 +44,7 @@ class RankingTrainer:
     fmt: AnswerFormat,
     mesh: jax.sharding.Mesh,
     seed: int,
+    *,
     trainable: optimiser.Trainable | None = None,
   ):
     """Prepares the programs; nothing compiles before the first step.
@@ -103,7 +104,7 @@ class RankingTrainer:
         if kind == heads.EXPLAINED:
           samples = self._write(train.params['lm'], lists, key)
         drawn[kind], pairs = rankings.draw(
-          *self._given, train.params, lists, key, samples
+          *self._given, train.params, lists, key=key, samples=samples
         )
         metrics |= ranking_loss.named(kind, pairs)
       jax.block_until_ready(drawn)
@@ -138,10 +139,7 @@ class RankingTrainer:
         max_new_tokens=lengths.words(config.explanation_tokens),
         temperature=self._temperature,
         fmt=self._given[2],
-        candidate_sids=lists.candidate_sids,
-        candidate_mask=lists.candidate_mask,
-        citable_sids=lists.citable_sids,
-        citable_mask=lists.citable_mask,
+        items=lists.items,
         constrain=True,
         explanation_tokens=config.explanation_tokens,
         words_only=True,

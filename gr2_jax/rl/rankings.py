@@ -106,6 +106,7 @@ def score(
   fmt: AnswerFormat,
   params: Any,
   lists: PromptBatch,
+  *,
   words: Words | None,
   num_samples: int,
 ) -> tuple[jax.Array, jax.Array | None]:
@@ -135,9 +136,9 @@ def score(
       lm,
       lists.prompt,
       lists.prompt_valid,
-      words.tokens,
-      words.written,
-      lists.candidate_sids,
+      words=words.tokens,
+      written=words.written,
+      sids=lists.candidate_sids,
     )
     (part, *_) = parts.served(model, fmt, constrain=True)
     scored, _ = logps_lib.chunked_logps(
@@ -145,11 +146,13 @@ def score(
       tables.output(model, lm),
       states,
       words.tokens,
-      config.temperature,
-      words.allowed,
+      temperature=config.temperature,
+      allowed=words.allowed,
       banned=part.banned,
     )
-  logps = utilities.sid_logps(model, fmt, lm, *direct, lists.candidate_sids)
+  logps = utilities.sid_logps(
+    model, fmt, lm, *direct, sids=lists.candidate_sids
+  )
   values = by_head(params['head'], logps, lists.features, num_samples, behind)
   return values, scored
 
@@ -161,6 +164,7 @@ def draw(
   fmt: AnswerFormat,
   params: Any,
   lists: PromptBatch,
+  *,
   key: jax.Array,
   samples: sampler.Samples | None = None,
 ) -> tuple[Rankings, dict[str, tuple[jax.Array, jax.Array]]]:
@@ -185,13 +189,15 @@ def draw(
       samples.tokens, samples.mask, samples.allowed, samples.logps,
       samples.logps,
     )  # fmt: skip
-  values, scored = score(model, config, fmt, params, lists, words, size)
+  values, scored = score(
+    model, config, fmt, params, lists, words=words, num_samples=size
+  )
   mask = lists.candidate_mask
   order = plackett_luce.draw(key, values, mask, size)
   old, entropy = plackett_luce.log_probs(values, mask[:, None], order)
   if words is not None:
     words = words.replace(old_logps=scored)
-  return reward(config, lists, words, order, old, entropy)
+  return reward(config, lists, words, order, old_logps=old, entropy=entropy)
 
 
 def reward(
@@ -199,6 +205,7 @@ def reward(
   lists: PromptBatch,
   words: Words | None,
   order: jax.Array,
+  *,
   old_logps: jax.Array,
   entropy: jax.Array,
 ) -> tuple[Rankings, dict[str, tuple[jax.Array, jax.Array]]]:
@@ -218,7 +225,6 @@ def reward(
   """
   queries, size, width = order.shape
   places = jnp.argsort(order, axis=-1)
-  valid = jnp.ones(order.shape[:2], bool)
   real = lists.candidate_mask[:, None]
   same = (places == jnp.arange(width)[None, None]) | ~real
   identity = same.all(-1)
@@ -228,7 +234,7 @@ def reward(
     lists.grades,
     lists.candidate_mask,
     places=places,
-    valid=valid,
+    valid=jnp.ones_like(identity),
     identity=identity,
   )
   mask = _credit(config, lists, places)

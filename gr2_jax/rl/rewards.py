@@ -31,6 +31,7 @@ def rank_promotion(
   rank_after: jax.Array,
   valid: jax.Array,
   num_candidates: jax.Array | int,
+  *,
   alpha: float,
   invalid: float,
 ) -> jax.Array:
@@ -61,6 +62,7 @@ def conditional(
   rank_after: jax.Array,
   valid: jax.Array,
   num_candidates: jax.Array | int,
+  *,
   alpha: float,
   invalid: float,
 ) -> jax.Array:
@@ -275,8 +277,10 @@ def score(
     before, after = (target + 1)[:, None], rank_of(target, places)
     ranks = (before, after, valid, mask.sum(-1)[:, None])
     shape = conditional if config.conditional else rank_promotion
-    rank_rewards = rank_promotion(*ranks, 0.0, config.invalid)
-    return rank_rewards, shape(*ranks, config.alpha, config.invalid)
+    rank_rewards = rank_promotion(*ranks, alpha=0.0, invalid=config.invalid)
+    return rank_rewards, shape(
+      *ranks, alpha=config.alpha, invalid=config.invalid
+    )
   grades, mask = grades[:, None], mask[:, None]
   measure = auc if config.reward == 'auc' else ndcg
   quality = measure(grades, places, mask)

@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gr2_jax.decode import items as items_lib
 from gr2_jax.decode import sampler
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.rl import dapo, groups, parse, rewards
@@ -48,6 +49,16 @@ class PromptBatch:
   history: jax.Array
   history_valid: jax.Array
 
+  @property
+  def items(self) -> items_lib.Items:
+    """What answers may name."""
+    return items_lib.Items(
+      candidate_sids=self.candidate_sids,
+      candidate_mask=self.candidate_mask,
+      citable_sids=self.citable_sids,
+      citable_mask=self.citable_mask,
+    )
+
 
 @flax.struct.dataclass
 class Rollouts:
@@ -82,6 +93,7 @@ def roll_out(
   fmt: AnswerFormat,
   params: Any,
   lists: PromptBatch,
+  *,
   key: jax.Array,
   temperature: jax.Array,
   num_samples: int,
@@ -102,7 +114,14 @@ def roll_out(
     The rollouts.
   """
   samples = _sample(
-    model, config, fmt, params, lists, key, temperature, num_samples
+    model,
+    config,
+    fmt,
+    params,
+    lists,
+    key=key,
+    temperature=temperature,
+    num_samples=num_samples,
   )
   return reward(config, fmt, lists, samples)
 
@@ -231,7 +250,14 @@ def greedy_ranks(
   """
   key = jax.random.key(0)  # Greedy decoding draws nothing.
   samples = _sample(
-    model, config, fmt, params, lists, key, jnp.float32(0), num_samples=1
+    model,
+    config,
+    fmt,
+    params,
+    lists,
+    key=key,
+    temperature=jnp.float32(0),
+    num_samples=1,
   )
   places, valid, _ = read_places(samples, lists, fmt)
   rank_after = rewards.rank_of(lists.target, places)
@@ -277,6 +303,7 @@ def _sample(
   fmt: AnswerFormat,
   params: Any,
   lists: PromptBatch,
+  *,
   key: jax.Array,
   temperature: jax.Array,
   num_samples: int,
@@ -291,10 +318,7 @@ def _sample(
     max_new_tokens=config.max_new_tokens,
     temperature=temperature,
     fmt=fmt,
-    candidate_sids=lists.candidate_sids,
-    candidate_mask=lists.candidate_mask,
-    citable_sids=lists.citable_sids,
-    citable_mask=lists.citable_mask,
+    items=lists.items,
     constrain=config.constrain,
     explanation_tokens=config.explanation_tokens,
   )

@@ -144,6 +144,7 @@ class Trainer:
     config: RLConfig,
     fmt: AnswerFormat,
     prompts: PromptSet,
+    *,
     mesh: jax.sharding.Mesh,
     seed: int,
     observe: Observer | None = None,
@@ -265,9 +266,9 @@ class Trainer:
           self._fmt,
           params,
           lists,
-          round_key(self._key, before.step, used),
-          self._temperature,
-          config.group_size,
+          key=round_key(self._key, before.step, used),
+          temperature=self._temperature,
+          num_samples=config.group_size,
         )
         if self._observe is not None and not used:
           self._observe(*_numbers((before.step,)), lists, rollouts)

@@ -1,4 +1,4 @@
-"""Reads what earlier stages wrote: one place that knows names and keys."""
+"""Reads what earlier stages wrote: the one place with names and keys."""
 
 import dataclasses
 import functools
@@ -16,8 +16,7 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
 from gr2_jax.data import stored
 from gr2_jax.run import lineage
-from gr2_jax.teacher import explanations
-from gr2_jax.text import prompts
+from gr2_jax.text import prompts, semantic_ids
 from gr2_jax.text import vocab as vocab_lib
 
 # The default of `TracesConfig.sft_share`.
@@ -97,7 +96,7 @@ class Artifacts:
 
   @property
   def user_columns(self) -> tuple[str, ...]:
-    """Names of the columns that the lists of this run bring along."""
+    """Names of the columns that the lists of this run carry."""
     if self.config.candidates.get('source') != 'slates':
       return ()
     return self.dataset.slate_columns
@@ -135,9 +134,9 @@ class Artifacts:
     )
 
   @functools.cached_property
-  def citations(self) -> explanations.Citations:
+  def citations(self) -> semantic_ids.Citations:
     """Finds the items that texts cite."""
-    return explanations.Citations(self.sids)
+    return semantic_ids.Citations(self.sids)
 
   def title(self, item: int) -> str:
     """Returns what people read for an item: its title, or else its id."""
@@ -156,7 +155,7 @@ class Artifacts:
     if not text:
       return {}
     named = self.citations.named(text)
-    own = explanations.Citations(self.sids[np.asarray(shown, int)]).named(text)
+    own = semantic_ids.Citations(self.sids[np.asarray(shown, int)]).named(text)
     named |= {cited: shown[place] for cited, place in own.items()}
     return {cited: self.title(item) for cited, item in named.items()}
 

@@ -27,7 +27,7 @@ _CORE, _WIDTH = 70e9, 160
 _UTILISED = 0.03
 # Share of the lists that hold their target, where nothing tells it.
 HITS = 0.15
-# A token written one at a time costs as much as so many that are read.
+# What a token written one at a time costs, in tokens that are read.
 _WRITTEN = 100
 # Parameters of MiniLM's blocks, and tokens of an item's text.
 _ENCODER, _TEXT = 10.6e6, 48
@@ -133,7 +133,7 @@ def _rows(model: lm_config.LMConfig, phase: ml_collections.ConfigDict) -> float:
 def _explained(
   model: lm_config.LMConfig, rows: float, budgets: lengths.Budgets, words: int
 ) -> float:
-  """Prompts read, and so many tokens written behind each."""
+  """Prompts read, and a number of tokens written behind each."""
   read = _read(model, rows, budgets.prompt)
   written = rows * words * _WRITTEN
   return read + flops.layers(model, written, 0)

@@ -121,9 +121,9 @@ def _touch(path: pathlib.Path, own: str) -> bool:
   try:
     stream = path.open('r+')
   except FileNotFoundError:
-    return True  # Removed by hand: nobody else holds it either.
+    return True  # Removed by hand: no other run holds it either.
   with stream:
-    # Nobody takes it over between the check and the touch.
+    # No run takes it over between the check and the touch.
     fcntl.flock(stream, fcntl.LOCK_EX)
     if stream.read() == own:
       # No time is given: the file system's clock tells it, not this host's.

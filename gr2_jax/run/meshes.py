@@ -48,10 +48,10 @@ def _choose(config: ml_collections.ConfigDict) -> dict[str, int]:
   sizes = choose_sizes(
     jax.device_count(),
     memory,
-    training,
-    decoding,
-    shape.width,
-    shape.kv_heads,
+    training=training,
+    decoding=decoding,
+    width=shape.width,
+    heads=shape.kv_heads,
   )
   return dict(zip(sharding.AXES, sizes, strict=True))
 
@@ -59,6 +59,7 @@ def _choose(config: ml_collections.ConfigDict) -> dict[str, int]:
 def choose_sizes(
   devices: int,
   memory: int | None,
+  *,
   training: int,
   decoding: int,
   width: int,

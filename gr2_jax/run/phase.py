@@ -64,7 +64,8 @@ class TrainConfig:
     sizes = ('batch_size', 'length', 'microbatches')
     often = ('ckpt_every', 'log_every', 'max_skipped')
     bounds.at_least(self, 1, *sizes, *often)
-    bounds.at_least(self, 0, 'steps', 'lr', 'weight_decay', 'clip_norm')
+    rates = ('lr', 'weight_decay', 'clip_norm')
+    bounds.at_least(self, 0, 'steps', *rates)
     bounds.share(self, 'warmup')
     bounds.share(self, 'dropout', whole=False)
     if self.steps:
@@ -93,6 +94,7 @@ def _batches(
   sources: Mapping[str, pipeline.Source],
   weights: Mapping[str, float] | None,
   cfg: TrainConfig,
+  *,
   seed: int,
   num_epochs: int | None = None,
   workers: int = 0,
@@ -102,7 +104,7 @@ def _batches(
     weights,
     cfg.length,
     cfg.batch_size,
-    seed,
+    seed=seed,
     num_epochs=num_epochs,
     workers=workers,
   )
@@ -137,7 +139,7 @@ def batches(
       count = min(cfg.shards, len(source))
       processes.on_first(shards.write, source, folder / name, count)
     sources = {name: shards.Shards(folder / name) for name in sources}
-  made = _batches(sources, weights, cfg, seed, workers=cfg.workers)
+  made = _batches(sources, weights, cfg, seed=seed, workers=cfg.workers)
   return _seeded(made, cfg, seed)
 
 

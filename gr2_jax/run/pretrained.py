@@ -81,12 +81,18 @@ def load(
   vocab = Vocab.pretrained(pieces, levels, codes, shape.vocab_size)
   key = jax.random.key(seed)
   shape, params = grow.grow(
-    shape, params, vocab.text_size, vocab.size, mesh, rules, key
+    shape, params, vocab.text_size, vocab.size, mesh=mesh, rules=rules, key=key
   )
   if cfg.lora_rank:
     key = jax.random.fold_in(key, 2)
     shape, params = lora.add(
-      shape, params, cfg.lora_rank, cfg.lora_alpha, mesh, rules, key
+      shape,
+      params,
+      cfg.lora_rank,
+      cfg.lora_alpha,
+      mesh=mesh,
+      rules=rules,
+      key=key,
     )
   return shape, params, vocab
 

@@ -15,6 +15,7 @@ def check(
   workdir: pathlib.Path,
   stages: Mapping[str, runner.Stage],
   asked: Collection[str],
+  *,
   force: bool = False,
   redo: bool = False,
 ) -> list[str]:
@@ -28,7 +29,7 @@ def check(
     workdir: the run's directory.
     stages: all stages by name, in their order.
     asked: the stages that are to run.
-    force: checkpoints of another config are gone on from.
+    force: continue from checkpoints of another config.
     redo: stages of another config may be made again.
 
   Returns:

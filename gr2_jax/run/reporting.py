@@ -13,6 +13,7 @@ from gr2_jax import files, processes, version
 from gr2_jax.report import kept, lists, results, verdict
 from gr2_jax.run import artifacts, runner
 from gr2_jax.teacher import explanations
+from gr2_jax.text import semantic_ids
 
 # The stages whose summaries the report holds.
 EARLIER = (
@@ -71,7 +72,7 @@ def draw_examples(
 
   def entry(item: int, grade: int = 0) -> lists.Entry:
     record = store.dataset.items[item]
-    sid = store.vocab.decode(store.vocab.sid_tokens(store.sids[item]))
+    sid = semantic_ids.write(store.sids[item])
     detail = ' · '.join([sid, ' > '.join(record.categories)])
     return lists.Entry(store.title(item), detail, grade > 0)
 
@@ -145,7 +146,7 @@ def read_summaries(
 
 
 def tell(report: Mapping) -> None:
-  """Logs what became of the data, as far as a part of a report knows it.
+  """Logs what happened to the data, as far as a part of a report knows it.
 
   Args:
     report: see `report.kept`.
@@ -206,8 +207,8 @@ def build(
     test.lists.candidates,
     test.targets,
     context.seed,
-    test.lists.grades if test.graded else None,
-    test.lists.user,
+    grades=test.lists.grades if test.graded else None,
+    users=test.lists.user,
   )
   num_items = test.store.dataset.num_items
   report = {

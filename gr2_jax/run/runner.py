@@ -1,7 +1,7 @@
 """Runs a stage once: skips what is finished, resumes what was cut off.
 
 A finished stage of another config is made again only where `redo` says so, and
-so is one that was cut off and has checkpoints, unless `force` goes on from
+so is one that was cut off and has checkpoints, unless `force` continues from
 them: they may be hours of work, and a typing error would throw them away.
 
 A stage writes `workdir/<stage>/`: `config.json`, its artifacts, `summary.json`
@@ -107,8 +107,8 @@ def refuse_cut(workdir: pathlib.Path, name: str, changed: list) -> None:
   raise ValueError(
     f'Stage {name!r} was cut off, and its config differs from that of its '
     f'checkpoints (saved -> now): {lineage.describe(changed)}. Use that '
-    'config; or go on from them with the new one (--force); or start it from '
-    f'the beginning (--redo), which deletes what {workdir / name} holds.'
+    'config; or continue from them with the new one (--force); or start it '
+    f'from the beginning (--redo), which deletes what {workdir / name} holds.'
   )
 
 
@@ -193,7 +193,7 @@ class Stage:
     Args:
       config: a whole config.
       workdir: the run's directory.
-      force: go on from the checkpoints of a stage that was cut off and whose
+      force: continue from the checkpoints of a stage that was cut off and whose
         config changed.
       redo: make it again where its config or what it read changed.
 
@@ -213,7 +213,14 @@ class Stage:
     mesh, seed = meshes.make(config), stage_seed(config.seed, self.name)
     tracking = writers.read(config)
     context = Context(
-      self.name, workdir, directory, mesh, seed, found, force, tracking
+      self.name,
+      workdir,
+      directory,
+      mesh=mesh,
+      seed=seed,
+      key=found,
+      force=force,
+      tracking=tracking,
     )
     started = time.monotonic()
     summary = dict(self.body(config, context))
@@ -283,6 +290,7 @@ def stage(
   inputs: Sequence[str]
   | Callable[[ml_collections.ConfigDict], Sequence[str]] = (),
   external: Callable[[ml_collections.ConfigDict], str] | None = None,
+  *,
   keep: Sequence[str] = (),
   version: int = 1,
 ) -> Callable[[Callable], Stage]:
@@ -303,5 +311,11 @@ def stage(
     which is called as `run(config, workdir, force=False, redo=False)`.
   """
   return lambda body: Stage(
-    name, body, sections, inputs, external, keep, version
+    name,
+    body,
+    sections,
+    inputs=inputs,
+    external=external,
+    keep=keep,
+    version=version,
   )

@@ -11,7 +11,7 @@ import numpy as np
 from gr2_jax.data import counting, splits
 from gr2_jax.run import costs
 
-# Histories of so many items in the median are long.
+# From this median number of items on histories are long.
 _LONG = 20
 # What is aimed at, as in the quickstart: held-out positions of all users.
 _TEST, _VALID, _TRAIN = 6000, 3000, 38_000

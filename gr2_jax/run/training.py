@@ -81,6 +81,7 @@ def train(
   params: Any,
   sources: Mapping[str, pipeline.Source],
   weights: Mapping[str, float],
+  *,
   directory: pathlib.Path,
   mesh: jax.sharding.Mesh,
   seed: int,
@@ -106,7 +107,7 @@ def train(
     trainable: what is trained; see `optimiser.make`.
     evaluate: state -> numbers to record at each checkpoint.
     policy: what the checkpoints must agree with.
-    tracking: see `loop.fit`.
+    tracking: see `loop.Loop`.
 
   Returns:
     The parameters of the best validated checkpoint; without `evaluate`, or
@@ -114,13 +115,12 @@ def train(
   """
   batches = phase.batches(sources, weights, cfg, seed, directory)
   tx, step_fn = make_step(cfg, config, sorted(sources), trainable)
-  trained = loop.fit(
-    state.create(params, tx, mesh),
-    step_fn,
-    batches,
-    cfg.steps,
-    directory,
-    mesh,
+  trained = loop.Loop(
+    step_fn=step_fn,
+    iterator=batches,
+    num_steps=cfg.steps,
+    directory=directory,
+    mesh=mesh,
     ckpt_every=cfg.ckpt_every,
     log_every=cfg.log_every,
     desc=desc,
@@ -129,7 +129,7 @@ def train(
     policy=_with_best(policy or Policy(), cfg),
     work=_work(config, tx, params),
     tracking=tracking,
-  )
+  ).fit(state.create(params, tx, mesh))
   found = {'best_step': int(trained.step)}
   processes.on_first(files.write_json, directory / 'best.json', found)
   return trained.params

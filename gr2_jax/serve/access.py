@@ -37,7 +37,7 @@ def check_admin(request: http.Request, token: str, remote: bool) -> None:
 
   Args:
     request: the request.
-    token: what it must bear; nobody may if empty.
+    token: what it must bear; empty refuses everybody.
     remote: whether it may come from another machine.
 
   Raises:

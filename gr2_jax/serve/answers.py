@@ -67,7 +67,7 @@ def probabilities(scores: Sequence[float | None]) -> list[float]:
   """Turns scores into numbers within 0 and 1 that fall in the same order.
 
   Args:
-    scores: k utilities, best first; None of items that nobody knows.
+    scores: k utilities, best first; None of unknown items.
 
   Returns:
     k numbers: how likely each comes first (Plackett-Luce), 0 for None. Where

@@ -33,7 +33,7 @@ from gr2_jax.run import artifacts
 from gr2_jax.serve import scoring
 
 _CODES = 'codes'
-# What programs are compiled by; the workers' shall be those of this process.
+# What programs are compiled by; the workers' should be those of this process.
 _ENVIRONMENT = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
 
 
@@ -134,6 +134,7 @@ def rank(
   source: pathlib.Path,
   output: pathlib.Path,
   options: str,
+  *,
   workdir: str,
   batch_size: int,
   most: int,

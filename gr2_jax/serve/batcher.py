@@ -1,4 +1,4 @@
-"""A thread that answers what has come in together.
+"""A thread that answers requests in batches.
 
     batcher = Batcher(answer, size=32, wait=0.002, bound=256)
     jobs = batcher.submit([...])
@@ -76,6 +76,7 @@ class Batcher:
   def __init__(
     self,
     answer: Callable[[Sequence[Job]], Sequence[Any]],
+    *,
     size: int,
     wait: float,
     bound: int,
@@ -89,8 +90,8 @@ class Batcher:
       size: lists of a batch, at most.
       wait: seconds that the oldest list of a batch waits for others.
       bound: lists that may wait.
-      heard: told what came of each batch.
-      counted: told by how many the lists that wait have become more.
+      heard: called with the results of each batch.
+      counted: called with the change of the number of waiting lists.
     """
     self._answer, self._heard, self._counted = answer, heard, counted
     self._size, self._wait, self._bound = size, wait, bound

@@ -11,7 +11,7 @@ from gr2_jax.serve import service as service_lib
 
 
 async def reload(service: service_lib.Service, workdir: pathlib.Path) -> dict:
-  """Takes a new run, while the old one goes on answering.
+  """Takes a new run, while the old one still answers.
 
   Items that came by `add` get semantic IDs of the new run.
 
@@ -23,7 +23,7 @@ async def reload(service: service_lib.Service, workdir: pathlib.Path) -> dict:
     `model` and `previous`, their names.
 
   Raises:
-    requests.Refused: the run cannot be read, or another change is going on.
+    requests.Refused: the run cannot be read, or another change is in progress.
   """
 
   def make() -> Any:

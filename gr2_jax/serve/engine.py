@@ -1,4 +1,4 @@
-"""A run's model as the server asks it: direct and explained, items that came.
+"""A run's model as the server uses it: direct, explained, with new items.
 
 engine = load('runs/quickstart', 'rl')
 engine.warm_up()
@@ -81,7 +81,7 @@ class Engine:
     return item_id in self.direct.store.dataset.index
 
   def title(self, item_id: str) -> str:
-    """Returns an item's title; '' if nobody knows it."""
+    """Returns an item's title; '' if it is unknown."""
     place = self.direct.store.dataset.index.get(item_id)
     return '' if place is None else self.items[place].title
 
@@ -170,6 +170,7 @@ def explaining(direct: ranker.Ranker) -> ranker.Ranker:
 def load(
   workdir: pathlib.Path | str,
   model: str = 'rl',
+  *,
   catalogue: pathlib.Path | None = None,
   explain: bool = True,
   batch_size: int = 32,
@@ -181,7 +182,7 @@ def load(
     workdir: the run's directory.
     model: which one, as in `rerank.load`.
     catalogue: items that came after training; of `launch.new_items` or `save`.
-    explain: whether it shall explain; 'direct' models never do.
+    explain: whether it explains; 'direct' models never do.
     batch_size: lists answered at a time.
     longest: candidates of a list to be prepared for; at least the run's.
 
@@ -202,8 +203,16 @@ def load(
     explained = explaining(direct)
   where = pathlib.Path(workdir).expanduser().absolute()
   return Engine(
-    *(where, model, direct, explained, trained, batch_size, longest),
-    functools.cache(functools.partial(new_items.load, where, direct.mesh)),
+    workdir=where,
+    model=model,
+    direct=direct,
+    explained=explained,
+    trained=trained,
+    batch_size=batch_size,
+    longest=longest,
+    tokenizer=functools.cache(
+      functools.partial(new_items.load, where, direct.mesh)
+    ),
   )
 
 

@@ -58,7 +58,7 @@ def read_json(body: bytes, limits: requests.Limits) -> dict:
       json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
       raise requests.refuse(
-        'A text holds half a character (a lone surrogate): mend its encoding.'
+        'A text holds half a character (a lone surrogate): fix its encoding.'
       ) from None
   return found
 

@@ -1,4 +1,4 @@
-"""A file ranked part by part: what becomes of a part, and of all together."""
+"""A file ranked part by part: one part, and all of them joined."""
 
 import itertools
 import json

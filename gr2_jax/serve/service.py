@@ -86,9 +86,11 @@ class Service:
     self._batchers = {
       kind: batcher.Batcher(
         functools.partial(self._answer, kind),
-        *(settings.batch_size, settings.wait, settings.bound),
-        functools.partial(self.metrics.heard, kind),
-        self.metrics.waiting.inc,
+        size=settings.batch_size,
+        wait=settings.wait,
+        bound=settings.bound,
+        heard=functools.partial(self.metrics.heard, kind),
+        counted=self.metrics.waiting.inc,
       )
       for kind in (DIRECT, EXPLAINED)
     }
@@ -261,11 +263,11 @@ class Service:
 
     Raises:
       requests.Refused: it raised a ValueError or an OSError, or another change
-        is going on.
+        is in progress.
     """
     if self._changing.locked():
       raise requests.Refused(
-        409, 'busy', 'Another change is going on: come again after it.'
+        409, 'busy', 'Another change is in progress: try again after it.'
       )
     async with self._changing:
       try:

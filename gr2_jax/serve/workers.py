@@ -30,7 +30,7 @@ def start(count: int, listener: socket.socket) -> int | None:
   """Forks.
 
   If a worker ends by itself, the others are drained and the exit code is not 0:
-  whoever started the command starts it again.
+  the supervisor of the command starts it again.
 
   Args:
     count: of workers.

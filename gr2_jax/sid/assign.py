@@ -148,6 +148,7 @@ def assign(
   codes: int,
   seed: int,
   last_level: str = 'random',
+  *,
   last: np.ndarray | None = None,
   book: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:

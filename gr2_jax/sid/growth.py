@@ -31,7 +31,7 @@ def extend(
   codes: int,
   last_level: str = 'random',
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Gives new items SIDs that nobody has.
+  """Gives new items SIDs that are free.
 
   Args:
     sids: int [I, L], the catalogue's, all distinct; I may be 0.

@@ -5,7 +5,7 @@ optimal transport in which each last code of their prefix has the same mass: who
 is nearest gets it, the others get their next best. Zheng et al., arXiv
 2311.09049, "uniform semantic mapping". Our choice: where a prefix has fewer
 items than codes, costless dummies take the codes that are left over, so that
-nobody is sent to a far one; and how the plan is rounded.
+no item is sent to a far one; and how the plan is rounded.
 """
 
 from collections import defaultdict

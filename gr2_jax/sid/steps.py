@@ -146,9 +146,9 @@ def _move_books(
       books,
       idle,
       aux['codes'],
-      aux['residuals'],
-      aux['errors'],
-      config.dead_reset,
+      residuals=aux['residuals'],
+      errors=aux['errors'],
+      patience=config.dead_reset,
     )
   if config.split_below:
     plan = batches.Plan.make(config, items)
@@ -157,9 +157,9 @@ def _move_books(
       books,
       use,
       aux['codes'],
-      aux['residuals'],
-      config.split_below,
-      1 / epoch,
+      residuals=aux['residuals'],
+      below=config.split_below,
+      rate=1 / epoch,
     )
     # What moved last still settles before the end.
     last = config.epochs - (config.epochs - config.warmup_epochs) // 4

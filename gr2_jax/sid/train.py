@@ -28,6 +28,7 @@ def fit(
   mesh: Mesh,
   directory: pathlib.Path,
   seed: int,
+  *,
   partners: np.ndarray | None = None,
   policy: Policy | None = None,
   tracking: writers.Tracking | None = None,
@@ -43,7 +44,7 @@ def fit(
     seed: of parameters, codebooks and orders.
     partners: int32 [I, M], of `pairs.partners`, for the contrastive term.
     policy: what the checkpoints must agree with.
-    tracking: see `train.loop.fit`; a step is a block.
+    tracking: see `train.loop.Loop`; a step is a block.
 
   Returns:
     The trained state.
@@ -63,13 +64,12 @@ def fit(
     codes = quantised.codes(current, config, vectors, mesh)
     return {'uniqueness': assign.uniqueness(codes)}
 
-  return loop.fit(
-    steps.create(config, *vectors.shape, mesh, seed),
-    _step(vectors, config, mesh, seed, started),
-    batches.iterate(source),
-    len(source),
-    directory,
-    mesh,
+  return loop.Loop(
+    step_fn=_step(vectors, config, mesh, seed, started),
+    iterator=batches.iterate(source),
+    num_steps=len(source),
+    directory=directory,
+    mesh=mesh,
     ckpt_every=config.check_every * source.plan.blocks,
     log_every=source.plan.blocks,
     desc='rq-vae',
@@ -77,7 +77,7 @@ def fit(
     policy=policy,
     work=lambda block: {'items': len(block['vectors'])},
     tracking=tracking,
-  )
+  ).fit(steps.create(config, *vectors.shape, mesh, seed))
 
 
 def _check_batch(config: SidConfig, mesh: Mesh) -> None:

@@ -101,7 +101,7 @@ def _answer(
     asked.histories[rows],
     real(lists.candidates),
     batch_size,
-    f'evaluate, {asked.name}',
+    desc=f'evaluate, {asked.name}',
     columns=lists.features,
     shown=shown,
   )

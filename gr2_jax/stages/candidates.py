@@ -96,9 +96,9 @@ def _make_final(
     store,
     context,
     store.splits,
-    context.directory,
-    context.seed,
-    lambda: store.model('midtrain'),
+    directory=context.directory,
+    seed=context.seed,
+    find_model=lambda: store.model('midtrain'),
   )
   test = store.splits.examples['test']
   if cfg.source == SLATES:
@@ -112,7 +112,12 @@ def _make_final(
       found[name] = lists.collect(sources, name, 'test', *test)[0]
   targets = lists.targets(store, *test)
   measured = retrieval.measure(
-    found, cfg.retriever, cfg.baselines, targets, store, context.seed
+    found,
+    cfg.retriever,
+    cfg.baselines,
+    targets=targets,
+    store=store,
+    seed=context.seed,
   )
   return {'source': cfg.source, 'k': cfg.k, **measured, **block}
 

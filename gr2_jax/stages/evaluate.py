@@ -118,7 +118,7 @@ def _position_bias(
       systems[stage].take(rows),
       test.targets[rows],
       context.seed,
-      (some.candidates, some.grades) if test.graded else None,
+      graded=(some.candidates, some.grades) if test.graded else None,
       users=some.user,
     )
   return found

@@ -39,7 +39,7 @@ from gr2_jax.lm import io
 from gr2_jax.run import artifacts, models, runner
 from gr2_jax.stages import lists, midtraining, retrievers
 
-# What a fold leaves behind and nobody needs when its lists are made.
+# Files of a fold that are not needed once its lists are made.
 _MODELS = (
   'model',
   'checkpoints',
@@ -133,6 +133,7 @@ def _train_lm(
   store: artifacts.Artifacts,
   context: runner.Context,
   fold: Fold,
+  *,
   directory: pathlib.Path,
   seed: int,
 ) -> pathlib.Path:
@@ -148,13 +149,13 @@ def _train_lm(
     store,
     store.vocab,
     fold.others,
-    directory,
-    mesh,
-    seed,
-    f'candidates, {fold.name}',
-    context.policy(),
-    context.tracking,
-    cfg.fold_steps,
+    directory=directory,
+    mesh=mesh,
+    seed=seed,
+    desc=f'candidates, {fold.name}',
+    policy=context.policy(),
+    tracking=context.tracking,
+    share=cfg.fold_steps,
   )
   io.save(path, shape, job.run(shape, params))
   return path
@@ -175,10 +176,12 @@ def _make_lists(
     store,
     context,
     fold.others,
-    directory,
-    seed,
-    lambda: _train_lm(cfg, store, context, fold, directory, seed),
-    store.evidence_scales,
+    directory=directory,
+    seed=seed,
+    find_model=lambda: _train_lm(
+      cfg, store, context, fold, directory=directory, seed=seed
+    ),
+    scales=store.evidence_scales,
   )
   found = lists.collect(sources, cfg.source, fold.name, *fold.positions)
   arrays = lists.as_lists(sources, *fold.positions, *found)

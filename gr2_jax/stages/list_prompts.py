@@ -35,7 +35,7 @@ def direct_prompts(
     lists.candidates,
     store.sids,
     lists.target,
-    store.vocab.pad,
+    pad=store.vocab.pad,
     grades=lists.grades,
     features=lists.features,
   )
@@ -182,7 +182,7 @@ def explained_prompts(
     lists.candidates,
     store.sids,
     lists.target,
-    store.vocab.pad,
+    pad=store.vocab.pad,
     grades=lists.grades,
     citable=np.stack(citable),
     features=lists.features,

@@ -43,6 +43,7 @@ def stack_head(
   fmt: AnswerFormat,
   params: Any,
   prompts: prompt_set.PromptSet,
+  *,
   head: Any,
   mesh: jax.sharding.Mesh,
 ) -> Any:
@@ -88,7 +89,12 @@ def _rows(
 @functools.partial(jax.jit, static_argnames=('model', 'fmt'))
 def _direct_logps(model, fmt, params, lists):
   return utilities.sid_logps(
-    model, fmt, params, lists.prompt, lists.prompt_valid, lists.candidate_sids
+    model,
+    fmt,
+    params,
+    lists.prompt,
+    lists.prompt_valid,
+    sids=lists.candidate_sids,
   )
 
 
@@ -177,7 +183,7 @@ def direct_utilities(
     params['lm'],
     lists.prompt,
     lists.prompt_valid,
-    lists.candidate_sids,
+    sids=lists.candidate_sids,
   )
   head = params['head']
   return {

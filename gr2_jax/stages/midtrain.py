@@ -103,12 +103,12 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     store,
     vocab,
     store.splits,
-    context.directory,
-    mesh,
-    seed,
-    'midtrain',
-    context.policy(),
-    context.tracking,
+    directory=context.directory,
+    mesh=mesh,
+    seed=seed,
+    desc='midtrain',
+    policy=context.policy(),
+    tracking=context.tracking,
   )
   params = job.run(shape, params)
   io.save(context.directory / 'model', shape, params)

@@ -155,10 +155,10 @@ class Training:
         params,
         self.sources,
         self._weights,
-        self.directory / 'new_rows',
-        self.mesh,
-        self.seed + 1,
-        f'{self.desc}, new rows',
+        directory=self.directory / 'new_rows',
+        mesh=self.mesh,
+        seed=self.seed + 1,
+        desc=f'{self.desc}, new rows',
         trainable=optimiser.new_rows(self.vocab.text_size),
         **watched,
       )
@@ -172,10 +172,10 @@ class Training:
       params,
       self.sources,
       self._weights,
-      self.directory,
-      self.mesh,
-      self.seed + 2,
-      self.desc,
+      directory=self.directory,
+      mesh=self.mesh,
+      seed=self.seed + 2,
+      desc=self.desc,
       trainable=pretrained.trainable(shape, self.vocab),
       evaluate=evaluate,
       **watched,
@@ -234,5 +234,11 @@ def _sources(
 ) -> dict[str, tasks_lib.Examples]:
   """Makes the tasks, whether they have a weight or not."""
   return tasks_lib.make(
-    store.dataset, splits, store.sids, vocab, store.prompt, length, cfg.tasks
+    store.dataset,
+    splits,
+    store.sids,
+    vocab,
+    prompt=store.prompt,
+    length=length,
+    cfg=cfg.tasks,
   )

@@ -77,7 +77,7 @@ def run(
 
   with lock.hold(workdir):
     left = processes.on_first(
-      redo_lib.check, config, workdir, stages, asked, force, redo
+      redo_lib.check, config, workdir, stages, asked, force=force, redo=redo
     )
     # Of a finished run, too: what reads it takes the mesh of the last start.
     parts = sharding.batch_parts(meshes.make(config))

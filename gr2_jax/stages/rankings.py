@@ -76,19 +76,19 @@ def train(
   shape, params, names = listwise.load(
     store.model(cfg.start), mesh, sharding.TRAIN_RULES
   )
+  trainable = listwise.trainable(shape, store)
   rl = ranking_trainer.RankingTrainer(
-    shape, cfg, fmt, mesh, context.seed, listwise.trainable(shape, store)
+    shape, cfg, fmt, mesh, context.seed, trainable=trainable
   )
   valid = list_prompts.direct_prompts(store, store.lists('valid').hits())
   measure = listwise.validation(shape, fmt, valid, mesh)
   before = measure(params)
-  final = loop.fit(
-    rl.start(params),
-    rl.step,
-    _batches(store, lists, cfg, context.seed),
-    cfg.steps,
-    context.directory,
-    mesh,
+  final = loop.Loop(
+    step_fn=rl.step,
+    iterator=_batches(store, lists, cfg, context.seed),
+    num_steps=cfg.steps,
+    directory=context.directory,
+    mesh=mesh,
     ckpt_every=cfg.checkpoint_every,
     log_every=cfg.log_every,
     desc=context.name,
@@ -98,7 +98,7 @@ def train(
     max_skipped=cfg.max_skipped,
     policy=context.policy('valid_ndcg@5' if cfg.keep_best else ''),
     tracking=context.tracking,
-  )
+  ).fit(rl.start(params))
   best_step, trained = int(final.step), final.train.params
   after = measure(trained)
   if cfg.keep_best and before['valid_ndcg@5'] > after['valid_ndcg@5']:

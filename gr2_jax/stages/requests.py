@@ -30,7 +30,7 @@ class TracesConfig:
     explanation_tokens: budget of the words, that of `rl.explanation_tokens`:
       what a teacher may write is what the model may write.
     near_duplicate: similarity in (0, 1] from which on an explanation repeats an
-      earlier one and is turned down (`explanations.near_duplicates`) [G]; 0 for
+      earlier one and is rejected (`explanations.near_duplicates`) [G]; 0 for
       never, as suits the rules, which have few wordings.
     prompt: what a language model is told; its `history_items` holds for every
       teacher.

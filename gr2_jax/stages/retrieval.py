@@ -27,6 +27,7 @@ def measure(
   found: Mapping[str, np.ndarray],
   source: str,
   baselines: Sequence[str],
+  *,
   targets: np.ndarray,
   store: artifacts.Artifacts,
   seed: int,

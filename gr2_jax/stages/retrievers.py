@@ -202,8 +202,8 @@ class Sources:
       self.splits,
       self.cfg.evidence,
       self._trained_sasrec if self.cfg.sasrec_column else None,
-      self.store.user_columns,
-      self.scales,
+      extra_names=self.store.user_columns,
+      scales=self.scales,
     )
 
   @functools.cached_property
@@ -214,9 +214,9 @@ class Sources:
       self.cfg.sasrec,
       self.context.mesh,
       self.directory / 'sasrec',
-      self.seed,
-      self.context.policy(),
-      self.context.tracking,
+      seed=self.seed,
+      policy=self.context.policy(),
+      tracking=self.context.tracking,
     )
 
   def _by(self, top_k: Callable, model: object) -> TopK:
@@ -289,6 +289,6 @@ def make_evidence(
     store.splits,
     cfg.evidence,
     model,
-    store.user_columns,
-    store.evidence_scales,
+    extra_names=store.user_columns,
+    scales=store.evidence_scales,
   )

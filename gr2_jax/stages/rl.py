@@ -71,22 +71,21 @@ def train(
     cfg,
     fmt,
     prompts,
-    mesh,
-    context.seed,
-    rollout_log.observer(store, lists, context.directory, cfg, mesh),
-    pretrained.trainable(shape, store.vocab),
-    reference.load(cfg, store, mesh),
+    mesh=mesh,
+    seed=context.seed,
+    observe=rollout_log.observer(store, lists, context.directory, cfg, mesh),
+    trainable=pretrained.trainable(shape, store.vocab),
+    reference=reference.load(cfg, store, mesh),
   )
   validate, baseline = _validation(store, rl, cfg, mesh)
-  final = loop.fit(
-    rl.start(params),
-    rl.step,
-    prompt_set.RoundIterator(
+  final = loop.Loop(
+    step_fn=rl.step,
+    iterator=prompt_set.RoundIterator(
       prompts, cfg.prompts_per_round, cfg.max_rounds, context.seed
     ),
-    cfg.steps,
-    context.directory,
-    mesh,
+    num_steps=cfg.steps,
+    directory=context.directory,
+    mesh=mesh,
     ckpt_every=cfg.checkpoint_every,
     log_every=cfg.log_every,
     desc=context.name,
@@ -96,7 +95,7 @@ def train(
     max_skipped=cfg.max_skipped,
     policy=context.policy('valid_ndcg@5' if cfg.keep_best else ''),
     tracking=context.tracking,
-  )
+  ).fit(rl.start(params))
   io.save(context.directory / 'model', shape, final.train.params)
   summary = processes.on_first(_summary, context.directory, final, prompts, cfg)
   return {**summary, **baseline}
@@ -172,10 +171,10 @@ def make_prompts(
     lists.candidates,
     store.sids,
     lists.target,
-    store.vocab.pad,
-    buckets,
-    lists.grades,
-    np.stack([store.prompter.citable(*each) for each in shown]),
+    pad=store.vocab.pad,
+    buckets=buckets,
+    grades=lists.grades,
+    citable=np.stack([store.prompter.citable(*each) for each in shown]),
   )
 
 

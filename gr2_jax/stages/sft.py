@@ -165,10 +165,10 @@ class _Job:
       self.phase,
       *given,
       *self.text(),
-      context.directory,
-      mesh,
-      context.seed,
-      'sft',
+      directory=context.directory,
+      mesh=mesh,
+      seed=context.seed,
+      desc='sft',
       trainable=pretrained.trainable(given[0], store.vocab),
       evaluate=lambda state: {'valid_nll': nll(state.params)},
       policy=context.policy(),
@@ -199,13 +199,12 @@ class _Job:
       self.traces[: self.held_out] if self.cfg.explained else [],
       mesh,
     )
-    trained = loop.fit(
-      state.create(params, tx, mesh),
-      step.make_train_step(loss, tx, self.phase.microbatches),
-      self._batches(lists, sources, weights, params['head']),
-      self.phase.steps,
-      context.directory,
-      mesh,
+    trained = loop.Loop(
+      step_fn=step.make_train_step(loss, tx, self.phase.microbatches),
+      iterator=self._batches(lists, sources, weights, params['head']),
+      num_steps=self.phase.steps,
+      directory=context.directory,
+      mesh=mesh,
       ckpt_every=self.phase.ckpt_every,
       log_every=self.phase.log_every,
       desc='sft',
@@ -216,7 +215,7 @@ class _Job:
         f'-{sft_validation.CHOICE}' if self.phase.keep_best else ''
       ),
       tracking=context.tracking,
-    )
+    ).fit(state.create(params, tx, mesh))
     params = self._stacked(shape, trained.params, params['head'])
     head = listwise.save(
       context.directory / 'model', shape, params, store.evidence_names, mesh
@@ -241,7 +240,9 @@ class _Job:
       return params
     prompts = list_prompts.direct_prompts(store, unseen)
     fmt = store.vocab.answer_format()
-    made = listwise.stack_head(shape, fmt, params['lm'], prompts, head, mesh)
+    made = listwise.stack_head(
+      shape, fmt, params['lm'], prompts, head=head, mesh=mesh
+    )
     return {**params, 'head': made}
 
   def _batches(
@@ -311,7 +312,14 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     )
   order = np.random.default_rng(context.seed).permutation(len(traces))
   kept = max(round(cfg.holdout * len(traces)), 1)
-  job = _Job(config, cfg, context, store, [traces[i] for i in order], kept)
+  job = _Job(
+    config,
+    cfg,
+    context,
+    store,
+    traces=[traces[i] for i in order],
+    held_out=kept,
+  )
   if ranking.is_by_list(config):
     found = job.train_list() | training.best_step(context.directory)
   else:

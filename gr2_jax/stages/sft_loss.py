@@ -144,8 +144,8 @@ def _direct_logps(
     params,
     lists.prompt,
     lists.prompt_valid,
-    lists.candidate_sids,
-    dropout,
+    sids=lists.candidate_sids,
+    dropout=dropout,
   )
 
 
@@ -189,10 +189,10 @@ def _words(
     params,
     lists.prompt,
     lists.prompt_valid,
-    batch.words[:, None],
-    batch.written[:, None],
-    lists.candidate_sids,
-    dropout,
+    words=batch.words[:, None],
+    written=batch.written[:, None],
+    sids=lists.candidate_sids,
+    dropout=dropout,
   )
   table = tables.output(model, params)
   scores, _ = logps_lib.chunked_logps(

@@ -37,7 +37,7 @@ def make(
     `valid_words_nll` of a word, `valid_explained_nll` of the true item behind
     words, and `valid_choice_nll`, of the true item by both heads without words.
     The best checkpoint is chosen by the last: words are nine tenths of the
-    training loss, and go on improving where rankings overfit already.
+    training loss, and improve further where rankings overfit already.
   """
   fmt = store.vocab.answer_format()
   valid = list_prompts.direct_prompts(store, store.lists('valid').hits())

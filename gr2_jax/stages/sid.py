@@ -71,8 +71,8 @@ def embedder(
       params,
       tokenizer,
       mesh,
-      config.max_length,
-      config.embed_tokens,
+      max_length=config.max_length,
+      batch_tokens=config.embed_tokens,
     )
 
   return embed
@@ -118,9 +118,9 @@ def _quantise(
     mesh,
     context.directory,
     context.seed,
-    partners,
-    context.policy(),
-    context.tracking,
+    partners=partners,
+    policy=context.policy(),
+    tracking=context.tracking,
   )
   return quantised.infer(trained, cfg, data, mesh)
 
@@ -153,8 +153,8 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
     cfg.codes,
     context.seed,
     cfg.last_level,
-    found.last,
-    found.books[-1],
+    last=found.last,
+    book=found.books[-1],
   )
   processes.on_first(
     files.atomic_savez,

@@ -19,7 +19,7 @@ def write(store: artifacts.Artifacts, k: int, directory: pathlib.Path) -> dict:
   """Writes `{train,valid,test}.npz` of the data set's slates.
 
   They have `grades` int32 [N, K] beside what retrieved lists have, and
-  `columns` float32 [N, K, E], what slates bring along (`store.user_columns`),
+  `columns` float32 [N, K, E], what slates carry (`store.user_columns`),
   as it is; but no `rank`. Slates come without scores: `scores` are minus the
   place.
 

@@ -6,8 +6,8 @@ item's index in the catalogue; of a graded list the best graded), `ranking` (the
 list that is trained on), `explanation` (its words), their length in `tokens`,
 `mode`, `attempt`; and the acceptance report as summary.
 
-`answers/` holds every answer that a teacher ever gave here, whatever became of
-it (`teacher/journal.py`). All else is made from it, so a run that was cut off
+`answers/` holds every answer that a teacher ever gave here, kept or rejected
+(`teacher/journal.py`). All else is made from it, so a run that was cut off
 asks for what is missing and ends in the same bytes. The folder stays when a
 changed config makes the stage again: a language model's answers cost money, and
 with more lists, more attempts or another acceptance they are still good.
@@ -36,7 +36,7 @@ from gr2_jax.teacher import (
   journal,
   sampling,
 )
-from gr2_jax.text import answer, encoding
+from gr2_jax.text import answer, encoding, semantic_ids
 
 
 @runner.stage(
@@ -99,7 +99,7 @@ class _Sampler:
     self._shown = teachers.history_items(cfg, store)
     self._acceptance = acceptance.Acceptance(
       fits=lambda text: _length(store, text) <= cfg.explanation_tokens,
-      citations=explanations.Citations(store.sids),
+      citations=semantic_ids.Citations(store.sids),
       names_top=cfg.teacher != requests.RULES,
       near_duplicate=cfg.near_duplicate,
     )
@@ -141,7 +141,6 @@ class _Sampler:
     return explanations.measure(
       [
         encoding.close_explanation(
-          self._store.vocab,
           line['explanation'],
           self._store.sids[line['ranking'][0]],
         )

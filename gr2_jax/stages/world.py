@@ -128,5 +128,5 @@ STAGES = {
 
 
 def stages(config: ml_collections.ConfigDict) -> dict[str, Callable]:
-  """Returns the stages that a run's world brings along, by name."""
+  """Returns the stages that a run's world carries, by name."""
   return STAGES if config.data.kind == sources.SYNTHETIC else {}

@@ -11,7 +11,8 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from gr2_jax.teacher import base, explanations
+from gr2_jax.teacher import base
+from gr2_jax.text import semantic_ids
 
 TARGETED, REJECTION = 'targeted', 'rejection'
 
@@ -52,7 +53,7 @@ _STRICTER = (
   "ask for JSON by schema (endpoint.structured='schema'), or take a larger "
   'model'
 )
-# What is likely to help, by the reason that answers are turned down for.
+# What is likely to help, by the reason that answers are rejected for.
 REMEDIES = {
   NOT_JSON: f'they are no JSON: {_THINKING}; or {_STRICTER}',
   WRONG_KEYS: f'they are JSON of another form: {_STRICTER}',
@@ -109,7 +110,7 @@ class Acceptance:
   """
 
   fits: Callable[[str], bool]
-  citations: explanations.Citations
+  citations: semantic_ids.Citations
   near_duplicate: float = 0.0
   names_top: bool = True
 
@@ -121,7 +122,7 @@ def rejection_reason(
   mode: str,
   acceptance: Acceptance,
 ) -> str | None:
-  """Returns why an answer is turned down, or None where it is kept.
+  """Returns why an answer is rejected, or None where it is kept.
 
   In this order: the text could not be read; the ranking is no permutation of
   the candidates; the explanation is empty or too long; it cites none of the
@@ -175,7 +176,7 @@ def order(ranking: Sequence[int], target: int) -> list[int]:
 
 
 def advice(rejected: Mapping[str, int]) -> str:
-  """Explains why answers were turned down, and what is likely to help.
+  """Explains why answers were rejected, and what is likely to help.
 
   Args:
     rejected: answers by reason, at least one of them.
@@ -188,7 +189,7 @@ def advice(rejected: Mapping[str, int]) -> str:
   (first, _), *others = counts.most_common()
   told = [first, *(k for k, n in others if 3 * n >= counts.total())]
   listed = ', '.join(f'{name} {n}' for name, n in counts.most_common())
-  return f'turned down: {listed}; ' + '; '.join(REMEDIES[k] for k in told)
+  return f'rejected: {listed}; ' + '; '.join(REMEDIES[k] for k in told)
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Asks a teacher: what the journal lacks is asked, kept and judged.
 
 The first answers are on trial, before more are paid for. Where all of them are
-turned down in one way, so will the others be: the run stops, shows one and says
+rejected in one way, so will the others be: the run stops, shows one and says
 what is likely to help.
 """
 
@@ -21,7 +21,7 @@ from gr2_jax.teacher import journal as journal_lib
 # Answers on trial [our choice].
 FIRST_ANSWERS = 32
 _SHOWN = 300
-# An answer and why it is turned down; None: it is kept.
+# An answer and why it is rejected; None: it is kept.
 Judged = tuple[base.Answer, str | None]
 
 
@@ -43,7 +43,7 @@ class Task:
 
 
 class FirstAnswersError(RuntimeError):
-  """The first answers were turned down in one way; they are kept."""
+  """The first answers were rejected in one way; they are kept."""
 
 
 class Asker:
@@ -170,7 +170,7 @@ class Trial:
   """Counts new answers until `FIRST_ANSWERS` are there, and judges them once.
 
   It is passed where one is kept, or is sound but for the item on top, which
-  rejection sampling expects; where they are turned down for different reasons,
+  rejection sampling expects; where they are rejected for different reasons,
   unless all say that they cannot be read; or where an earlier run of the same
   teacher has an answer that is kept.
   """
@@ -204,7 +204,7 @@ class Trial:
     Args:
       key: of its list.
       attempt: which one, from 0.
-      reason: why it was turned down; None: it is kept.
+      reason: why it was rejected; None: it is kept.
 
     Raises:
       FirstAnswersError: it is the last one on trial, and all are rejected.

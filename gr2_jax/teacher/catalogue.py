@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gr2_jax.data import dataset as dataset_lib
-from gr2_jax.text import prompts
-from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import prompts, semantic_ids
 
 # All semantic IDs and all markers of chat formats have angle or square
 # brackets; the bar stands between the fields of an item.
@@ -51,10 +50,7 @@ class Catalogue:
       )
     self._items = items
     self._limits = title_characters, category_characters
-    self._bare = [
-      ''.join(vocab_lib.sid_text(level, code) for level, code in enumerate(row))
-      for row in np.asarray(sids).tolist()
-    ]
+    self._bare = [semantic_ids.write(row) for row in np.asarray(sids).tolist()]
     self.index = {text: item for item, text in enumerate(self._bare)}
     if len(self.index) < len(items):
       raise ValueError(
@@ -64,8 +60,7 @@ class Catalogue:
 
   def sid(self, item: int) -> str:
     """Returns the wrapped semantic ID of an item."""
-    begin, end = vocab_lib.WRAPPERS
-    return f'{begin}{self._bare[item]}{end}'
+    return semantic_ids.wrap(self._bare[item])
 
   def line(self, item: int) -> str:
     """Writes an item: semantic ID, title, category path."""

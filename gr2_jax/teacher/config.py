@@ -26,7 +26,7 @@ class EndpointConfig:
       refuses that; SCHEMA insists; NONE does not ask.
     replies_as: another name of the model, by which the server answers.
     insist: continue though the first answers of a language model, a local
-      one included, are all turned down in one way (`--insist`).
+      one included, are all rejected in one way (`--insist`).
   """
 
   url: str = ''

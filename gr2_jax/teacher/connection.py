@@ -1,4 +1,4 @@
-"""One request to a server and what became of it, in words without the key."""
+"""One request to a server and its outcome, in words without the key."""
 
 import datetime
 import email.utils

@@ -126,6 +126,6 @@ def make_client(
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f'To ask a server takes the package {error.name}: run '
-      '`.venv/bin/pip install -r launch/teacher_requirements.txt`.'
+      '`.venv/bin/pip install -r launch/requirements/teacher.txt`.'
     ) from error
   return client.Client(cfg, model, spent)

@@ -3,9 +3,6 @@
 Which items they cite, which of them nearly repeat each other, and how varied
 they are; whether what they say is true is not seen.
 
-A citation is a wrapped semantic ID, `<|sid_begin|><s_a_3>...<|sid_end|>`, as it
-stands in the prompt; it names an item only where it is copied exactly.
-
 Near duplicates have a high Jaccard similarity of their sets of three
 neighbouring words, with semantic IDs masked: a text that fits every list
 teaches no reasoning. Distinct n-grams are those of Li et al. 2016 ("A
@@ -17,16 +14,12 @@ import collections
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import semantic_ids
 
-_BEGIN, _END = map(re.escape, vocab_lib.WRAPPERS)
-_CODES = r'(?:<s_[a-z]_[0-9]+>)+'
-_CITATION = re.compile(f'({_BEGIN}{_CODES}{_END})')
-_WRITTEN = re.compile(f'(?:{_BEGIN})?{_CODES}(?:{_END})?')
 # Stands for any semantic ID among the words of a masked text.
 MASK = '§'
 _WORD = re.compile(rf'{MASK}|\w+')
@@ -38,57 +31,12 @@ _EPSILON = 1e-9
 ORDERS = (1, 2, 3)
 
 
-class Citations:
-  """Finds the items of a catalogue that texts cite."""
-
-  def __init__(self, sids: np.ndarray):
-    """Writes all semantic IDs once.
-
-    Args:
-      sids: int [I, L], without collisions.
-    """
-    begin, end = vocab_lib.WRAPPERS
-    self._items = {
-      begin + ''.join(map(vocab_lib.sid_text, range(len(sid)), sid)) + end: item
-      for item, sid in enumerate(np.asarray(sids).tolist())
-    }
-
-  def find(self, text: str) -> list[int | None]:
-    """Returns the cited items in their order; None for no item's ID."""
-    return [self._items.get(cited) for cited in _CITATION.findall(text)]
-
-  def named(self, text: str) -> dict[str, int]:
-    """Returns the citations of a text that name items: as written, its item."""
-    found = dict.fromkeys(_CITATION.findall(text))
-    return {
-      cited: self._items[cited] for cited in found if cited in self._items
-    }
-
-
-def split(text: str) -> list[str]:
-  """Cuts a text at its citations, which have the odd places of what returns."""
-  return _CITATION.split(text)
-
-
-def with_titles(text: str, titles: Mapping[str, str]) -> str:
-  """Puts titles in place of citations, for people.
-
-  Args:
-    text: an explanation.
-    titles: by citation as it is written; one that is missing stays as it is.
-
-  Returns:
-    The text. It is plain: whoever puts it into a page must escape it.
-  """
-  return ''.join(titles.get(part, part) for part in split(text))
-
-
 def words(text: str) -> list[str]:
   """Returns a text's words in lower case, every semantic ID as `MASK`.
 
   Bare and half-wrapped semantic IDs are masked too; punctuation is left out.
   """
-  masked = _WRITTEN.sub(f' {MASK} ', text)
+  masked = semantic_ids.mask(text, f' {MASK} ')
   return _WORD.findall(masked.casefold())
 
 
@@ -142,7 +90,7 @@ def measure(
   explanations: Sequence[str],
   histories: Sequence[Collection[int]],
   rankings: Sequence[Sequence[int]],
-  citations: Citations,
+  citations: semantic_ids.Citations,
 ) -> dict[str, float]:
   """Measures N explanations.
 

@@ -3,7 +3,7 @@
 A journal is a file of JSON lines. Its first line says whose answers it holds,
 and its name is the hash of that: another teacher, prompt, temperature, mode,
 seed or catalogue has another file, and no answer is ever taken for one of
-theirs. Answers that were turned down are kept as well, since asking again would
+theirs. Answers that were rejected are kept as well, since asking again would
 give them again. Lines are only ever added.
 
 An answer is found by its list and attempt. A list is known by user, position

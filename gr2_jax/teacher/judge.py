@@ -3,7 +3,7 @@
 Grounding, consistency, flow and semantic IDs, each from 1 to 5 and each asked
 about on its own. The names are the paper's; the questions and scales are ours:
 one folder a version in `rubrics/`. A judge measures; nothing is accepted or
-turned down by its word.
+rejected by its word.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ import numpy as np
 from gr2_jax import sharding
 from gr2_jax.data import padding
 from gr2_jax.decode import filters, sampler
+from gr2_jax.decode import items as items_lib
 from gr2_jax.lm import decoder, foreign, gguf, hf
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.teacher import acceptance, base, chat_tokenizer, messages
@@ -185,10 +186,7 @@ class LocalTeacher:
         max_new_tokens=self._sampling.max_tokens,
         temperature=jnp.float32(self._sampling.at(attempt)),
         fmt=self._format,
-        candidate_sids=inputs['sids'],
-        candidate_mask=inputs['real'],
-        citable_sids=inputs['sids'],
-        citable_mask=inputs['real'],
+        items=items_lib.Items(*(inputs['sids'], inputs['real']) * 2),
         constrain=False,
         explanation_tokens=0,
         filters=filters.make(top_p=self._sampling.top_p),
@@ -202,7 +200,7 @@ class LocalTeacher:
   ) -> base.Answer:
     ended = bool(tokens) and tokens[-1] in self._chat.ends
     text = self._chat.decode(tokens[:-1] if ended else tokens)
-    read = base.Answer([], '', acceptance.CUT_OFF, text)
+    read = base.Answer([], '', acceptance.CUT_OFF, text=text)
     if ended:
       read = self._writer.read(text, request)
     return dataclasses.replace(

@@ -41,7 +41,7 @@ import numpy as np
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.teacher import acceptance, base, catalogue
 from gr2_jax.teacher import config as teacher_config
-from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import semantic_ids
 
 TEMPLATES = pathlib.Path(__file__).resolve().parent / 'templates'
 _TEMPLATE_NAMES = ('system', 'priming', 'user', 'rejection', 'targeted')
@@ -258,7 +258,7 @@ def read_answer(text: str, index: Mapping[str, int]) -> base.Answer:
     without its wrappers). Whether the items are the candidates, each once, is
     `acceptance.rejection_reason`'s.
   """
-  problem = lambda reason: base.Answer([], '', reason, text)
+  problem = lambda reason: base.Answer([], '', reason, text=text)
   try:
     value = parse_json(text)
   except ValueError:
@@ -270,7 +270,7 @@ def read_answer(text: str, index: Mapping[str, int]) -> base.Answer:
     return problem(acceptance.WRONG_KEYS)
   if not all(isinstance(name, str) for name in named):
     return problem(acceptance.WRONG_KEYS)
-  ranking = [index.get(_bare(name)) for name in named]
+  ranking = [index.get(semantic_ids.unwrap(name)) for name in named]
   if None in ranking:
     return problem(acceptance.UNKNOWN_ITEM)
   return base.Answer(ranking, explanation, text=text)
@@ -337,10 +337,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict:
 
 def _no_such_number(name: str) -> None:
   raise ValueError(f'{name} is no JSON.')
-
-
-def _bare(name: str) -> str:
-  begin, end = vocab_lib.WRAPPERS
-  if name.startswith(begin) and name.endswith(end):
-    return name[len(begin) : -len(end)]
-  return name

@@ -18,6 +18,7 @@ from gr2_jax.data import splits as splits_lib
 from gr2_jax.rank import evidence as evidence_lib
 from gr2_jax.rank import item_features
 from gr2_jax.teacher import base, rationale
+from gr2_jax.text import semantic_ids
 from gr2_jax.text import vocab as vocab_lib
 
 _CHUNK = 2048
@@ -94,7 +95,7 @@ class RulesTeacher:
 
     Raises:
       ValueError: even the shortest rationale exceeds the budget. Longer ones
-        that do are turned down by `sampling.collect`.
+        that do are rejected by `sampling.collect`.
     """
     self._cfg = cfg
     self._vocab = vocab
@@ -247,7 +248,7 @@ class RulesTeacher:
     return self._features.kinds[feature] == item_features.CATEGORY
 
   def _cite(self, item: int) -> str:
-    return self._vocab.sid_text(self._sids[item], wrapped=True)
+    return semantic_ids.wrap(semantic_ids.write(self._sids[item]))
 
   def _cost(self, template: str) -> int:
     """Counts the tokens that a wording takes at most."""

@@ -2,10 +2,10 @@
 
 Targeted: the teacher is told the true item and asks itself why; every sound
 answer is kept. Rejection: it is not told; an answer is kept only if its first
-item is the true one. What is turned down is asked again, up to a number of
+item is the true one. What is rejected is asked again, up to a number of
 attempts.
 
-All lists are asked for the first time, then those that were turned down for the
+All lists are asked for the first time, then those that were rejected for the
 second time, and so on. What is made of the answers follows from the journal
 alone, not from the order in which they came.
 """
@@ -40,13 +40,13 @@ class Trace:
 
 @dataclasses.dataclass
 class Tally:
-  """What became of the answers: each is a trace or was turned down.
+  """The outcome of the answers: each is a trace or was rejected.
 
   Attributes:
     requested: lists asked about.
     asked: answers by attempt; they sum to `accepted` and all of `rejected`.
     by_attempt: traces by the attempt that gave them.
-    rejected: answers turned down, by reason.
+    rejected: rejected answers, by reason.
     prompt_tokens: that a language model read, for all answers.
     completion_tokens: that it wrote.
   """
@@ -64,7 +64,7 @@ class Tally:
     return sum(self.by_attempt)
 
   def add(self, attempt: int, answer: base.Answer, reason: str | None) -> None:
-    """Counts an answer and why it was turned down (None: it is kept)."""
+    """Counts an answer and why it was rejected (None: it is kept)."""
     self.asked[attempt] += 1
     self.prompt_tokens += answer.prompt_tokens
     self.completion_tokens += answer.completion_tokens
@@ -88,7 +88,7 @@ def collect(
   """Asks a teacher until each list has a trace or the attempts are spent.
 
   Near duplicates are found at the end, among the traces in the order of their
-  lists; they are turned down and not asked again.
+  lists; they are rejected and not asked again.
 
   Args:
     teacher: whom to ask.
@@ -133,7 +133,7 @@ def summarise(
 ) -> dict:
   """Puts the acceptance report of one mode together.
 
-  It says what became of a teacher's answers, and their cost.
+  It counts the outcomes of a teacher's answers, and their cost.
 
   Args:
     tally: of all answers.

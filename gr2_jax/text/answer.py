@@ -14,6 +14,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 OPEN = '{"explanation": "'
 TOP = ' First: '
 MID = '", "recommendations": ["'
@@ -47,7 +49,7 @@ class AnswerFormat:
     sid_begin: id before a semantic ID in an explanation.
     sid_end: id behind it.
     sid_offset: id of level 0, code 0; level l, code c is
-      `sid_offset + l * codes + c`.
+      `sid_offset + l * codes + c` (`level_start`, `sid_tokens`).
     levels: L.
     codes: C.
     unsafe: ids of the text pieces that no explanation may hold: those with a
@@ -71,6 +73,16 @@ class AnswerFormat:
   codes: int
   unsafe: tuple[int, ...] = ()
   other_ends: tuple[int, ...] = ()
+
+  def level_start(self, level):
+    """Returns the id of code 0 of levels: an int, or arrays of them."""
+    return self.sid_offset + level * self.codes
+
+  def sid_tokens(self, sids):
+    """Returns the ids of semantic IDs: int [..., L], of NumPy or JAX."""
+    levels = np.arange(self.levels, dtype=np.int32)
+    shape = (1,) * (sids.ndim - 1) + (self.levels,)
+    return sids + self.level_start(levels).reshape(shape)
 
   def ends(self, tokens):
     """Returns which tokens, of NumPy or JAX, are the last of an answer."""

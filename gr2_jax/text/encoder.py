@@ -88,6 +88,7 @@ def embed(
   params: dict,
   tokenizer: tokenizers.Tokenizer,
   mesh: Mesh,
+  *,
   max_length: int = 128,
   batch_tokens: int = 4096,
 ) -> np.ndarray:
@@ -99,8 +100,8 @@ def embed(
     params: of the encoder.
     tokenizer: of the encoder; its truncation is set to `max_length`.
     mesh: batches are split over its data and fsdp axes.
-    max_length: longer texts are cut to so many tokens (special ones counted).
-    batch_tokens: tokens in a batch, padding included. It changes speed only.
+    max_length: longer texts are cut to this many tokens, special ones counted.
+    batch_tokens: tokens in a batch with padding; changes speed only.
 
   Returns:
     float32 [n, D], rows of length one, in the order of `texts`.
@@ -125,9 +126,8 @@ def embed(
   order = np.argsort([len(row) for row in rows], kind='stable')
   shapes = [(next(x for x in buckets if len(rows[i]) <= x),) for i in order]
   count = lambda shape: max(batch_tokens // (shape[0] * parts), 1) * parts
-  bar = progress.bar(
-    total=len(rows), desc='embed items', unit='text', compiles=True
-  )
+  shown = {'desc': 'embed items', 'unit': 'text', 'compiles': True}
+  bar = progress.bar(total=len(rows), **shown)
   for (length,), places in padding.by_shape(shapes, count):
     chosen = order[places]
     # Rows that fill up hold one token, so that their mean is defined.

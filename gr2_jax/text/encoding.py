@@ -2,25 +2,19 @@
 
 import numpy as np
 
-from gr2_jax.text import answer
+from gr2_jax.text import answer, semantic_ids
 from gr2_jax.text import vocab as vocab_lib
 
 
-def close_explanation(
-  vocab: vocab_lib.Vocab, words: str, sid: np.ndarray
-) -> str:
+def close_explanation(words: str, sid: np.ndarray) -> str:
   """Returns the text of an explanation as answers hold it.
 
   Args:
-    vocab: the vocabulary.
     words: its words.
     sid: semantic ID of the item that is ranked first: int [L].
   """
-  return (
-    answer.clean_explanation(words)
-    + answer.TOP
-    + vocab.sid_text(sid, wrapped=True)
-  )
+  first = semantic_ids.wrap(semantic_ids.write(sid))
+  return answer.clean_explanation(words) + answer.TOP + first
 
 
 def encode_answer(

@@ -31,7 +31,7 @@ def answer(levels: int, candidates: int, explanation_tokens: int) -> int:
 
 
 def history(levels: int, items: int) -> int:
-  """Returns the tokens of so many items in a retrieval prompt, `bos` included.
+  """Returns the tokens of a number of items in a retrieval prompt, with `bos`.
 
   Args:
     levels: L of the semantic IDs.

@@ -70,6 +70,7 @@ def make(
   splits: splits_lib.Splits,
   sids: np.ndarray,
   vocab: vocab_lib.Vocab,
+  *,
   prompt: prompts.PromptConfig,
   length: int,
   cfg: TaskConfig,
@@ -105,7 +106,12 @@ def make(
     'next_item': _next_item(histories, prompter, vocab, window, cfg.stride),
     'item_text': _item_text(dataset.items, prompter, vocab, cfg),
     'persona': _persona(
-      histories, dataset.items, prompter, vocab, cfg.persona_items, length
+      histories,
+      dataset.items,
+      prompter,
+      vocab,
+      most=cfg.persona_items,
+      length=length,
     ),
     'general_text': _general_text(dataset.items, vocab, length),
   }
@@ -238,6 +244,7 @@ def _persona(
   items: Sequence[dataset_lib.Item],
   prompter: prompts.Prompter,
   vocab: vocab_lib.Vocab,
+  *,
   most: int,
   length: int,
 ) -> Examples:

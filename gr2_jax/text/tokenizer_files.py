@@ -1,6 +1,6 @@
 """Files of a Hugging Face tokenizer: `tokenizer.json` and what lies beside it.
 
-One reader for whoever needs a tokenizer of others: text pieces of a model that
+One reader for foreign tokenizers: text pieces of a model that
 is trained on, the chat tokenizer of a teacher, a sentence encoder.
 """
 

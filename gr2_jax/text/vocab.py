@@ -13,7 +13,7 @@ wrappers are GR2's [P], the rest is our choice.
 import functools
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -21,15 +21,13 @@ import tokenizers
 
 from gr2_jax import files
 from gr2_jax.data import padding
-from gr2_jax.text import answer
+from gr2_jax.text import answer, semantic_ids
 from gr2_jax.text import pieces as pieces_lib
 from gr2_jax.text import pretrained as pretrained_lib
 
 # Rows of the embedding table are sharded: a multiple of 64 divides by any mesh.
 ROW_MULTIPLE = 64
-MAX_LEVELS = 26
 
-WRAPPERS = ('<|sid_begin|>', '<|sid_end|>')
 DELIMITERS = answer.DELIMITERS
 TASKS = ('rerank', 'retrieve', 'describe', 'identify', 'persona', 'text')
 ROLES = ('history', 'candidates', 'answer')
@@ -41,7 +39,7 @@ _KINDS: dict[str, type[pieces_lib.TextPieces]] = {
 _ADDED = re.compile(
   '('
   + '|'.join(re.escape(d) for d in sorted(DELIMITERS, key=len, reverse=True))
-  + r'|<\|[a-z_]+\|>|<s_[a-z]_[0-9]+>)'
+  + rf'|<\|[a-z_]+\|>|{semantic_ids.TOKEN})'
 )
 # Of a table; more is asked for by damaged files alone.
 _MOST_ROWS = 2**24
@@ -83,8 +81,8 @@ class Vocab:
       ValueError: more levels than letters, no level or code at all, or more
         rows than any model has.
     """
-    if not 0 < levels <= MAX_LEVELS or codes < 1:
-      used = f'use 1 to {MAX_LEVELS} levels, 1 code or more.'
+    if not 0 < levels <= semantic_ids.MAX_LEVELS or codes < 1:
+      used = f'use 1 to {semantic_ids.MAX_LEVELS} levels, 1 code or more.'
       raise ValueError(f'{levels} levels, {codes} codes a semantic ID: {used}')
     rows = max(levels * codes, min_rows)
     if rows > _MOST_ROWS:
@@ -95,13 +93,17 @@ class Vocab:
     self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos
     self.levels, self.codes = levels, codes
     self.text_size = pieces.size
-    names = [*WRAPPERS, *DELIMITERS, *(f'<|{x}|>' for x in (*TASKS, *ROLES))]
+    names = [*semantic_ids.WRAPPERS, *DELIMITERS]
+    names += [f'<|{x}|>' for x in (*TASKS, *ROLES)]
     self.sid_offset = self.text_size + len(names)
-    names += [sid_text(k, c) for k in range(levels) for c in range(codes)]
+    names += [
+      semantic_ids.token(k, c) for k in range(levels) for c in range(codes)
+    ]
     self._added = {n: self.text_size + i for i, n in enumerate(names)}
     used = max(self.text_size + len(names), min_rows)
     self.size = padding.round_up(used, ROW_MULTIPLE)
-    self.sid_begin, self.sid_end = (self._added[name] for name in WRAPPERS)
+    self.sid_begin = self._added[semantic_ids.BEGIN]
+    self.sid_end = self._added[semantic_ids.END]
     self._bytes = pieces.bytes + [name.encode() for name in names]
 
   @classmethod
@@ -258,13 +260,7 @@ class Vocab:
         f'Codes {sids.min()}..{sids.max()} do not fit a vocabulary of '
         f'{self.codes} codes a level: train it with the codes of the sid stage.'
       )
-    offsets = self.sid_offset + np.arange(self.levels) * self.codes
-    return (sids + offsets).astype(np.int32)
-
-  def sid_text(self, sid: Sequence[int], wrapped: bool = False) -> str:
-    """Writes one semantic ID: [L] -> '<s_a_3><s_b_0>...', wrapped or bare."""
-    text = ''.join(sid_text(level, int(c)) for level, c in enumerate(sid))
-    return f'{WRAPPERS[0]}{text}{WRAPPERS[1]}' if wrapped else text
+    return self.answer_format().sid_tokens(sids).astype(np.int32)
 
   @functools.cached_property
   def _unsafe(self) -> tuple[int, ...]:
@@ -300,8 +296,3 @@ class Vocab:
 
   def _is_sid(self, token: int) -> bool:
     return token >= self.sid_offset or token in (self.sid_begin, self.sid_end)
-
-
-def sid_text(level: int, code: int) -> str:
-  """Returns a semantic-ID token's text: level 0, code 3 is `<s_a_3>` [P]."""
-  return f'<s_{chr(ord("a") + level)}_{code}>'

@@ -60,27 +60,74 @@ def _next_batch(iterator: Iterator, step: int, num_steps: int) -> Any:
     ) from None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-  """The arguments of `fit`, which describes them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+  """A training, to be run by `fit`.
 
-  step_fn: Callable
+  Attributes:
+    step_fn: (state, batch) -> (state, metrics), like `step.make_train_step`'s.
+    iterator: of host batches {name: [B, ...]}, the same on every process, with
+      `get_state()`, JSON-able or bytes, and `set_state()`.
+    num_steps: steps in all.
+    directory: gets `checkpoints/`; `metrics.jsonl`, means over the steps since
+      the record before; `timing.jsonl` (`timing.Clock`, metrics `timing/...`).
+    mesh: the mesh.
+    ckpt_every: steps between checkpoints; the last step always gets one.
+    log_every: steps between records.
+    desc: what the progress bar says.
+    evaluate: numbers to record beside the means, at every checkpoint.
+    rules: the rule table.
+    show: which metric stands beside the progress bar.
+    stop: asked after every checkpoint, and before the first step, whether to
+      end; by what is on disk alone, so that a resumed run decides alike.
+    max_skipped: skipped updates in a row (`skips.py`) after which it ends.
+    policy: of the checkpoints; names the metric that chooses what is returned.
+    work: what a host batch holds, for rates: units by name, and `flops`.
+    tracking: where else the numbers go, and which steps are traced.
+  """
+
+  step_fn: Callable[[Any, Any], tuple[Any, dict]]
   iterator: Any
   num_steps: int
   directory: pathlib.Path
   mesh: jax.sharding.Mesh
-  ckpt_every: int
-  log_every: int
-  desc: str
-  evaluate: Callable | None
-  show: str
-  stop: Callable | None
-  max_skipped: int
-  policy: Policy | None
-  work: Callable | None
-  tracking: writers.Tracking | None
+  ckpt_every: int = 200
+  log_every: int = 10
+  desc: str = 'train'
+  evaluate: Callable[[Any], Mapping[str, float]] | None = None
+  rules: sharding.Rules = sharding.TRAIN_RULES
+  show: str = 'loss'
+  stop: Callable[[], bool] | None = None
+  max_skipped: int = 3
+  policy: Policy | None = None
+  work: Callable[[Any], Mapping[str, float]] | None = None
+  tracking: writers.Tracking | None = None
 
-  def run(self, state: Any) -> Any:
+  def __post_init__(self):
+    """Makes the directory absolute: the working directory may change."""
+    object.__setattr__(self, 'directory', self.directory.absolute())
+
+  def fit(self, state: Any) -> Any:
+    """Trains until `num_steps`, from the latest checkpoint if there is one.
+
+    Killed anywhere it ends with the same bits as undisturbed: parameters,
+    optimiser, `metrics.jsonl`. After SIGTERM it ends too (`preemption.py`).
+
+    Args:
+      state: the state to start from, a tree of arrays; donated.
+
+    Returns:
+      The best validated state, of equals the first, else the last.
+
+    Raises:
+      FloatingPointError: `max_skipped` was reached; names step and batch file.
+      ValueError: too little data, another run's checkpoint, or no such metric.
+      OSError: a checkpoint could not be written.
+    """
+    with sharding.use(self.mesh, self.rules):
+      return self._run(state)
+
+  def _run(self, state: Any) -> Any:
     """Restores, and continues from there."""
     steps = self.tracking.profile if self.tracking else ''
     path = self.directory / 'checkpoints'
@@ -122,7 +169,13 @@ class _Job:
           state, pairs = profiler.run(done, self.step_fn, state, placed)
           window.add(done, pairs, batch)
           saved = self._record(
-            done, state, window, writer, clock, checkpointer, bar
+            done,
+            state,
+            window,
+            writer=writer,
+            clock=clock,
+            checkpointer=checkpointer,
+            bar=bar,
           )
           bar.update()
           if code := preempted(done):
@@ -145,6 +198,7 @@ class _Job:
     done: int,
     state: Any,
     window: _Window,
+    *,
     writer: writers.Writers,
     clock: timing.Clock,
     checkpointer: Checkpointer,
@@ -215,65 +269,3 @@ def _best(state: Any, like: Any, checkpointer: Checkpointer) -> Any:
     x.delete()  # Before there is another one.
   found, *_ = checkpointer.restore(like, steps)
   return found
-
-
-def fit(
-  state: Any,
-  step_fn: Callable[[Any, Any], tuple[Any, dict]],
-  iterator: Any,
-  num_steps: int,
-  directory: pathlib.Path,
-  mesh: jax.sharding.Mesh,
-  ckpt_every: int = 200,
-  log_every: int = 10,
-  desc: str = 'train',
-  evaluate: Callable[[Any], Mapping[str, float]] | None = None,
-  rules: sharding.Rules = sharding.TRAIN_RULES,
-  show: str = 'loss',
-  stop: Callable[[], bool] | None = None,
-  max_skipped: int = 3,
-  policy: Policy | None = None,
-  work: Callable[[Any], Mapping[str, float]] | None = None,
-  tracking: writers.Tracking | None = None,
-) -> Any:
-  """Trains until `num_steps`, from the latest checkpoint if there is one.
-
-  Killed anywhere it ends with the same bits as undisturbed: parameters,
-  optimiser, `metrics.jsonl`. After SIGTERM it ends too (`preemption.py`).
-
-  Args:
-    state: the state to start from, a tree of arrays; donated.
-    step_fn: (state, batch) -> (state, metrics), like `step.make_train_step`'s.
-    iterator: of host batches {name: [B, ...]}, the same on every process, with
-      `get_state()`, JSON-able or bytes, and `set_state()`.
-    num_steps: steps in all.
-    directory: gets `checkpoints/`; `metrics.jsonl`, means over the steps since
-      the record before; `timing.jsonl` (`timing.Clock`, metrics `timing/...`).
-    mesh: the mesh.
-    ckpt_every: steps between checkpoints; the last step always gets one.
-    log_every: steps between records.
-    desc: what the progress bar says.
-    evaluate: numbers to record beside the means, at every checkpoint.
-    rules: the rule table.
-    show: which metric stands beside the progress bar.
-    stop: asked after every checkpoint, and before the first step, whether to
-      end; by what is on disk alone, so that a resumed run decides alike.
-    max_skipped: skipped updates in a row (`skips.py`) after which it ends.
-    policy: of the checkpoints; names the metric that chooses what is returned.
-    work: what a host batch holds, for rates: units by name, and `flops`.
-    tracking: where else the numbers go, and which steps are traced.
-
-  Returns:
-    The best validated state, of equals the first, else the last.
-
-  Raises:
-    FloatingPointError: `max_skipped` was reached; names step and batch file.
-    ValueError: too little data, another run's checkpoint, or no such metric.
-    OSError: a checkpoint could not be written.
-  """
-  job = _Job(
-    step_fn, iterator, num_steps, directory.absolute(), mesh, ckpt_every,
-    log_every, desc, evaluate, show, stop, max_skipped, policy, work, tracking,
-  )  # fmt: skip
-  with sharding.use(mesh, rules):
-    return job.run(state)

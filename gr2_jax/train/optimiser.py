@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 # Parameters under this name, a few numbers that utilities are made of, learn
-# so many times faster than a network, and nothing pulls them to 0 (our choice).
+# `_HEAD_RATE` times faster than a network, without weight decay (our choice).
 HEAD = 'head'
 _HEAD_RATE = 3.0
 

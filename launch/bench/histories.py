@@ -1,4 +1,4 @@
-"""What a cache of histories could win at most: each was read, at no cost.
+"""The most that a cache of histories could gain: all are read, at no cost.
 
 Ours scores lists behind histories that were read before (`Ranker.encode`), the
 peer reads history and list (`Ranker.rank`), as the server does.
@@ -49,7 +49,7 @@ def cached(workdir: str, model: str) -> Iterator[contests.Contest]:
 
     yield contests.Contest(
       f'cached histories, batches of {size}', 'without', 'lists',
-      _CALLS * size, ours, theirs, None, facts=facts,
+      _CALLS * size, ours=ours, theirs=theirs, goal=None, facts=facts,
     )  # fmt: skip
 
 

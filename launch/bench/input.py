@@ -89,7 +89,7 @@ class Step:
     )
 
   def steps(self, source: Iterator[dict[str, np.ndarray]]) -> None:
-    """Makes so many steps, each on the next batch, and waits for the last."""
+    """Makes steps, each on the next batch, and waits for the last."""
     with sharding.use(self._mesh, sharding.TRAIN_RULES):
       for batch in itertools.islice(source, STEPS):
         batch = sharding.shard_batch(self._mesh, batch)
@@ -109,8 +109,8 @@ def _reading() -> Iterator[contests.Contest]:
     yield contests.Contest(
       f'reading at random, {SHARDS} shards, one process',
       'grain.DataLoader, shuffled', 'records', RECORDS,
-      functools.partial(_take, ours, RECORDS),
-      functools.partial(_take, theirs, RECORDS), 1.0,
+      ours=functools.partial(_take, ours, RECORDS),
+      theirs=functools.partial(_take, theirs, RECORDS), goal=1.0,
     )  # fmt: skip
 
 
@@ -147,8 +147,8 @@ def _beside_the_step(workers: int) -> Iterator[contests.Contest]:
     one = itertools.repeat(next(source))
     yield contests.Contest(
       f'input, {_name(workers)}', f'training step, {SIZE}', 'tokens',
-      BATCHES * ROWS * LENGTH, functools.partial(_take, source, BATCHES),
-      functools.partial(Step().steps, one), 10.0,
+      BATCHES * ROWS * LENGTH, ours=functools.partial(_take, source, BATCHES),
+      theirs=functools.partial(Step().steps, one), goal=10.0,
       their_count=STEPS * ROWS * LENGTH,
     )  # fmt: skip
 
@@ -160,6 +160,6 @@ def _fed(workers: int) -> Iterator[contests.Contest]:
     model = Step()
     yield contests.Contest(
       f'training, {SIZE}, fed by {_name(workers)}', 'the same on one batch',
-      'steps', STEPS, functools.partial(model.steps, source),
-      functools.partial(model.steps, one), 0.95,
+      'steps', STEPS, ours=functools.partial(model.steps, source),
+      theirs=functools.partial(model.steps, one), goal=0.95,
     )  # fmt: skip

@@ -81,7 +81,7 @@ def _ranker(model: LMConfig, mode: str) -> ranker.Ranker:
     mode: of `ranking.MODES`.
   """
   mesh, store, key = sharding.make_mesh(), _store(), jax.random.key(0)
-  # The rows that random tokens lack belong to nobody.
+  # The rows that random tokens lack belong to no token.
   lm = decoder.init(model, mesh, sharding.DECODE_RULES, key)
   model, lm = decoder.narrow(model, lm)
   shape = sasrec.SASRecConfig().network(ITEMS)
@@ -97,8 +97,10 @@ def _ranker(model: LMConfig, mode: str) -> ranker.Ranker:
   head = jax.tree.map(np.ones_like, heads.shapes(columns.names))
   params = {'lm': lm, 'head': sharding.replicate(mesh, head)}
   answer = ranking.AnswerConfig(96, 32, constrain=True)
-  given = model, params, mesh, store, answer, mode
-  return ranker.Ranker(*given, progress=False, known=columns)
+  given = model, params, mesh, store
+  return ranker.Ranker(
+    *given, answer=answer, mode=mode, progress=False, known=columns
+  )
 
 
 def _lists(store: artifacts.Artifacts) -> list[dict]:
@@ -152,6 +154,6 @@ def latency(size: str, model: LMConfig) -> Iterator[contests.Contest]:
     }
 
   yield contests.Contest(
-    f'latency of one list, {size}, direct', "mode='list'", 'lists', 1, ours,
-    theirs, 10.0, split,
+    f'latency of one list, {size}, direct', "mode='list'", 'lists', 1,
+    ours=ours, theirs=theirs, goal=10.0, split=split,
   )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 
 from gr2_jax import sharding
 from gr2_jax.decode import categorical, sampler
+from gr2_jax.decode import items as items_lib
 from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.config import LMConfig
 from gr2_jax.text import answer
@@ -70,13 +71,16 @@ class _Ours:
     """Returns a call of the sampler."""
     queries = len(prompts)
     valid = np.ones(prompts.shape, bool)
-    lists = np.zeros((queries, 0, 4), np.int32), np.zeros((queries, 0), bool)
+    nothing = np.zeros((queries, 0, 4), np.int32), np.zeros((queries, 0), bool)
+    items = items_lib.Items(*nothing, *nothing)
 
     def run():
       with sharding.use(self.mesh, sharding.DECODE_RULES):
         found = sampler.sample(
-          self.config, self._params, prompts, valid, jax.random.key(0), group,
-          new, jnp.float32(1.0), self._format, *lists, *lists, False, 0,
+          self.config, self._params, prompts, valid, jax.random.key(0),
+          num_samples=group, max_new_tokens=new, temperature=jnp.float32(1.0),
+          fmt=self._format, items=items, constrain=False,
+          explanation_tokens=0,
         )  # fmt: skip
       jax.block_until_ready(found.tokens)
 
@@ -103,7 +107,7 @@ def _decoding(
     goal, name = 3.0, f'rollouts, {size}, {queries} prompts x {group}'
   yield contests.Contest(
     name, f'generate, {peer}', 'tokens', queries * group * NEW,
-    ours.sampling(prompts, group, NEW), theirs, goal,
+    ours=ours.sampling(prompts, group, NEW), theirs=theirs, goal=goal,
   )  # fmt: skip
 
 
@@ -123,8 +127,8 @@ def _roofline(size: str) -> Iterator[contests.Contest]:
 
   yield contests.Contest(
     f'decoding, {size}, batch 1, prompt of 8', 'reading weights and cache',
-    'tokens', new, ours.sampling(_prompts(config, 1, prompt), 1, new), theirs,
-    0.6,
+    'tokens', new, ours=ours.sampling(_prompts(config, 1, prompt), 1, new),
+    theirs=theirs, goal=0.6,
   )  # fmt: skip
 
 
@@ -143,8 +147,8 @@ def _drawing(size: str) -> Iterator[contests.Contest]:
 
   yield contests.Contest(
     f'drawing, {size}, 64 rows', 'whole decoding step', 'steps', draws,
-    lambda: jax.block_until_ready(draw(uniform, logits)),
-    ours.sampling(_prompts(config, 64, 8), 1, draws), 10.0,
+    ours=lambda: jax.block_until_ready(draw(uniform, logits)),
+    theirs=ours.sampling(_prompts(config, 64, 8), 1, draws), goal=10.0,
   )  # fmt: skip
 
 
@@ -174,5 +178,5 @@ def _training(size: str) -> Iterator[contests.Contest]:
   peer, theirs = contests.fastest(transformers_lm.training(config, tokens))
   yield contests.Contest(
     f'training, {size}, {ROWS} x {LENGTH}', f'PyTorch, {peer}', 'tokens',
-    ROWS * LENGTH, ours, theirs, 1.0,
+    ROWS * LENGTH, ours=ours, theirs=theirs, goal=1.0,
   )  # fmt: skip

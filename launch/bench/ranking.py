@@ -94,7 +94,7 @@ class Ours:
     return sharding.shard_batch(self.mesh, batch)
 
   def stepping(self, direct: int, explained: int) -> Callable[[], None]:
-    """Returns an RL step on so many lists of each kind."""
+    """Returns an RL step on a number of lists of each kind."""
     config = RLConfig(
       steps=1,
       lists_per_step=direct or UPDATES,
@@ -133,7 +133,13 @@ class Ours:
         self.model, fmt, self.params, lists, WORDS
       ),
       'list': lambda: decoding.write_list(
-        self.model, fmt, self.params['lm'], lists, made.new, WORDS, True
+        self.model,
+        fmt,
+        self.params['lm'],
+        lists,
+        max_new_tokens=made.new,
+        explanation_tokens=WORDS,
+        constrained=True,
       ),
     }[mode]
 
@@ -159,8 +165,8 @@ def steps(size: str, model: LMConfig) -> Iterator[contests.Contest]:
     yield contests.Contest(
       f'RL step by utilities, {size}, {direct} direct and {explained} '
       f'explained lists, {UPDATES} updates: {name}',
-      peer, 'lists', direct + explained, ours.stepping(direct, explained),
-      listed.step, goal, their_count=LISTED,
+      peer, 'lists', direct + explained, ours=ours.stepping(direct, explained),
+      theirs=listed.step, goal=goal, their_count=LISTED,
     )  # fmt: skip
 
 
@@ -172,5 +178,5 @@ def answers(size: str, model: LMConfig) -> Iterator[contests.Contest]:
     yield contests.Contest(
       f're-ranking by utilities, {size}, {DECODED} lists, {mode}',
       "explained, answer.ranking='list'", 'lists', DECODED,
-      ours.answering(mode), written, goal,
+      ours=ours.answering(mode), theirs=written, goal=goal,
     )  # fmt: skip

@@ -42,7 +42,7 @@ def parts() -> dict[str, Callable[[], Iterator[contests.Contest]]]:
 
 
 def task(prompt: int) -> tasks.Task:
-  """Returns the step with prompts of so many tokens."""
+  """Returns the step with prompts of a number of tokens."""
   return tasks.Task(tasks.SIZES[SIZE], prompt)
 
 
@@ -100,7 +100,7 @@ class Ours:
       self._mesh, prompts.batch(np.arange(task.queries))
     )
     self._trainer = trainer.Trainer(
-      task.model, self.config, task.format, prompts, self._mesh, seed=0
+      task.model, self.config, task.format, prompts, mesh=self._mesh, seed=0
     )
     self._params = decoder.init(
       task.model, self._mesh, sharding.TRAIN_RULES, jax.random.key(0)
@@ -131,15 +131,16 @@ class Ours:
     with sharding.use(self._mesh, sharding.DECODE_RULES):
       return sampler.sample(
         task.model, self._params, lists.prompt, lists.prompt_valid,
-        jax.random.key(0), task.group, task.new, jnp.float32(1), task.format,
-        lists.candidate_sids, lists.candidate_mask, lists.citable_sids,
-        lists.citable_mask, True, task.explanation,
+        jax.random.key(0), num_samples=task.group, max_new_tokens=task.new,
+        temperature=jnp.float32(1), fmt=task.format,
+        items=lists.items, constrain=True,
+        explanation_tokens=task.explanation,
       )  # fmt: skip
 
   def reward(
     self, samples: sampler.Samples, stored: bool = False
   ) -> Callable[[int], Rewarded]:
-    """Returns parsing, rewards, advantages and filter, done so many times.
+    """Returns parsing, rewards, advantages and filter, done a number of times.
 
     Args:
       samples: answers to all lists.
@@ -187,8 +188,8 @@ def _step(prompt: int) -> Iterator[contests.Contest]:
 
   yield contests.Contest(
     f'RL step, {SIZE}, 8 prompts of {prompt} x 8 x 64, 2 updates',
-    f'TRL GRPOTrainer (dapo), {way}', 'steps', 1, ours.step, peer.step,
-    PROMPTS[prompt], split,
+    f'TRL GRPOTrainer (dapo), {way}', 'steps', 1,
+    ours=ours.step, theirs=peer.step, goal=PROMPTS[prompt], split=split,
   )  # fmt: skip
   peer.close()
 
@@ -233,14 +234,14 @@ def _reward() -> Iterator[contests.Contest]:
     ('Python on strings, and decoding them', theirs.decode_and_judge),
   ):
     yield contests.Contest(
-      name, peer, 'answers', REWARDS * rows, passes,
-      functools.partial(repeated, run), 10.0,
+      name, peer, 'answers', REWARDS * rows, ours=passes,
+      theirs=functools.partial(repeated, run), goal=10.0,
     )  # fmt: skip
   # At most a hundredth of a step.
   stored = ours.reward(samples, stored=True)
   yield contests.Contest(
     f'{name}, and the buffer', 'the whole RL step', 'steps', 1,
-    functools.partial(stored, 1), ours.step, 100.0,
+    ours=functools.partial(stored, 1), theirs=ours.step, goal=100.0,
   )  # fmt: skip
 
 

@@ -93,8 +93,9 @@ def _contest(
     return {**ours.facts(), 'cpu_ms_a_list': cpu}
 
   return contests.Contest(
-    f'{ours.clients} clients', peer, 'lists', ours.count, ours, theirs, goal,
-    split, their_count=theirs.count, facts=facts,
+    f'{ours.clients} clients', peer, 'lists', ours.count,
+    ours=ours, theirs=theirs, goal=goal, split=split,
+    their_count=theirs.count, facts=facts,
   )  # fmt: skip
 
 

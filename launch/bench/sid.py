@@ -81,18 +81,21 @@ def _tokenizer() -> list[contests.Contest]:
   return [
     contests.Contest(
       'RQ-VAE training', f'PyTorch {train_name}', 'items', EPOCHS * ITEMS,
-      train, _repeat(EPOCHS, peer_train), 1.2,
+      ours=train, theirs=_repeat(EPOCHS, peer_train), goal=1.2,
     ),
     contests.Contest(
       'assignment', f'PyTorch {assign_name}', 'items', PASSES * ITEMS,
-      _repeat(PASSES, lambda: quantised.codes(state, SID, data, mesh)),
-      _repeat(PASSES, peer_assign), 1.0,
+      ours=_repeat(PASSES, lambda: quantised.codes(state, SID, data, mesh)),
+      theirs=_repeat(PASSES, peer_assign), goal=1.0,
     ),
     contests.Contest(
       'quantising alone', 'faiss ResidualQuantizer, beam 1', 'items',
       PASSES * ITEMS,
-      _repeat(PASSES, lambda: quantised.nearest(device_books, latent, mesh)),
-      _repeat(PASSES, torch_rqvae.faiss_quantiser(books, latent)), 1.0,
+      ours=_repeat(
+        PASSES, lambda: quantised.nearest(device_books, latent, mesh)
+      ),
+      theirs=_repeat(PASSES, torch_rqvae.faiss_quantiser(books, latent)),
+      goal=1.0,
     ),
   ]  # fmt: skip
 
@@ -131,8 +134,10 @@ def _beam_search() -> list[contests.Contest]:
       f'transformers {name} generate, prefix_allowed_tokens_fn',
       'users',
       BATCHES * USERS,
-      _repeat(BATCHES, lambda: retriever.top_k(prompts.tolist(), BEAM, nobody)),
-      _repeat(BATCHES, peer),
-      10.0,
+      ours=_repeat(
+        BATCHES, lambda: retriever.top_k(prompts.tolist(), BEAM, nobody)
+      ),
+      theirs=_repeat(BATCHES, peer),
+      goal=10.0,
     )
   ]

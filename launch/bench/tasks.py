@@ -7,7 +7,7 @@ import numpy as np
 import tokenizers
 
 from gr2_jax.lm.config import LMConfig
-from gr2_jax.text import answer, lengths, vocab
+from gr2_jax.text import answer, lengths, semantic_ids
 from launch.bench import contests
 
 BF16 = contests.multiplies_bf16()
@@ -89,20 +89,16 @@ class Task:
     texts[fmt.pad], texts[fmt.eos] = '<pad>', '<eos>'
     texts[fmt.open], texts[fmt.mid] = answer.OPEN, answer.MID
     texts[fmt.top] = answer.TOP
-    texts[fmt.sid_begin], texts[fmt.sid_end] = vocab.WRAPPERS
+    texts[fmt.sid_begin] = semantic_ids.BEGIN
+    texts[fmt.sid_end] = semantic_ids.END
     texts[fmt.sep], texts[fmt.close] = answer.SEP, answer.CLOSE
     for place in range(LEVELS * CODES):
-      texts[fmt.sid_offset + place] = vocab.sid_text(*divmod(place, CODES))
+      texts[fmt.sid_offset + place] = semantic_ids.token(*divmod(place, CODES))
     return texts
 
   def lists(self) -> list[list[list[int]]]:
     """Returns the candidates' codes of each prompt: [Q, K, L]."""
     return self.sids().reshape(self.queries, -1, LEVELS).tolist()
-
-
-def sid_text(codes: list[int]) -> str:
-  """Writes a semantic ID: `<s_a_3><s_b_0>..`."""
-  return ''.join(vocab.sid_text(*pair) for pair in enumerate(codes))
 
 
 def tokenizer(task: Task) -> tokenizers.Tokenizer:

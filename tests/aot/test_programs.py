@@ -108,7 +108,7 @@ def test_between_devices_that_split_heads_only_sums_cross(name):
 @slow
 def test_a_report_judges_each_program():
   places = tuple((x, y) for x in range(2) for y in range(4))
-  chip = roofline.Chip('toy', 1e12, 1e9, 1e11, 1e10, 4)
+  chip = roofline.Chip('toy', 1e12, 1e9, 1e11, 1e10, ring=4)
   devices = roofline.Slice(chip, (2, 4), places)
   config, mesh = _config(), _plan().mesh
   report = ahead.report(config, devices, mesh, ['update', 'decode'])

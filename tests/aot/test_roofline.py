@@ -6,7 +6,7 @@ import pytest
 
 from gr2_jax.aot import roofline
 
-CHIP = roofline.Chip('toy', 100.0, 1000.0, 10.0, 1.0, 4)
+CHIP = roofline.Chip('toy', 100.0, 1000.0, 10.0, 1.0, ring=4)
 # 2 x 4 chips in rows.
 PLACES = tuple((x, y) for x in range(2) for y in range(4))
 SLICE = roofline.Slice(CHIP, (2, 4), PLACES)

@@ -64,7 +64,7 @@ def test_reviews_and_python_literals(tmp_path):
     (
       _reviews(('u', 'B9', 1)),
       META,
-      'meta_Beauty.json.gz:2: not a Python literal .*mend or remove',
+      'meta_Beauty.json.gz:2: not a Python literal .*fix or remove',
     ),
     (
       _reviews(('u', 'B1', 1)),

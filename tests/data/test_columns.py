@@ -1,4 +1,4 @@
-"""Columns that lists bring along: what is read, and what is refused where."""
+"""Columns that lists carry: what is read, and what is refused where."""
 
 import json
 

@@ -7,7 +7,7 @@ from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import stored
 
 ITEMS = [
-  dataset_lib.Item('a', 'A', ('x', 'y'), 'b', 5.04, 'd'),
+  dataset_lib.Item('a', 'A', ('x', 'y'), 'b', 5.04, description='d'),
   dataset_lib.Item('b', 'B'),
   dataset_lib.Item('c', 'C'),
 ]

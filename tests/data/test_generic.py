@@ -253,7 +253,7 @@ BAD = {
   'not JSON': (
     'items.jsonl',
     ['{"item_id": '],
-    'items.jsonl:1: not JSON .*mend',
+    'items.jsonl:1: not JSON .*fix',
   ),
   'one JSON array over several lines': (
     'items.jsonl',

@@ -55,7 +55,7 @@ def _assert_same(left, right):
 def test_an_epoch_has_every_example_once_and_whole(lengths, seed):
   source = Source(lengths, 0)
   iterator = pipeline.lm_iterator(
-    {'a': source}, {'a': 1.0}, 16, 3, seed, num_epochs=1
+    {'a': source}, {'a': 1.0}, 16, 3, seed=seed, num_epochs=1
   )
   seen = collections.Counter()
   for batch in iterator:
@@ -145,7 +145,9 @@ def test_the_state_of_other_data_is_refused():
 
 
 def test_a_too_long_example_is_an_error_that_names_its_source():
-  iterator = pipeline.lm_iterator({'a': Source([20], 0)}, {'a': 1.0}, 16, 1, 0)
+  iterator = pipeline.lm_iterator(
+    {'a': Source([20], 0)}, {'a': 1.0}, 16, 1, seed=0
+  )
   with pytest.raises(ValueError, match="'a' gave an example of 20 tokens"):
     next(iterator)
 
@@ -159,7 +161,7 @@ def test_a_too_long_example_is_an_error_that_names_its_source():
   ],
 )
 def test_malformed_examples_are_errors(example, shapes):
-  iterator = pipeline.lm_iterator({'a': [example]}, {'a': 1.0}, 16, 1, 0)
+  iterator = pipeline.lm_iterator({'a': [example]}, {'a': 1.0}, 16, 1, seed=0)
   with pytest.raises(ValueError, match=shapes):
     next(iterator)
 
@@ -178,7 +180,7 @@ def test_malformed_examples_are_errors(example, shapes):
 )
 def test_sources_and_weights_must_fit(sources, weights, epochs, message):
   with pytest.raises(ValueError, match=message):
-    pipeline.lm_iterator(sources, weights, 8, 1, 0, num_epochs=epochs)
+    pipeline.lm_iterator(sources, weights, 8, 1, seed=0, num_epochs=epochs)
 
 
 @hypothesis.settings(max_examples=50, deadline=None)

@@ -61,7 +61,7 @@ def test_a_line_of_100_mb_is_refused_before_it_fills_the_memory(
   if ending.endswith('.gz'):
     content = gzip.compress(content, 1)
   number = 1 + bool(head)
-  message = f'items{ending}:{number}: a line of more than 16,777,216 char.*mend'
+  message = f'items{ending}:{number}: a line of more than 16,777,216 char.*fix'
   with pytest.raises(ValueError, match=message):
     generic.read(write(content, f'items{ending}'))
 
@@ -140,7 +140,7 @@ def test_half_a_surrogate_pair_is_refused(write):
   ids=['lists', 'objects', 'digits', 'zeros', 'pickle'],
 )
 def test_json_that_breaks_parsers_is_refused(write, line):
-  with pytest.raises(ValueError, match='items.jsonl:1: .*(mend|save|write)'):
+  with pytest.raises(ValueError, match='items.jsonl:1: .*(fix|save|write)'):
     generic.read(write(line + b'\n'))
 
 
@@ -167,7 +167,7 @@ def test_a_cut_parquet_file_is_refused(write, tmp_path):
   pyarrow.parquet.write_table(table, path, compression='none')
   content = path.read_bytes()
   path.write_bytes(content[:4] + b'\xff' * 60 + content[64:])
-  with pytest.raises(ValueError, match='(?s)items.parquet.*write.*anew'):
+  with pytest.raises(ValueError, match='(?s)items.parquet.*write.*again'):
     generic.read(folder)
 
 
@@ -210,7 +210,7 @@ def test_python_literals_are_read_and_never_run(tmp_path, monkeypatch, line):
   review = {'reviewerID': 'u', 'asin': 'B1', 'unixReviewTime': 1}
   (tmp_path / 'reviews_X_5.json').write_bytes(_json(review))
   (tmp_path / 'meta_X.json').write_text(line + '\n')
-  with pytest.raises(ValueError, match='meta_X.json:1: .*mend or remove'):
+  with pytest.raises(ValueError, match='meta_X.json:1: .*fix or remove'):
     amazon.read(tmp_path)
   assert not (tmp_path / 'executed').exists()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.decode import sampler
+from gr2_jax.decode.items import Items
 from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder
 from gr2_jax.text import answer
@@ -135,10 +136,7 @@ def sample(tiny, fmt, prompts, lists, citable):
       max_new_tokens=slots,
       temperature=jnp.float32(temperature),
       fmt=fmt,
-      candidate_sids=lists[0],
-      candidate_mask=lists[1],
-      citable_sids=citable[0],
-      citable_mask=citable[1],
+      items=Items(*lists, *citable),
       constrain=constrain,
       explanation_tokens=BUDGET,
       filters=filters,

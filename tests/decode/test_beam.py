@@ -33,9 +33,9 @@ def search(tiny, fmt, prompts):
       tiny.params if params is None else params,
       *map(jnp.asarray, prompts),
       sid_index.build(sids, CODES),
-      fmt,
-      width,
-      jnp.asarray(exclude, jnp.int32),
+      fmt=fmt,
+      width=width,
+      exclude=jnp.asarray(exclude, jnp.int32),
     )
     return np.asarray(items), np.asarray(scores)
 
@@ -209,9 +209,9 @@ def test_eight_devices_find_what_one_does(
       sharding.reshard(tiny.params, shardings),
       *batch[:2],
       sharding.replicate(mesh8, sid_index.build(sids, CODES)),
-      fmt,
-      5,
-      batch[2],
+      fmt=fmt,
+      width=5,
+      exclude=batch[2],
     )
   np.testing.assert_array_equal(items, want)
   # float32 sums in another order.
@@ -225,9 +225,9 @@ def test_an_index_of_other_sids_is_an_error(tiny, fmt, prompts, sids):
       tiny.params,
       *prompts,
       sid_index.build(sids, 9),
-      fmt,
-      3,
-      jnp.asarray(NONE),
+      fmt=fmt,
+      width=3,
+      exclude=jnp.asarray(NONE),
     )
 
 

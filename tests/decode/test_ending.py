@@ -43,7 +43,12 @@ def test_it_is_what_encode_answer_writes(vocab, data):
   mask = np.arange(size)[None] < len(written)
   full = np.array([*order, *range(count, K)])
   got, kept = ending.complete(
-    fmt, tokens, mask, padded[None], real[None], full[None]
+    fmt,
+    tokens,
+    mask,
+    candidate_sids=padded[None],
+    candidate_mask=real[None],
+    order=full[None],
   )
   assert got.shape == kept.shape == (1, lengths.answer(fmt.levels, K, BUDGET))
   want, _ = encoding.encode_answer(vocab, words, padded[list(order)])
@@ -75,7 +80,9 @@ def test_batches_of_groups_and_rows_that_are_empty(fmt):
   mask = np.zeros((3, 2, 4), bool)
   mask[..., :3] = True
   mask[1, 1] = False
-  got, kept = ending.complete(fmt, tokens, mask, sids, real, order)
+  got, kept = ending.complete(
+    fmt, tokens, mask, candidate_sids=sids, candidate_mask=real, order=order
+  )
   assert not kept[1, 1].any() and (got[1, 1] == fmt.pad).all()
   places, valid = _parse(got, sids, fmt, kept, real)
   np.testing.assert_array_equal(

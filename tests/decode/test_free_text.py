@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.decode import next_token, sampler
+from gr2_jax.decode.items import Items
 
 
 @pytest.fixture(scope='module')
@@ -16,7 +17,8 @@ def write(tiny, fmt, prompts):
 
   def run(seeds, rows=range(4), ends=()):
     rows = np.array(rows)
-    nothing = jnp.zeros((len(rows), 0, 3), jnp.int32)
+    shape = len(rows), 0
+    nothing = jnp.zeros((*shape, 3), jnp.int32), jnp.zeros(shape, bool)
     samples = sampler.sample(
       tiny.config,
       tiny.params,
@@ -26,10 +28,7 @@ def write(tiny, fmt, prompts):
       max_new_tokens=12,
       temperature=jnp.float32(1.0),
       fmt=dataclasses.replace(fmt, other_ends=tuple(ends)),
-      candidate_sids=nothing,
-      candidate_mask=jnp.zeros(nothing.shape[:2], bool),
-      citable_sids=nothing,
-      citable_mask=jnp.zeros(nothing.shape[:2], bool),
+      items=Items(*nothing, *nothing),
       constrain=False,
       explanation_tokens=0,
     )

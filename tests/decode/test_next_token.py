@@ -89,8 +89,11 @@ def test_filters_do_not_matter_where_greedy(constrain):
   logits = jnp.asarray(rng.normal(0, 2, (50, V)), jnp.float32)
   allowed = jnp.where(jnp.arange(50)[:, None] % 2 > 0, jnp.array([[9, 4]]), -1)
   allowed = allowed if constrain else jnp.full((50, 1), -1)
-  common = jnp.zeros(50), logits, jnp.float32(0.0), allowed, constrain
+  common = jnp.zeros(50), logits, jnp.float32(0.0), allowed
+  acting = filters.make(3, 0.5, 0.5)
   for got, want in zip(
-    draw(*common, filters.make(3, 0.5, 0.5)), draw(*common), strict=True
+    draw(*common, constrain=constrain, filters=acting),
+    draw(*common, constrain=constrain),
+    strict=True,
   ):
     np.testing.assert_array_equal(got, want)

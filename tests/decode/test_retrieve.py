@@ -68,9 +68,9 @@ def test_it_is_the_beam_search(make, tiny, fmt, mesh1):
       tiny.params,
       *sharding.shard_batch(mesh1, (tokens, tokens > 0)),
       retriever.index,
-      fmt,
-      5,
-      sharding.shard_batch(mesh1, exclude),
+      fmt=fmt,
+      width=5,
+      exclude=sharding.shard_batch(mesh1, exclude),
     )
   items, scores = retriever.top_k([[7, 8, 9, 10]], 4, [np.array([3])])
   np.testing.assert_array_equal(items[0], want[0][0, :4])

@@ -9,12 +9,18 @@ import pytest
 from gr2_jax import sharding
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import sampler
+from gr2_jax.decode.items import Items
 from gr2_jax.lm import decoder, logps
 from gr2_jax.rl import parse
 from gr2_jax.text import lengths
 
 # As the fixture `sample` has them.
 G, S, EXPLANATION = 4, 29, 8
+
+STATIC = (
+  *('config', 'num_samples', 'max_new_tokens', 'fmt', 'constrain'),
+  'explanation_tokens',
+)
 
 read = jax.jit(parse.parse_ranking, static_argnums=2)
 
@@ -81,10 +87,7 @@ def test_padding_may_be_the_end_token(
     max_new_tokens=S,
     temperature=jnp.float32(1.0),
     fmt=same,
-    candidate_sids=lists[0],
-    candidate_mask=lists[1],
-    citable_sids=citable[0],
-    citable_mask=citable[1],
+    items=Items(*lists, *citable),
     constrain=False,
     explanation_tokens=EXPLANATION,
   )
@@ -135,16 +138,13 @@ def test_first_tokens_follow_the_model(tiny, fmt, prompts, lists, citable):
     prompts[0][:1],
     prompts[1][:1],
     jax.random.key(0),
-    group,
-    1,
-    jnp.float32(2.0),
-    fmt,
-    lists[0][:1],
-    lists[1][:1],
-    citable[0][:1],
-    citable[1][:1],
-    False,
-    0,
+    num_samples=group,
+    max_new_tokens=1,
+    temperature=jnp.float32(2.0),
+    fmt=fmt,
+    items=Items(*(x[:1] for x in (*lists, *citable))),
+    constrain=False,
+    explanation_tokens=0,
   )
   logits = tiny.forward(prompts[0][:1])[0, -1]
   want = np.asarray(jax.nn.softmax(logits / 2.0))
@@ -198,10 +198,7 @@ def test_an_empty_prompt_pads_the_batch(
     max_new_tokens=S,
     temperature=jnp.float32(1.0),
     fmt=fmt,
-    candidate_sids=lists[0],
-    candidate_mask=lists[1],
-    citable_sids=citable[0],
-    citable_mask=citable[1],
+    items=Items(*lists, *citable),
     constrain=True,
     explanation_tokens=EXPLANATION,
   )
@@ -221,12 +218,12 @@ def test_one_compilation_a_bucket_and_an_early_exit(
     jax.debug.callback(lambda: steps.append(1))
     return step(self, loop)
 
-  def counted(*args):
+  def counted(*args, **kwargs):
     traces.append(1)
-    return sampler.sample.__wrapped__(*args)
+    return sampler.sample.__wrapped__(*args, **kwargs)
 
   monkeypatch.setattr(sampler.Run, 'step', counted_step)
-  run = jax.jit(counted, static_argnums=(0, 5, 6, 8, 13, 14))
+  run = jax.jit(counted, static_argnames=STATIC)
   rng = np.random.default_rng(0)
   for length in (6, 8, 6, 8):
     for temperature in (0.0, 0.5, 1.0):
@@ -237,14 +234,13 @@ def test_one_compilation_a_bucket_and_an_early_exit(
         jnp.asarray(rng.integers(3, 60, (4, length)), jnp.int32),
         jnp.ones((4, length), bool),
         jax.random.key(length),
-        2,
-        40,
-        jnp.float32(temperature),
-        fmt,
-        *lists,
-        *citable,
-        True,
-        0,
+        num_samples=2,
+        max_new_tokens=40,
+        temperature=jnp.float32(temperature),
+        fmt=fmt,
+        items=Items(*lists, *citable),
+        constrain=True,
+        explanation_tokens=0,
       )
       longest = int(samples.mask.sum(-1).max())
       jax.effects_barrier()
@@ -264,7 +260,7 @@ def test_eight_devices_sample_what_one_does(
   )
   params = sharding.reshard(tiny.params, shardings)
   given = (*prompts, *lists, *citable)
-  tokens, valid, sids, mask, *shown = sharding.shard_batch(mesh8, given)
+  tokens, valid, *named = sharding.shard_batch(mesh8, given)
   with sharding.use(mesh8, sharding.DECODE_RULES):
     eight = sampler.sample(
       tiny.config,
@@ -276,10 +272,7 @@ def test_eight_devices_sample_what_one_does(
       max_new_tokens=S,
       temperature=jnp.float32(1.0),
       fmt=fmt,
-      candidate_sids=sids,
-      candidate_mask=mask,
-      citable_sids=shown[0],
-      citable_mask=shown[1],
+      items=Items(*named),
       constrain=True,
       explanation_tokens=EXPLANATION,
     )

@@ -8,6 +8,7 @@ import pytest
 from gr2_jax import sharding
 from gr2_jax.decode import constrain as constraints
 from gr2_jax.decode import filters, sampler
+from gr2_jax.decode.items import Items
 from gr2_jax.lm import decoder
 from gr2_jax.rl import parse
 
@@ -139,14 +140,14 @@ def test_eight_devices_sample_what_one_does(
       params,
       *inputs[:2],
       jax.random.key(4),
-      4,
-      one.tokens.shape[-1],
-      jnp.float32(1.0),
-      fmt,
-      *inputs[2:],
-      True,
-      8,
-      filters.make(**MIXED),
+      num_samples=4,
+      max_new_tokens=one.tokens.shape[-1],
+      temperature=jnp.float32(1.0),
+      fmt=fmt,
+      items=Items(*inputs[2:]),
+      constrain=True,
+      explanation_tokens=8,
+      filters=filters.make(**MIXED),
     )
   np.testing.assert_array_equal(one.tokens, eight.tokens)
   # float32 sums in another order, logits of the size of 10.

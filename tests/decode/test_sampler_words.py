@@ -131,7 +131,14 @@ def test_words_alone_are_those_of_whole_answers(
   spread = lambda x: jnp.broadcast_to(x[:, None], (4, G, *x.shape[1:]))
   sids, real = spread(lists[0]), spread(lists[1])
   places, valid = read(
-    *ending.complete(fmt, words.tokens, words.mask, sids, real, order)[:1],
+    *ending.complete(
+      fmt,
+      words.tokens,
+      words.mask,
+      candidate_sids=sids,
+      candidate_mask=real,
+      order=order,
+    )[:1],
     sids,
     fmt,
     None,

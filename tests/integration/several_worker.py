@@ -46,20 +46,19 @@ def train(mesh, directory, steps=STEPS, evaluate=None):
   """Fits a line; returns its three slopes and the offset as a list."""
   tx = optimiser.make(optimiser.OptimiserConfig(lr=0.1, total_steps=STEPS))
   params = {'kernel': np.full(3, 0.3, np.float32), 'bias': np.zeros(1, 'f')}
-  final = loop.fit(
-    state.create(sharding.replicate(mesh, params), tx, mesh),
-    step.make_train_step(_loss, tx),
-    Batches(),
-    steps,
-    directory,
-    mesh,
+  final = loop.Loop(
+    step_fn=step.make_train_step(_loss, tx),
+    iterator=Batches(),
+    num_steps=steps,
+    directory=directory,
+    mesh=mesh,
     ckpt_every=2,
     log_every=1,
     # Decided by what only the first process sees for certain.
     stop=lambda: len((directory / 'metrics.jsonl').read_text()) > 10**6,
     evaluate=evaluate,
     policy=Policy(best='score'),
-  )
+  ).fit(state.create(sharding.replicate(mesh, params), tx, mesh))
   found = sharding.fetch(mesh, final.params)
   return [*found['kernel'].tolist(), *found['bias'].tolist()]
 

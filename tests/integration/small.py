@@ -262,4 +262,4 @@ def make_ranker(
     given = sharding.replicate(mesh, given)
   answer = ranking.AnswerConfig(32, 6, constrain)
   params = {'lm': params, 'head': given}
-  return ranker.Ranker(shape, params, mesh, parts, answer, mode)
+  return ranker.Ranker(shape, params, mesh, parts, answer=answer, mode=mode)

@@ -23,13 +23,13 @@ from gr2_jax.teacher import (
   asker,
   base,
   endpoint,
-  explanations,
   journal,
   messages,
   protocol,
   sampling,
 )
 from gr2_jax.teacher import config as teacher_config
+from gr2_jax.text import semantic_ids
 from tests.integration import small
 from tests.teacher import proxy
 
@@ -59,7 +59,7 @@ def model(tmp_path_factory, mesh1):
     | {'chat_template': roles['chat_template']},
   )
   special = {f'{k}_id': tokenizer.token_to_id(v) for k, v in names.items() if v}
-  hf.save(out, config, params, special)
+  hf.save(out, config, params, special=special)
   # Without this the server takes the best token, whatever the temperature.
   files.write_json(
     out / 'generation_config.json', special | {'do_sample': True}
@@ -188,7 +188,7 @@ def _collect(teacher, folder):
   ]
   kept = journal.Journal(folder, teacher.identity)
   accept = acceptance.Acceptance(
-    lambda text: True, explanations.Citations(small.sids())
+    lambda text: True, semantic_ids.Citations(small.sids())
   )
   _, tally = sampling.collect(
     teacher,

@@ -342,7 +342,15 @@ class Scripted:
   def rank(self, histories, candidates, batch_size, features, scores):
     self.given = features, scores
     return [
-      ranking_lib.Ranking(items, '', '', True, 1, 1) for items in candidates
+      ranking_lib.Ranking(
+        order=items,
+        explanation='',
+        explanation_titles='',
+        valid=True,
+        tokens=1,
+        prompt_tokens=1,
+      )
+      for items in candidates
     ]
 
 

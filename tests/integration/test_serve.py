@@ -45,7 +45,11 @@ def engine(tmp_path_factory, mesh1):
   direct = small.make_ranker(workdir, mesh1, mode=ranking.DIRECT, given=head)
   explained = engine_lib.explaining(direct)
   return engine_lib.Engine(
-    *(pathlib.Path(workdir), 'rl', direct, explained, 20),
+    workdir=pathlib.Path(workdir),
+    model='rl',
+    direct=direct,
+    explained=explained,
+    trained=20,
     batch_size=2,
     longest=0,
     tokenizer=lambda: direct.tokenizer,

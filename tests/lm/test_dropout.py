@@ -8,7 +8,9 @@ from gr2_jax.lm import config as lm_config
 from gr2_jax.lm import decoder, loss
 from gr2_jax.lm.dropout import Dropout
 
-TINY = lm_config.LMConfig(16, 2, 2, 1, 8, 24, vocab_size=40, dropout=0.5)
+TINY = lm_config.LMConfig(
+  16, 2, 2, 1, 8, mlp_dim=24, vocab_size=40, dropout=0.5
+)
 
 
 def test_keeps_its_share_and_the_mean():

@@ -140,7 +140,7 @@ def test_lora_starts_at_nothing_and_merges(scan, mesh8):
   rules = sharding.TRAIN_RULES
   base = decoder.init(config, mesh8, rules, jax.random.key(0))
   tuned, params = lora.add(
-    config, base, 4, 8.0, mesh8, rules, jax.random.key(1)
+    config, base, 4, 8.0, mesh=mesh8, rules=rules, key=jax.random.key(1)
   )
   tokens = np.random.default_rng(1).integers(0, 64, (8, 5))
   apply = lambda config, params: jax.jit(decoder.Decoder(config).apply)(
@@ -158,7 +158,9 @@ def test_lora_starts_at_nothing_and_merges(scan, mesh8):
   assert jax.tree.structure(merged) == jax.tree.structure(base)
   np.testing.assert_allclose(apply(config, merged), changed, rtol=0, atol=2e-5)
   with pytest.raises(ValueError, match='rank 4'):
-    lora.add(tuned, params, 4, 8.0, mesh8, rules, jax.random.key(1))
+    lora.add(
+      tuned, params, 4, 8.0, mesh=mesh8, rules=rules, key=jax.random.key(1)
+    )
 
 
 def test_bfloat16_kernels_are_used_as_stored(mesh1):

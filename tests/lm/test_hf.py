@@ -50,7 +50,7 @@ def test_round_trip_on_many_devices(config, scan, tmp_path, mesh1, mesh8):
     config, scan=scan, max_positions=config.max_positions or 32_768
   )
   params = _init(config, mesh8)
-  hf.save(tmp_path, config, params, {'eos_token_id': 2})
+  hf.save(tmp_path, config, params, special={'eos_token_id': 2})
   for mesh in (mesh1, mesh8):
     found, read = hf.load(tmp_path, mesh, scan=scan)
     assert found == config
@@ -263,9 +263,9 @@ def test_new_rows_and_nothing_else(tied, mesh8):
     params,
     60,
     1088,
-    mesh8,
-    sharding.TRAIN_RULES,
-    jax.random.key(0),
+    mesh=mesh8,
+    rules=sharding.TRAIN_RULES,
+    key=jax.random.key(0),
   )
   assert grown == dataclasses.replace(config, vocab_size=1088)
   tables = ('embedding',) if tied else ('embedding', 'output')
@@ -286,5 +286,11 @@ def test_new_rows_and_nothing_else(tied, mesh8):
     _equal(new[name], params[name])
   with pytest.raises(ValueError, match='cannot keep 65'):
     grow.grow(
-      config, params, 65, 128, mesh8, sharding.TRAIN_RULES, jax.random.key(0)
+      config,
+      params,
+      65,
+      128,
+      mesh=mesh8,
+      rules=sharding.TRAIN_RULES,
+      key=jax.random.key(0),
     )

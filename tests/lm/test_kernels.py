@@ -57,7 +57,7 @@ def _attend(config, qkv, segments):
     if config.attention == 'plain':
       out = attention.attend(q, k, v, mask, config.bf16_matmul)
     else:
-      out = kernels.attend(config, q, k, v, mask, segments)
+      out = kernels.attend(config, q, k, v, mask, segments=segments)
     return (out * jnp.cos(jnp.arange(out.size)).reshape(out.shape)).sum(), out
 
   grads, out = jax.grad(total, (0, 1, 2), has_aux=True)(*qkv)

@@ -111,7 +111,13 @@ def test_chunks_change_nothing(constrained, scanned, monkeypatch):
     if chunk is None:
       return logps.token_logps(unembed(table, hidden), tokens, 0.8, allowed)
     return logps.chunked_logps(
-      unembed, table, hidden, tokens, 0.8, allowed, chunk
+      unembed,
+      table,
+      hidden,
+      tokens,
+      temperature=0.8,
+      allowed=allowed,
+      chunk=chunk,
     )
 
   def both(chunk):

@@ -165,7 +165,7 @@ def test_cache_token_by_token(name, scan, tmp, mesh1):
       kv,
       valid,
       cache,
-      jnp.int32(step),
+      index=jnp.int32(step),
     )
     logits.append(unembed(hidden)[:, 0])
   ours = np.concatenate(logits, 1)
@@ -184,7 +184,7 @@ def test_export_and_greedy_continuation(name, tmp, tmp_path, mesh1):
     tmp_path,
     config,
     params,
-    {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0},
+    special={'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0},
     max_file_bytes=20_000,
   )
   index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())

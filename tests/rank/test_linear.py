@@ -40,7 +40,7 @@ def test_the_slope_at_the_optimum_is_zero():
     # Central differences, and what rounding leaves of them.
     assert abs(ahead - behind) / 2e-4 < 1e-9
   zero = np.zeros(4)
-  start = linear._objective(zero, *_bare(lists), 0.01, zero)
+  start = linear._objective(zero, *_bare(lists), l2=0.01, prior=zero)
   assert np.abs(start[1]).max() > 0.1
 
 
@@ -52,7 +52,9 @@ def _bare(lists):
 def test_gradient_and_curvature_are_those_of_the_definition():
   lists = draw(20, 4, [0.3, -1.0])
   at, prior = np.array([0.7, 0.2]), np.array([-0.5, 1.0])
-  value, gradient, hessian = linear._objective(at, *_bare(lists), 0.1, prior)
+  value, gradient, hessian = linear._objective(
+    at, *_bare(lists), l2=0.1, prior=prior
+  )
   minus = lambda weights: -objective(weights, *lists, 0.1, prior)
   assert value == pytest.approx(minus(at), rel=1e-12)
   step = 1e-5
@@ -60,7 +62,7 @@ def test_gradient_and_curvature_are_those_of_the_definition():
     slope = (minus(at + axis) - minus(at - axis)) / (2 * step)
     assert gradient[i] == pytest.approx(slope, abs=1e-8)
     ahead, behind = (
-      linear._objective(at + sign * axis, *_bare(lists), 0.1, prior)[1]
+      linear._objective(at + sign * axis, *_bare(lists), l2=0.1, prior=prior)[1]
       for sign in (1, -1)
     )
     np.testing.assert_allclose(

@@ -109,7 +109,7 @@ def _direct(batch, sids=None, params=None):
       _host()[1] if params is None else params,
       batch['prompt'],
       batch['valid'],
-      batch['sids'] if sids is None else sids,
+      sids=batch['sids'] if sids is None else sids,
     )
   )
 
@@ -155,7 +155,7 @@ def _explained(batch, params=None, scan=False, **changed):
     model,
     FMT,
     host if params is None else params,
-    *(batch[x] for x in ('prompt', 'valid', 'words', 'written', 'sids')),
+    **batch,
   )
   return np.asarray(states), np.asarray(logps)
 
@@ -219,15 +219,16 @@ def test_eight_devices_say_the_same(batch, want, mesh8):
 def test_activations_are_dropped_where_a_key_says_so(batch, want):
   model = dataclasses.replace(MODEL, dropout=0.3)
   one, two = jax.random.key(1), jax.random.key(2)
-  given = [batch[x] for x in ('prompt', 'valid', 'sids')]
+  given = {x: batch[x] for x in ('prompt', 'valid', 'sids')}
   host = _host()[1]
-  drop = lambda key: np.asarray(direct(model, FMT, host, *given, key))
+  drop = lambda key: np.asarray(direct(model, FMT, host, **given, dropout=key))
   np.testing.assert_allclose(drop(None), want, **CLOSE)
   np.testing.assert_array_equal(drop(one), drop(one))
   for found in (want, drop(two)):
     assert np.abs(drop(one) - found).max() > 0.05
-  given = [batch[x] for x in ('prompt', 'valid', 'words', 'written', 'sids')]
-  drop = lambda key: np.asarray(explained(model, FMT, host, *given, key)[1])
+  drop = lambda key: np.asarray(
+    explained(model, FMT, host, **batch, dropout=key)[1]
+  )
   plain = _explained(batch)[1]
   np.testing.assert_allclose(drop(None), plain, **CLOSE)
   np.testing.assert_array_equal(drop(one), drop(one))

@@ -279,7 +279,9 @@ def _with_sasrec(given):
   """The same ranker with the column of a SASRec that was never trained."""
   if not given.by_utilities:
     return given
-  network = sasrec_model.SASRec(sasrec_model.NetworkConfig(20, 8, 1, 1, 8, 12))
+  network = sasrec_model.SASRec(
+    sasrec_model.NetworkConfig(20, 8, 1, 1, 8, max_length=12)
+  )
   example = np.zeros((1, 2), np.int32)
   params = network.init(jax.random.key(0), example, example, example)['params']
   model = sasrec_lists.Model(

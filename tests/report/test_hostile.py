@@ -77,7 +77,15 @@ def test_the_page_shows_hostile_text_as_text(report, workdir, text):
   cited = '<|sid_begin|><s_a_1><|sid_end|>'
   said = f'{text}{cited} {text}'
   titles = {cited: text}
-  example = lists.Example(text, [entry], [entry], [0], said, False, titles)
+  example = lists.Example(
+    user=text,
+    history=[entry],
+    incoming=[entry],
+    order=[0],
+    explanation=said,
+    valid=False,
+    titles=titles,
+  )
   sections = [(text, curves.draw(workdir)[0][1])]
   document = page.build(report, sections, [example])
   reader = _read(document)

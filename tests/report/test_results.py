@@ -131,12 +131,12 @@ def test_grades_by_hand():
   np.testing.assert_allclose(values['graded_ndcg'], expected, atol=1e-6)
   systems = {'prerank': prerank, 'sft': prerank, 'rl': model}
   args = (systems, INCOMING, np.array([7, 8]), 0)
-  table, deltas = results.summarise(*args, grades)
+  table, deltas = results.summarise(*args, grades=grades)
   assert table['prerank']['auc'] == 0.75 and table['rl']['auc'] == 0.25
   assert deltas['rl-prerank']['auc'][0] == -0.5
   # The items say which grade is whose, whatever order they came in.
   turned = INCOMING[:, [1, 0, 2]], grades[:, [1, 0, 2]]
-  again = results.difference(model, prerank, args[2], 0, turned)
+  again = results.difference(model, prerank, args[2], 0, graded=turned)
   assert again == deltas['rl-prerank']
   plain, _ = results.summarise(*args)
   without = {k: v for k, v in table['rl'].items() if k not in results.GRADED}

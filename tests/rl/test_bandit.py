@@ -28,8 +28,8 @@ SHAPED = {
 def _score(shaped, before, after, valid, invalid, norm):
   """Advantages [Q, G], and which groups the filter keeps, [Q]."""
   ranks = before, after, valid, K
-  plain = rewards.rank_promotion(*ranks, 0.0, invalid)
-  gained = SHAPED[shaped](*ranks, ALPHA, invalid)
+  plain = rewards.rank_promotion(*ranks, alpha=0.0, invalid=invalid)
+  gained = SHAPED[shaped](*ranks, alpha=ALPHA, invalid=invalid)
   return dapo.group_advantage(gained, norm), groups.has_variance(plain)
 
 

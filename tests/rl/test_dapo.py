@@ -109,7 +109,7 @@ def test_equals_the_slow_reference(seed, low, high):
   advantages = rng.normal(size=(2, 3)).astype(np.float32)
   mask = rng.random(logps.shape) < 0.7
   total, count, metrics = dapo.dapo_loss(
-    logps, old, advantages, mask, low, high
+    logps, old, advantages, mask, eps_low=low, eps_high=high
   )
   expected, clipped = _slow(logps, old, advantages, mask, low, high)
   # Sums of at most 30 float32 terms of order one.

@@ -29,9 +29,9 @@ def _groups(mesh, params):
       tiny.FMT,
       params,
       lists,
-      jax.random.key(0),
-      tiny.TEMPERATURE,
-      tiny.G,
+      key=jax.random.key(0),
+      temperature=tiny.TEMPERATURE,
+      num_samples=tiny.G,
     ).groups
 
 

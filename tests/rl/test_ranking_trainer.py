@@ -55,8 +55,8 @@ def draws(monkeypatch):
   """Keeps the orders that each step draws."""
   kept, draw = [], rankings.draw
 
-  def keep(*args):
-    found = draw(*args)
+  def keep(*args, **kwargs):
+    found = draw(*args, **kwargs)
     kept.append(np.asarray(found[0].order))
     return found
 

@@ -82,7 +82,9 @@ def _reward(**changed):
   entropy = np.broadcast_to(np.arange(4, dtype=np.float32) + 1, (3, 6, 4))
   old = np.full((3, 6, 4), -1.5, np.float32)
   return jax.device_get(
-    rankings.reward(config, _lists(), None, ORDER, old, entropy)
+    rankings.reward(
+      config, _lists(), None, ORDER, old_logps=old, entropy=entropy
+    )
   )
 
 
@@ -167,10 +169,7 @@ def _words(mesh, params, lists):
       max_new_tokens=8,
       temperature=tiny.TEMPERATURE,
       fmt=tiny.FMT,
-      candidate_sids=lists.candidate_sids,
-      candidate_mask=lists.candidate_mask,
-      citable_sids=lists.citable_sids,
-      citable_mask=lists.citable_mask,
+      items=lists.items,
       constrain=True,
       explanation_tokens=6,
       words_only=True,
@@ -183,7 +182,9 @@ def _draw(mesh, explained):
   lists = sharding.shard_batch(mesh, prompts.batch(np.arange(tiny.Q)))
   samples = _words(mesh, params['lm'], lists) if explained else None
   with sharding.use(mesh, sharding.TRAIN_RULES):
-    drawn, pairs = rankings.draw(*GIVEN, params, lists, KEY, samples)
+    drawn, pairs = rankings.draw(
+      *GIVEN, params, lists, key=KEY, samples=samples
+    )
   return params, drawn, jax.device_get(pairs)
 
 
@@ -465,7 +466,7 @@ def test_each_half_is_drawn_by_its_head(mesh1):
   batch = tiny.ranked_set().batch(np.arange(tiny.Q))
   lists = sharding.shard_batch(mesh1, batch)
   with sharding.use(mesh1, sharding.TRAIN_RULES):
-    drawn, _ = rankings.draw(*GIVEN, params, lists, KEY, None)
+    drawn, _ = rankings.draw(*GIVEN, params, lists, key=KEY)
   columns = np.where(batch.candidate_mask[..., None], batch.features, -np.inf)
   for begin, column in ((0, 0), (4, 1)):
     want = np.argsort(-columns[..., column], axis=-1, kind='stable')
@@ -506,8 +507,10 @@ def test_without_weight_words_change_no_utility(mesh1):
   )
   with sharding.use(mesh1, sharding.TRAIN_RULES):
     given = tiny.MODEL, tiny.RANKED, tiny.FMT, params
-    explained, _ = rankings.score(*given, batch, written, tiny.G)
-    plain, _ = rankings.score(*given, direct, None, tiny.G)
+    explained, _ = rankings.score(
+      *given, batch, words=written, num_samples=tiny.G
+    )
+    plain, _ = rankings.score(*given, direct, words=None, num_samples=tiny.G)
   np.testing.assert_allclose(explained, plain, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ VALID = jnp.ones((3, 4), bool)
 
 
 def _advantages(reward, valid, alpha, invalid=-1.0):
-  shaped = reward(BEFORE, AFTER, valid, K, alpha, invalid)
+  shaped = reward(BEFORE, AFTER, valid, K, alpha=alpha, invalid=invalid)
   return np.asarray(dapo.group_advantage(shaped, 'none'))
 
 

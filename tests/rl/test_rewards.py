@@ -27,19 +27,23 @@ def test_by_hand():
   valid = jnp.array([[True, True, True, False], [True] * 4])
   # 5 -> 2 is 3/10 and the bonus; 5 -> 5 gets nothing; 5 -> 9 loses 4/10.
   expected = [[0.5, 0.0, -0.4, -1.0], [0.2, -0.1, -0.9, 0.2]]
-  got = rewards.conditional(before, after, valid, 10, 0.2, -1.0)
+  got = rewards.conditional(before, after, valid, 10, alpha=0.2, invalid=-1.0)
   np.testing.assert_allclose(got, expected, atol=1e-6)
   expected = [[0.5, 0.2, -0.2, -1.0], [0.2, 0.1, -0.7, 0.2]]
-  got = rewards.rank_promotion(before, after, valid, 10, 0.2, -1.0)
+  got = rewards.rank_promotion(
+    before, after, valid, 10, alpha=0.2, invalid=-1.0
+  )
   np.testing.assert_allclose(got, expected, atol=1e-6)
   assert got.dtype == jnp.float32
 
 
 def test_copying_the_input_earns_nothing_unless_it_was_right():
   ranks = jnp.arange(1, 11)
-  copied = rewards.conditional(ranks, ranks, True, 10, 0.2, -1.0)
+  copied = rewards.conditional(ranks, ranks, True, 10, alpha=0.2, invalid=-1.0)
   np.testing.assert_allclose(copied, [0.2] + [0.0] * 9, atol=1e-6)
-  hacked = rewards.rank_promotion(ranks, ranks, True, 10, 0.2, -1.0)
+  hacked = rewards.rank_promotion(
+    ranks, ranks, True, 10, alpha=0.2, invalid=-1.0
+  )
   np.testing.assert_allclose(hacked, 0.2, atol=1e-6)
 
 
@@ -63,14 +67,19 @@ def test_equals_the_scalar_reference(data):
     (False, rewards.rank_promotion),
   ):
     expected = [_slow(*row, k, alpha, invalid, conditional) for row in rows]
-    got = function(before, after, valid, k, alpha, invalid)
+    got = function(before, after, valid, k, alpha=alpha, invalid=invalid)
     # float32 arithmetic on numbers of order one.
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_short_lists_are_measured_by_their_own_length():
   got = rewards.rank_promotion(
-    jnp.array([4, 4]), jnp.array([1, 1]), True, jnp.array([4, 10]), 0.0, -1.0
+    jnp.array([4, 4]),
+    jnp.array([1, 1]),
+    True,
+    jnp.array([4, 10]),
+    alpha=0.0,
+    invalid=-1.0,
   )
   np.testing.assert_allclose(got, [0.75, 0.3], atol=1e-6)
 

@@ -24,9 +24,9 @@ def _roll(mesh, config=tiny.CONFIG, key=0, seed=0):
         tiny.FMT,
         params,
         lists,
-        jax.random.key(key),
-        tiny.TEMPERATURE,
-        tiny.G,
+        key=jax.random.key(key),
+        temperature=tiny.TEMPERATURE,
+        num_samples=tiny.G,
       )
     )
 
@@ -64,9 +64,9 @@ def test_rewards_are_those_of_the_answers_read_in_python(rolled):
       assert after == rolled.rank_after[q, g]
       assert rolled.identity[q, g] == (order == list(range(count)))
       ranks = (lists.target[q] + 1, after, True, count)
-      expected = rewards.conditional(*ranks, 0.2, -1.0) + rewards.overlong(
-        mask.sum(), tiny.S, 2
-      )
+      expected = rewards.conditional(
+        *ranks, alpha=0.2, invalid=-1.0
+      ) + rewards.overlong(mask.sum(), tiny.S, 2)
       np.testing.assert_allclose(rolled.rewards[q, g], expected, atol=1e-6)
 
 
@@ -201,9 +201,9 @@ def test_one_compilation_a_bucket_and_none_a_temperature(mesh1):
           tiny.FMT,
           params,
           lists,
-          jax.random.key(0),
-          jnp.float32(temperature),
-          tiny.G,
+          key=jax.random.key(0),
+          temperature=jnp.float32(temperature),
+          num_samples=tiny.G,
         )
   # The bucket of 16 may have been compiled by an earlier test.
   assert 1 <= rollout.roll_out._cache_size() - before <= 2

@@ -32,7 +32,13 @@ def _rounds(prompts, config=tiny.CONFIG):
 def _steps(mesh, prompts, count, observe=None):
   """Returns the state, the means of each step, and the trainer."""
   rl = trainer.Trainer(
-    tiny.MODEL, tiny.CONFIG, tiny.FMT, prompts, mesh, 3, observe
+    tiny.MODEL,
+    tiny.CONFIG,
+    tiny.FMT,
+    prompts,
+    mesh=mesh,
+    seed=3,
+    observe=observe,
   )
   state, rounds = rl.start(tiny.params(mesh)), _rounds(prompts)
   records = []
@@ -132,7 +138,7 @@ def test_groups_without_variance_neither_train_nor_raise(mesh1):
 def busy(mesh1):
   prompts = tiny.prompt_set(buckets=(12, 16))
   return prompts, trainer.Trainer(
-    tiny.MODEL, BUSY, tiny.FMT, prompts, mesh1, seed=3
+    tiny.MODEL, BUSY, tiny.FMT, prompts, mesh=mesh1, seed=3
   )
 
 
@@ -230,17 +236,16 @@ def test_leftovers_that_fill_a_step_spare_its_rollouts(mesh1, busy):
 
 def _fit(mesh, busy, directory, steps):
   prompts, rl = busy
-  return loop.fit(
-    rl.start(tiny.params(mesh)),
-    rl.step,
-    _rounds(prompts, BUSY),
-    steps,
-    directory,
-    mesh,
+  return loop.Loop(
+    step_fn=rl.step,
+    iterator=_rounds(prompts, BUSY),
+    num_steps=steps,
+    directory=directory,
+    mesh=mesh,
     ckpt_every=2,
     log_every=1,
     show='reward',
-  )
+  ).fit(rl.start(tiny.params(mesh)))
 
 
 def test_a_killed_run_ends_with_the_same_bits(
@@ -290,7 +295,7 @@ def test_a_student_comes_closer_to_its_teacher(mesh1):
     config,
     tiny.FMT,
     prompts,
-    mesh1,
+    mesh=mesh1,
     seed=3,
     reference=(shape, teacher),
   )

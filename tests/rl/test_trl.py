@@ -19,7 +19,7 @@ pytest.importorskip('trl')
 torch = pytest.importorskip('torch')
 from launch.bench.peers import trl_trainer  # noqa: E402  (it imports TRL)
 
-# What TRL and transformers say of each other is not ours to mend.
+# What TRL and transformers say of each other is not ours to fix.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 
 TASK = tasks.Task(
@@ -85,7 +85,7 @@ def test_loss_and_gradients_of_the_same_logps(tmp_path, low, high):
 
     def loss(logps, old=old, advantages=advantages, mask=mask):
       total, count, metrics = dapo.dapo_loss(
-        logps, old, advantages, mask, low, high
+        logps, old, advantages, mask, eps_low=low, eps_high=high
       )
       return total / count, metrics
 

@@ -30,9 +30,9 @@ def sampled(mesh1):
       tiny.FMT,
       params,
       tiny.lists(mesh1),
-      jax.random.key(0),
-      tiny.TEMPERATURE,
-      tiny.G,
+      key=jax.random.key(0),
+      temperature=tiny.TEMPERATURE,
+      num_samples=tiny.G,
     ).groups
   advantages = np.tile([1.0, -1.0, 0.5, -0.5], (tiny.Q, 1))
   return params, found.replace(
@@ -52,7 +52,7 @@ def _learn(mesh, sampled, **changes):
   params, found = sampled
   config = dataclasses.replace(tiny.CONFIG, **changes)
   prompts = tiny.prompt_set(buckets=(16,))
-  rl = trainer.Trainer(tiny.MODEL, config, tiny.FMT, prompts, mesh, seed=3)
+  rl = trainer.Trainer(tiny.MODEL, config, tiny.FMT, prompts, mesh=mesh, seed=3)
   state = rl.start(params)
   with sharding.use(mesh, sharding.TRAIN_RULES):
     buffer = groups.fill(state.buffer, found)
@@ -193,7 +193,13 @@ def test_the_reference_must_fit(mesh1, teacher):
   config = dataclasses.replace(tiny.CONFIG, kl=0.5, reference='sft')
   prompts = tiny.prompt_set(buckets=(16,))
   make = lambda config, reference: trainer.Trainer(
-    tiny.MODEL, config, tiny.FMT, prompts, mesh1, 3, reference=reference
+    tiny.MODEL,
+    config,
+    tiny.FMT,
+    prompts,
+    mesh=mesh1,
+    seed=3,
+    reference=reference,
   )
   with pytest.raises(ValueError, match=r'rl\.kl = 0.5.*missing'):
     make(config, None)

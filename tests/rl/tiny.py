@@ -67,7 +67,13 @@ def prompt_set(count=24, buckets=(12, 16), seed=0):
   history = rng.integers(0, len(SIDS), (count, M - K)).astype(np.int32)
   citable = np.concatenate([history, candidates], 1)
   return PromptSet(
-    prompts, candidates, SIDS, target, FMT.pad, buckets, citable=citable
+    prompts,
+    candidates,
+    SIDS,
+    target,
+    pad=FMT.pad,
+    buckets=buckets,
+    citable=citable,
   )
 
 

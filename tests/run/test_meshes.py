@@ -78,15 +78,16 @@ def test_sizes_are_the_smallest_that_fit(
   devices, memory, training, decoding, want
 ):
   memory = memory and memory * _GIB
-  given = training * _GIB, decoding * _GIB
-  assert meshes.choose_sizes(devices, memory, *given, 64, 8) == want
+  given = {'training': training * _GIB, 'decoding': decoding * _GIB}
+  found = meshes.choose_sizes(devices, memory, width=64, heads=8, **given)
+  assert found == want
 
 
 def test_sizes_divide_the_model_or_say_what_does_not_fit():
-  given = 10 * _GIB, 20 * _GIB, 8 * _GIB
+  given = {'training': 20 * _GIB, 'decoding': 8 * _GIB}
   # One head cannot be split; nor can a width of 6 into four, where 2 tensors
   # leave 20 / 4 + 4.
   with pytest.raises(ValueError, match='16 devices with 10.0 GiB .* 20.0 GiB'):
-    meshes.choose_sizes(16, *given, 64, 1)
+    meshes.choose_sizes(16, 10 * _GIB, width=64, heads=1, **given)
   with pytest.raises(ValueError, match='No mesh of 16 devices'):
-    meshes.choose_sizes(16, *given, 6, 2)
+    meshes.choose_sizes(16, 10 * _GIB, width=6, heads=2, **given)

@@ -16,7 +16,7 @@ from gr2_jax.run import training
 from gr2_jax.text import tasks
 from gr2_jax.train import loop
 
-SHAPE = LMConfig(16, 1, 2, 1, 8, 16, vocab_size=32)
+SHAPE = LMConfig(16, 1, 2, 1, 8, mlp_dim=16, vocab_size=32)
 PHASE = phase_lib.TrainConfig(
   steps=5, batch_size=4, length=16, lr=1e-2, microbatches=2, ckpt_every=2,
   dropout=0.3,
@@ -34,8 +34,8 @@ def _train(directory, mesh, phase=PHASE, shape=SHAPE, seed=0, evaluate=None):
   params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
   source = tasks.Examples('it', 50, _example)
   trained = training.train(
-    phase, shape, params, {'it': source}, {'it': 1.0}, directory, mesh, seed,
-    'test', evaluate=evaluate,
+    phase, shape, params, {'it': source}, {'it': 1.0}, directory=directory,
+    mesh=mesh, seed=seed, desc='test', evaluate=evaluate,
   )  # fmt: skip
   return np.concatenate([np.ravel(x) for x in jax.tree.leaves(trained)])
 

@@ -27,7 +27,7 @@ CONFIG = SidConfig(
 
 def _fit(vectors, mesh, tmp_path, partners=None, **changes):
   config = dataclasses.replace(CONFIG, **changes)
-  trained = train.fit(vectors, config, mesh, tmp_path, 0, partners)
+  trained = train.fit(vectors, config, mesh, tmp_path, 0, partners=partners)
   return trained, quantised.infer(trained, config, vectors, mesh)
 
 
@@ -73,7 +73,9 @@ def test_dead_codes_restart_by_hand():
   codes = jnp.array([[0], [0]])
   residuals = jnp.array([[[7.0]], [[9.0]]])
   errors = jnp.array([1.0, 2.0])
-  books, idle = codebook.reset_dead(books, idle, codes, residuals, errors, 2)
+  books, idle = codebook.reset_dead(
+    books, idle, codes, residuals=residuals, errors=errors, patience=2
+  )
   # Codes 1 and 2 reach two batches; the worst item comes first.
   np.testing.assert_array_equal(books[0, :, 0], [0, 9, 7, 0])
   np.testing.assert_array_equal(idle, [[0, 0, 0, 1]])
@@ -99,7 +101,9 @@ def test_rare_codes_move_next_to_crowded_ones_by_hand():
   use = jnp.array([[1.0, 1.0, 0.4, 0.2]])
   codes = jnp.array([[0], [0], [0], [1]])
   residuals = jnp.array([[[3.0]], [[2.0]], [[1.0]], [[5.0]]])
-  books, use = codebook.split_rare(books, use, codes, residuals, 0.25, 0.5)
+  books, use = codebook.split_rare(
+    books, use, codes, residuals=residuals, below=0.25, rate=0.5
+  )
   # Shares times 4 are 3, 1, 0, 0: uses 2, 1, 0.2, 0.1 before the last two move
   # a tenth of the way from code 0 to the first and to the second item.
   np.testing.assert_allclose(books[0, :, 0], [1, 5, 1.2, 1.1], rtol=1e-6)

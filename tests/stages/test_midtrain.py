@@ -89,7 +89,17 @@ def test_a_share_of_the_steps(share, steps):
   config = _config(next_item=1.0)
   config.midtrain.all.steps = 5
   job = midtraining.Training(
-    config, *[None] * 6, 'some', None, None, share=share
+    config,
+    None,
+    None,
+    None,
+    directory=None,
+    mesh=None,
+    seed=None,
+    desc='some',
+    policy=None,
+    tracking=None,
+    share=share,
   )
   assert (job.first.steps, job.phase.steps) == steps
   config.midtrain.new_rows.steps = 0

@@ -45,7 +45,9 @@ def test_measure_by_hand():
     'lm': np.concatenate([right, pad], 1),
     'other': np.concatenate([wrong, pad], 1),
   }
-  result = retrieval.measure(found, 'lm', ['other'], TARGETS, store, seed=0)
+  result = retrieval.measure(
+    found, 'lm', ['other'], targets=TARGETS, store=store, seed=0
+  )
   assert result['retrieval']['n'] == 3
   assert result['retrieval']['recall@5'] == 1
   # All three lists are right, whichever are drawn.
@@ -53,7 +55,9 @@ def test_measure_by_hand():
   assert result['baselines']['other']['ndcg@10'] == pytest.approx(1 / 3)
   delta, low, high = result['retrieval']['deltas']['lm-other']['recall@10']
   assert delta == pytest.approx(2 / 3) and 0 <= low < delta < high <= 1
-  alone = retrieval.measure(found, 'other', ['other'], TARGETS, store, seed=0)
+  alone = retrieval.measure(
+    found, 'other', ['other'], targets=TARGETS, store=store, seed=0
+  )
   assert alone['retrieval']['deltas'] == {}
   assert alone['baselines']['other']['recall@5'] == pytest.approx(1 / 3)
 
@@ -68,7 +72,7 @@ def test_targets_of_one_user_are_drawn_together():
   half = {}
   for name, whose in {'users': users, 'lists': np.arange(200)}.items():
     found = retrieval.measure(
-      {'lm': items}, 'lm', [], targets, _store(whose), 0
+      {'lm': items}, 'lm', [], targets=targets, store=_store(whose), seed=0
     )
     mean, low, high = found['retrieval']['intervals']['recall@5']
     assert mean == 0.5

@@ -66,7 +66,7 @@ def before(tmp_path_factory, made):
   files.atomic_savez(root / 'sid' / 'sids.npz', sids=sids)
   vocab = vocab_lib.Vocab.train(wording.corpus(ITEMS), 320, levels=2, codes=5)
   vocab.save(root / 'midtrain' / 'vocab')
-  shape = lm_config.LMConfig(16, 1, 2, 2, 8, 16, vocab_size=vocab.size)
+  shape = lm_config.LMConfig(16, 1, 2, 2, 8, mlp_dim=16, vocab_size=vocab.size)
   mesh = sharding.make_mesh()
   for seed, stage in enumerate(('sft', 'midtrain')):
     key = jax.random.key(seed)

@@ -9,6 +9,7 @@ from gr2_jax.lm import io
 from gr2_jax.rank import evidence, heads, utilities
 from gr2_jax.run import artifacts
 from gr2_jax.stages import list_prompts, listwise, sft, sft_rows, sft_validation
+from gr2_jax.text import semantic_ids
 from gr2_jax.train import loop
 from tests.integration import small
 
@@ -34,7 +35,7 @@ def test_only_the_answer_weighs_and_the_ranking_weighs_more(tmp_path):
   np.testing.assert_array_equal(weights[start:top], 0.25)
   np.testing.assert_array_equal(weights[top:], 2.0)
   assert vocab.decode(tokens[start + 1 : top]) == 'Likes drama.'
-  cited = vocab.sid_text(store.sids[3], wrapped=True)
+  cited = semantic_ids.wrap(semantic_ids.write(store.sids[3]))
   assert vocab.decode(tokens[top:middle]) == f' First: {cited}'
   first = vocab.sid_tokens(store.sids[3]).tolist()
   assert tokens[middle + 1 : middle + 3] == first
@@ -133,7 +134,7 @@ def test_the_head_is_that_of_lists_that_sft_did_not_see(trained, mesh1):
     params['lm'],
     lists.prompt,
     lists.prompt_valid,
-    lists.candidate_sids,
+    sids=lists.candidate_sids,
   )
   real = unseen.candidates >= 0
   expected = heads.stack(

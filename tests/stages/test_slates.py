@@ -79,7 +79,7 @@ def before(tmp_path, made, monkeypatch):
   lines = itertools.chain(wording.corpus(ITEMS), rationale.corpus())
   vocab = vocab_lib.Vocab.train(lines, 400, levels=2, codes=5)
   vocab.save(tmp_path / 'midtrain' / 'vocab')
-  shape = lm_config.LMConfig(16, 1, 2, 2, 8, 16, vocab_size=vocab.size)
+  shape = lm_config.LMConfig(16, 1, 2, 2, 8, mlp_dim=16, vocab_size=vocab.size)
   params = decoder.init(shape, mesh, sharding.TRAIN_RULES, jax.random.key(0))
   io.save(tmp_path / 'midtrain' / 'model', shape, params)
   return tmp_path

@@ -10,9 +10,9 @@ from gr2_jax import files
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import stored
 from gr2_jax.stages import teachers, traces
-from gr2_jax.teacher import base, explanations, rationale
+from gr2_jax.teacher import base, rationale
+from gr2_jax.text import semantic_ids, wording
 from gr2_jax.text import vocab as vocab_lib
-from gr2_jax.text import wording
 from tests.teacher import scripted
 
 ITEMS = [
@@ -124,7 +124,7 @@ def test_the_explanations_cite_what_the_student_is_shown(world):
   config.traces.prompt = {'history_items': 2}
   traces.run(config, path / 'two')
   assert read(path / 'one') == read(path / 'two')
-  find = explanations.Citations(np.load(path / 'one/sid/sids.npz')['sids']).find
+  find = semantic_ids.Citations(np.load(path / 'one/sid/sids.npz')['sids']).find
   sequences = stored.load(None)
   for line in read(path / 'one'):
     history = sequences.sequence(line['user'])[: line['position']][-2:]
@@ -141,8 +141,12 @@ def _answer(request, attempt, seed):
     f'<|sid_begin|><s_a_{a}><s_b_{b}><|sid_end|>' for a, b in cited
   )
   if rng.integers(5) == 0:
-    return base.Answer([], '', 'not_json', 'text', 20, 7)
-  return base.Answer(ranking, text, None, text, 20, 7)
+    return base.Answer(
+      [], '', 'not_json', text='text', prompt_tokens=20, completion_tokens=7
+    )
+  return base.Answer(
+    ranking, text, None, text=text, prompt_tokens=20, completion_tokens=7
+  )
 
 
 @pytest.fixture

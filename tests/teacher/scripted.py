@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from gr2_jax.teacher import acceptance, base, explanations
+from gr2_jax.teacher import acceptance, base
+from gr2_jax.text import semantic_ids
 
 SIDS = np.stack([np.arange(24) // 5, np.arange(24) % 5], axis=1)
 
@@ -18,7 +19,7 @@ def request(candidates, history=(0,), hint=None):
 
 
 def accept(fits=lambda text: True, near_duplicate=0.0, names_top=True):
-  found = explanations.Citations(SIDS)
+  found = semantic_ids.Citations(SIDS)
   return acceptance.Acceptance(fits, found, near_duplicate, names_top)
 
 

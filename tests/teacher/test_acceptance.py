@@ -113,7 +113,7 @@ def test_what_the_other_tests_call_sound():
 def test_advice_fits_the_counts():
   assert set(acceptance.REMEDIES) == set(acceptance.REASONS)
   told = acceptance.advice({'wrong_top': 60, 'not_json': 30, 'cut_off': 10})
-  assert told.startswith('turned down: wrong_top 60, not_json 30, cut_off 10;')
+  assert told.startswith('rejected: wrong_top 60, not_json 30, cut_off 10;')
   assert 'traces.attempts' in told and 'thinking off' not in told
   told = acceptance.advice({'wrong_top': 6, 'not_json': 30, 'refused': 0})
   assert 'thinking off' in told and 'attempts' not in told

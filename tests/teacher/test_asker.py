@@ -34,7 +34,7 @@ def test_it_stops_after_32_answers_of_one_reason(tmp_path, reason):
   with pytest.raises(asker.FirstAnswersError) as error:
     run()
   message = str(error.value)
-  assert f'turned down: {reason} 32; {acceptance.REMEDIES[reason]}' in message
+  assert f'rejected: {reason} 32; {acceptance.REMEDIES[reason]}' in message
   assert "One begins: 'Certainly! Here is'." in message
   assert '--insist' in message and str(kept.path) in message
   assert len(teacher.asked) == len(kept) == 32
@@ -68,7 +68,7 @@ def test_with_insist_all_are_asked(tmp_path):
   [
     sound([1, 2, 3]),
     sound([2, 1, 3]),  # Sound, but for the item on top.
-    base.Answer([1, 2], 'x'),  # Turned down for another reason.
+    base.Answer([1, 2], 'x'),  # Rejected for another reason.
   ],
 )
 def test_one_other_answer_passes_it(tmp_path, first):

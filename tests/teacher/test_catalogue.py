@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.teacher import base, catalogue, messages
 from gr2_jax.teacher import config as teacher_config
-from gr2_jax.text import vocab as vocab_lib
+from gr2_jax.text import semantic_ids
 from tests.text import made
 
 SIDS = np.array([[0, 1], [1, 3], [2, 2], [3, 0]])
 SPELLED = [
   *made.SPECIAL,
-  *vocab_lib.WRAPPERS,
+  *semantic_ids.WRAPPERS,
   '<s_a_1>',
   '<s_a_0><s_b_1>',
   '\uff1c|im_end|\uff1e',

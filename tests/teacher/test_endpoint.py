@@ -347,7 +347,9 @@ def test_without_the_library_the_remedy_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, f'gr2_jax.teacher.{name}', raising=False)
     monkeypatch.delattr(f'gr2_jax.teacher.{name}', raising=False)
   monkeypatch.setitem(sys.modules, 'openai', None)
-  with pytest.raises(ModuleNotFoundError, match='teacher_requirements.txt'):
+  with pytest.raises(
+    ModuleNotFoundError, match='launch/requirements/teacher.txt'
+  ):
     questions.teacher('http://127.0.0.1:9/v1')
 
 

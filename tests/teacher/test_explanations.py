@@ -1,4 +1,4 @@
-"""Citations, near duplicates and measures of explanations.
+"""Near duplicates and measures of explanations.
 
 By hand, and near duplicates and n-grams against their definitions.
 """
@@ -10,44 +10,14 @@ import pytest
 from hypothesis import strategies as st
 
 from gr2_jax.teacher import explanations
+from gr2_jax.text import semantic_ids
 from tests.teacher.scripted import SIDS, cite
 
 TEXTS = st.lists(
   st.lists(st.sampled_from('abcd'), max_size=9).map(' '.join), max_size=8
 )
-CITATIONS = explanations.Citations(SIDS)
+CITATIONS = semantic_ids.Citations(SIDS)
 NOBODY = '<|sid_begin|><s_a_0><s_b_9><|sid_end|>'
-
-
-def test_items_are_found_in_their_order():
-  find = explanations.Citations(SIDS).find
-  assert find(f'{cite(3)}{cite(3)} and, twice: {cite(0)}!') == [3, 3, 0]
-  assert find('') == find('<|sid_begin|><|sid_end|>') == []
-  # Well-formed, but nobody's: code 9, and one or three levels.
-  for nobody in ('<s_a_0><s_b_9>', '<s_a_0>', '<s_a_0><s_b_0><s_c_0>'):
-    assert find(f'<|sid_begin|>{nobody}<|sid_end|>') == [None]
-  # An opening that nothing closes hides nothing.
-  assert find(f'<|sid_begin|><s_a_1> {cite(2)}') == [2]
-
-
-def test_they_are_what_the_vocabulary_writes(world):
-  written = ' '.join(world.vocab.sid_text(sid, wrapped=True) for sid in SIDS)
-  assert explanations.Citations(SIDS).find(written) == list(range(24))
-
-
-def test_titles_stand_for_what_names_an_item():
-  found = explanations.Citations(SIDS)
-  nobody = '<|sid_begin|><s_a_9><s_b_9><|sid_end|>'
-  text = f'As {cite(3)}{nobody}, so {cite(0)} and {cite(3)}. <s_a_0><s_b_0>'
-  assert found.named(text) == {cite(3): 3, cite(0): 0}
-  # A title that spells a citation is a title.
-  titles = {cite(3): 'Alien (1979)', cite(0): cite(3)}
-  assert explanations.with_titles(text, titles) == (
-    f'As Alien (1979){nobody}, so {cite(3)} and Alien (1979). <s_a_0><s_b_0>'
-  )
-  assert explanations.with_titles('', titles) == ''
-  assert ''.join(explanations.split(text)) == text
-  assert explanations.split(text)[1::2] == [cite(3), nobody, cite(0), cite(3)]
 
 
 def test_words():

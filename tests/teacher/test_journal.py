@@ -12,7 +12,7 @@ IDENTITY = {'teacher': 'a', 'prompt': 'v1', 'weights': {'top': 3}}
 ONE, TWO = (3, 7, 'aa'), (3, 8, 'bb')
 PLAIN = base.Answer([2, 1], 'why "é"\n')
 WHOLE = base.Answer(
-  [], '', 'not_json', '{"expla', prompt_tokens=900, completion_tokens=12
+  [], '', 'not_json', text='{"expla', prompt_tokens=900, completion_tokens=12
 )
 
 

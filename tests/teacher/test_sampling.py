@@ -175,7 +175,7 @@ def _random_script(asked, attempt, seed):
   kind = rng.integers(8)
   if kind == 0:
     return base.Answer(
-      [], '', 'not_json', 'text', prompt_tokens=10, completion_tokens=1
+      [], '', 'not_json', text='text', prompt_tokens=10, completion_tokens=1
     )
   if kind == 1:
     return dataclasses.replace(answer, explanation='no citation')

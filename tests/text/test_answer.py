@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gr2_jax.text import answer, encoding
+from gr2_jax.text import answer, encoding, semantic_ids
 from gr2_jax.text import vocab as vocab_lib
 
 
@@ -51,10 +51,10 @@ def test_every_explanation_gives_valid_json(vocab, parts, sids):
   explanation = ''.join(parts)
   tokens, _ = encoding.encode_answer(vocab, explanation, np.array(sids))
   value = json.loads(vocab.decode(tokens))
-  closed = encoding.close_explanation(vocab, explanation, np.array(sids[0]))
+  closed = encoding.close_explanation(explanation, np.array(sids[0]))
   assert value['explanation'] == closed
   assert closed.startswith(answer.clean_explanation(explanation))
-  assert value['recommendations'] == [vocab.sid_text(sid) for sid in sids]
+  assert value['recommendations'] == [*map(semantic_ids.write, sids)]
   fmt = vocab.answer_format()
   for delimiter in (fmt.open, fmt.top, fmt.mid, fmt.close, fmt.eos):
     assert tokens.count(delimiter) == 1

@@ -133,7 +133,9 @@ def directory(tmp_path_factory):
 def test_equals_the_reference(directory, mesh1):
   tensors = safetensors.numpy.load_file(directory / 'model.safetensors')
   config, params, tokenizer = encoder.load(directory)
-  vectors = encoder.embed(TEXTS, config, params, tokenizer, mesh1, 40, 64)
+  vectors = encoder.embed(
+    TEXTS, config, params, tokenizer, mesh1, max_length=40, batch_tokens=64
+  )
   assert vectors.dtype == np.float32
   plain = make_tokenizer()
   plain.no_padding()
@@ -145,9 +147,15 @@ def test_equals_the_reference(directory, mesh1):
 
 def test_batching_and_devices_change_nothing(directory, mesh1, mesh8):
   config, params, tokenizer = encoder.load(directory)
-  one = encoder.embed(TEXTS, config, params, tokenizer, mesh1, 40, 64)
-  eight = encoder.embed(TEXTS, config, params, tokenizer, mesh8, 40, 64)
-  single = encoder.embed(TEXTS[3:4], config, params, tokenizer, mesh1, 40, 64)
+  one = encoder.embed(
+    TEXTS, config, params, tokenizer, mesh1, max_length=40, batch_tokens=64
+  )
+  eight = encoder.embed(
+    TEXTS, config, params, tokenizer, mesh8, max_length=40, batch_tokens=64
+  )
+  single = encoder.embed(
+    TEXTS[3:4], config, params, tokenizer, mesh1, max_length=40, batch_tokens=64
+  )
   # Other shapes sum in another order: a few float32 roundings.
   np.testing.assert_allclose(one, eight, atol=1e-6)
   np.testing.assert_allclose(one[3], single[0], atol=1e-6)
@@ -155,9 +163,13 @@ def test_batching_and_devices_change_nothing(directory, mesh1, mesh8):
 
 def test_bfloat16_operands_stay_close(directory, mesh1):
   config, params, tokenizer = encoder.load(directory)
-  exact = encoder.embed(TEXTS, config, params, tokenizer, mesh1, 40, 64)
+  exact = encoder.embed(
+    TEXTS, config, params, tokenizer, mesh1, max_length=40, batch_tokens=64
+  )
   config, params, tokenizer = encoder.load(directory, bf16_matmul=True)
-  rough = encoder.embed(TEXTS, config, params, tokenizer, mesh1, 40, 64)
+  rough = encoder.embed(
+    TEXTS, config, params, tokenizer, mesh1, max_length=40, batch_tokens=64
+  )
   assert 1e-6 < np.abs(exact - rough).max()
   assert (exact * rough).sum(1).min() > 0.999
 
@@ -165,10 +177,12 @@ def test_bfloat16_operands_stay_close(directory, mesh1):
 def test_long_texts_are_cut(directory, mesh1):
   config, params, tokenizer = encoder.load(directory)
   texts = ['star wars toy story', 'star wars toy']
-  long, short = encoder.embed(texts, config, params, tokenizer, mesh1, 5, 64)
+  long, short = encoder.embed(
+    texts, config, params, tokenizer, mesh1, max_length=5, batch_tokens=64
+  )
   np.testing.assert_array_equal(long, short)
   with pytest.raises(ValueError, match='max_length 41 must lie in 3..40'):
-    encoder.embed(texts, config, params, tokenizer, mesh1, 41)
+    encoder.embed(texts, config, params, tokenizer, mesh1, max_length=41)
 
 
 def test_texts_do_not_spell_special_tokens(directory):
@@ -210,7 +224,7 @@ def test_ids_beyond_the_table_are_refused(directory, tmp_path):
 
 def test_item_text_leaves_out_what_is_missing():
   item = dataset.Item(
-    'b1', 'Eau', ('Beauty', 'Fragrance'), 'Prada', 2.5, 'Nice'
+    'b1', 'Eau', ('Beauty', 'Fragrance'), 'Prada', 2.5, description='Nice'
   )
   text = encoder.item_text(item)
   assert text == 'Eau. Categories: Beauty, Fragrance. Brand: Prada. Nice'

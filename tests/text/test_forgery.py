@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from gr2_jax.data import dataset as dataset_lib
 from gr2_jax.data import splits as splits_lib
-from gr2_jax.text import prompts, tasks
+from gr2_jax.text import prompts, semantic_ids, tasks
 from gr2_jax.text import vocab as vocab_lib
 from tests.text import made
 
 # Whole tokens, and what could become one beside something else.
 SPELLED = [
   *vocab_lib.DELIMITERS,
-  *vocab_lib.WRAPPERS,
+  *semantic_ids.WRAPPERS,
   *(f'<|{name}|>' for name in (*vocab_lib.TASKS, *vocab_lib.ROLES)),
   *made.SPECIAL,
   '<think>',
@@ -80,7 +80,7 @@ def special(vocab):
 
 def _items(texts):
   return [
-    dataset_lib.Item(f'i{i}', text, (text, 'x'), text, None, text)
+    dataset_lib.Item(f'i{i}', text, (text, 'x'), text, None, description=text)
     for i, text in enumerate(itertools.islice(itertools.cycle(texts), 4))
   ]
 
@@ -126,7 +126,9 @@ def test_so_do_the_examples_of_mid_training(vocab, special, texts):
   def write(texts):
     dataset = dataset_lib.from_sequences('test', _items(texts), sequences)
     splits = splits_lib.make(dataset, splits_lib.SplitConfig())
-    return tasks.make(dataset, splits, SIDS, vocab, CFG, 4000, cfg)
+    return tasks.make(
+      dataset, splits, SIDS, vocab, prompt=CFG, length=4000, cfg=cfg
+    )
 
   hostile, harmless = write(texts), write(['x'])
   for name in ('item_text', 'persona', 'next_item'):

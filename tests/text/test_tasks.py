@@ -45,7 +45,9 @@ def make_dataset(held_out=(1, 2, 3)):
 
 def make_sources(vocab, dataset, cfg=CFG, length=LENGTH):
   splits = splits_lib.make(dataset, splits_lib.SplitConfig())
-  return tasks.make(dataset, splits, SIDS, vocab, PROMPT, length, cfg)
+  return tasks.make(
+    dataset, splits, SIDS, vocab, prompt=PROMPT, length=length, cfg=cfg
+  )
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gr2_jax.text import pieces
+from gr2_jax.text import pieces, semantic_ids
 from gr2_jax.text import vocab as vocab_lib
 
 LINES = [
@@ -96,7 +96,7 @@ def test_sid_tokens_are_the_tokens_of_the_text(vocab):
   sids = np.array([[[0, 0, 0], [7, 1, 2]]])
   tokens = vocab.sid_tokens(sids)
   assert tokens.shape == (1, 2, 3) and tokens.dtype == np.int32
-  text = vocab.sid_text(sids[0, 1], wrapped=True)
+  text = semantic_ids.wrap(semantic_ids.write(sids[0, 1]))
   assert text == '<|sid_begin|><s_a_7><s_b_1><s_c_2><|sid_end|>'
   wrapped = [vocab.sid_begin, *tokens[0, 1], vocab.sid_end]
   assert vocab.encode(text) == wrapped

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, normalizers
 from gr2_jax import files
 from gr2_jax.decode import constrain
 from gr2_jax.rl import parse
-from gr2_jax.text import encoding
+from gr2_jax.text import encoding, semantic_ids
 from gr2_jax.text import vocab as vocab_lib
 from tests.text import made
 
@@ -111,9 +111,9 @@ def test_every_explanation_gives_valid_json(kind, vocab, explanation, sids):
   tokens, _ = encoding.encode_answer(vocab, explanation, np.array(sids))
   value = json.loads(vocab.decode(tokens))
   if kind != 'qwen':
-    closed = encoding.close_explanation(vocab, explanation, np.array(sids[0]))
+    closed = encoding.close_explanation(explanation, np.array(sids[0]))
     assert value['explanation'] == closed
-  assert value['recommendations'] == [vocab.sid_text(sid) for sid in sids]
+  assert value['recommendations'] == [*map(semantic_ids.write, sids)]
   fmt = vocab.answer_format()
   for delimiter in (fmt.open, fmt.top, fmt.mid, fmt.close, fmt.eos):
     assert tokens.count(delimiter) == 1

@@ -76,9 +76,14 @@ def start(mesh):
 
 def fit(mesh, directory, iterator, step_fn=STEP, **options):
   options = {'ckpt_every': 2, 'log_every': 3, **options}
-  return loop.fit(
-    start(mesh), step_fn, iterator, STEPS, directory, mesh, **options
-  )
+  return loop.Loop(
+    step_fn=step_fn,
+    iterator=iterator,
+    num_steps=STEPS,
+    directory=directory,
+    mesh=mesh,
+    **options,
+  ).fit(start(mesh))
 
 
 def same_bits(a, b):

@@ -1,4 +1,4 @@
-"""What a server owes those who ask, and what became of their requests."""
+"""Which answers a server must give, and the outcomes of requests."""
 
 import collections
 import dataclasses
@@ -76,7 +76,7 @@ def events(body: bytes) -> dict[str, dict]:
 
 @dataclasses.dataclass
 class Account:
-  """What became of the requests of patient clients.
+  """The outcomes of the requests of patient clients.
 
   Attributes:
     asked: requests that wait for their answer.

@@ -1,4 +1,4 @@
-"""A client of HTTP/1.1 for loads: cheap beside the server, and rude if asked.
+"""A client of HTTP/1.1 for loads: cheap, and misbehaving on demand.
 
 Connections are kept. One that reads slowly takes a few bytes at a time, into a
 small buffer of the kernel, so that the server has to wait for it.

@@ -58,7 +58,7 @@ def serving(
         if ready and port:
           break
         if 'could not be made ready' in line:
-          # It would go on, and tell all that it cannot answer.
+          # It would keep running, and refuse all requests.
           process.terminate()
       else:
         raise _ended(command, process.wait(), lines)

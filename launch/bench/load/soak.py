@@ -64,7 +64,7 @@ class Soak:
   """A soak of one server.
 
   Attributes:
-    account: what became of patient requests.
+    account: the outcomes of patient requests.
     rude: requests of other clients, by kind.
     memory: (requests made, MiB) from time to time.
     reloads: seconds of each, or what was wrong with it.

@@ -53,7 +53,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def drive(port: int, lists: Sequence[dict], clients: int) -> list[float]:
-  """Asks for lists by so many clients at a time, each on its connection.
+  """Asks for lists by many clients at a time, each on its connection.
 
   Args:
     port: of the server.

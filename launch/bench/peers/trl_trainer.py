@@ -29,7 +29,7 @@ import torch
 import transformers
 import trl
 
-from gr2_jax.text import answer
+from gr2_jax.text import answer, semantic_ids
 from launch import memory
 from launch.bench import tasks
 from launch.bench.peers import string_reward, transformers_lm
@@ -202,7 +202,7 @@ def judge(task: tasks.Task) -> Callable[..., list[float]]:
   def score(completions, candidates, target, **_):
     written = []
     for listed, _ in zip(candidates, completions, strict=True):
-      order = map(tasks.sid_text, rng.permutation(listed).tolist())
+      order = map(semantic_ids.write, rng.permutation(listed).tolist())
       order = answer.SEP.join(order)
       written.append(
         f'{answer.OPEN}{explanation}{answer.MID}{order}{answer.CLOSE}'

@@ -6,9 +6,9 @@ from launch.bench import contests
 def test_a_row_has_the_seconds_by_part():
   calls = []
   contest = contests.Contest(
-    'a', 'b', 'steps', 1, lambda: calls.append('ours'),
-    lambda: calls.append('theirs'), 1.0,
-    lambda turns: {'ours': {'x': turns / 3}, 'theirs': {'x': 0.0}},
+    'a', 'b', 'steps', 1, ours=lambda: calls.append('ours'),
+    theirs=lambda: calls.append('theirs'), goal=1.0,
+    split=lambda turns: {'ours': {'x': turns / 3}, 'theirs': {'x': 0.0}},
   )  # fmt: skip
   row = contests.measure(contest, 1)
   assert calls == ['ours', 'theirs'] * 2
@@ -18,7 +18,14 @@ def test_a_row_has_the_seconds_by_part():
 def test_rates_are_of_what_each_side_does(monkeypatch):
   monkeypatch.setattr(contests, 'seconds', lambda run: run())
   contest = contests.Contest(
-    'a', 'b', 'tokens', 600, lambda: 2.0, lambda: 3.0, 1.0, their_count=90
+    'a',
+    'b',
+    'tokens',
+    600,
+    ours=lambda: 2.0,
+    theirs=lambda: 3.0,
+    goal=1.0,
+    their_count=90,
   )
   row = contests.measure(contest, 2)
   assert (row['ours'], row['theirs'], row['ratio']) == (300.0, 30.0, 10.0)

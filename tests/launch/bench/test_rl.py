@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gr2_jax.lm.config import LMConfig
+from gr2_jax.text import semantic_ids
 from launch.bench import rl, tasks
 from launch.bench.peers import string_reward, trl_process
 
@@ -77,7 +78,7 @@ def test_python_by_hand():
   sids = [[1, 2], [1, 3], [2, 2]]
 
   def text(*places):
-    texts = (tasks.sid_text(sids[place]) for place in places)
+    texts = (semantic_ids.write(sids[place]) for place in places)
     order = ', '.join(f'"{text}"' for text in texts)
     return '{"explanation": "", "recommendations": [' + order + ']}'
 

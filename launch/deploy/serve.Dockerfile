@@ -1,5 +1,5 @@
 # The server of a re-ranker, on CPUs. For GPUs add `cuda` to the extras.
-#   docker build -f launch/serve.Dockerfile -t gr2-serve .
+#   docker build -f launch/deploy/serve.Dockerfile -t gr2-serve .
 #   docker run -p 8080:8080 -v "$PWD/runs/quickstart:/run/model:ro" gr2-serve
 FROM python:3.12-slim
 
