@@ -93,7 +93,10 @@ class Tokenizer:
       return self.nearest(embeddings)
     self._check_texts()
     starts = progress.bar(
-      range(0, len(items), PART), desc='new items', unit='part'
+      range(0, len(items), PART),
+      desc='new items',
+      unit='part',
+      compiles=True,
     )
     with progress.hidden():
       found = [
