@@ -93,10 +93,7 @@ class Tokenizer:
       return self.nearest(embeddings)
     self._check_texts()
     starts = progress.bar(
-      range(0, len(items), PART),
-      desc='new items',
-      unit='part',
-      compiles=True,
+      range(0, len(items), PART), desc='new items', unit='part'
     )
     with progress.hidden():
       found = [
