@@ -188,7 +188,7 @@ def _answer(portions: Iterable[Portion], output: BinaryIO) -> int:
   if output is not sys.stdout.buffer and os.path.isfile(output.name):
     output.truncate(0)
   failed = 0
-  with progress.bar(desc='rerank', unit='list') as bar:
+  with progress.bar(desc='rerank', unit='list', compiles=True) as bar:
     for lines, name, first in portions:
       found = rerank.rank_lines(reranker, lines, name, first, _BATCH.value)
       for answer in found:

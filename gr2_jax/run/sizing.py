@@ -9,7 +9,7 @@ changed.
 """
 
 import dataclasses
-import pathlib
+import os
 import re
 import textwrap
 from typing import Any
@@ -109,7 +109,9 @@ def _missing(config: ml_collections.ConfigDict) -> list[str]:
 
 def _named(folder: str, kind: str) -> str:
   """Makes a data set's name of its folder, of an asset of its kind."""
-  name = pathlib.Path(folder).expanduser().absolute().name if folder else kind
+  # One name for all spellings of a folder, as `DIR/..` is one.
+  path = os.path.abspath(os.path.expanduser(folder))
+  name = os.path.basename(path) if folder else kind
   return re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-._') or 'own'
 
 

@@ -289,8 +289,9 @@ class Vocab:
   def _pretrained(self) -> pretrained_lib.Pretrained:
     if not isinstance(self._pieces, pretrained_lib.Pretrained):
       raise ValueError(
-        f'This vocabulary has {self._pieces.kind} pieces that were trained '
-        'here; only one made by Vocab.pretrained has a tokenizer to export.'
+        f'The {self._pieces.kind} pieces of this vocabulary were trained here, '
+        'and other software has no tokenizer for them: export a run that '
+        'started from a pretrained model (--config.lm.pretrained=MODEL).'
       )
     return self._pieces
 

@@ -88,6 +88,13 @@ def test_columns_and_scores_of_each_line_reach_the_ranker(tmp_path):
   )
 
 
+def test_the_bar_says_compiling_until_the_first_lists_are_ranked(tmp_path):
+  done, _ = _run(tmp_path, [json.dumps(RECORD)])
+  before, _, after = done.stderr.partition('ranked 1')
+  assert before.rstrip().endswith('compiling]')
+  assert '1list' in after and 'compiling' not in after
+
+
 def test_two_thousand_lists_with_ten_broken_ones(tmp_path):
   rng = random.Random(0)
   broken = dict(

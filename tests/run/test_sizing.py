@@ -83,6 +83,18 @@ def test_the_config_is_filled_from_files_and_keeps_what_is_set(
   assert 'minutes on' in text and 'GiB of memory' in text
 
 
+@pytest.mark.parametrize('spelling', ['', '.', '../shop', 'below/..'])
+def test_all_spellings_of_a_folder_give_one_config(
+  tmp_path, monkeypatch, spelling
+):
+  _write(tmp_path / 'shop')
+  (tmp_path / 'shop' / 'below').mkdir()
+  monkeypatch.chdir(tmp_path / 'shop')
+  config = own.get_config()
+  config.data.dir = spelling or str(tmp_path / 'shop')
+  assert sizing.fill(config).data.name == 'shop'
+
+
 def test_what_cannot_be_counted_is_named(tmp_path):
   config = own.get_config()
   with pytest.raises(ValueError, match='pass --config.data.dir=FOLDER'):

@@ -247,7 +247,7 @@ def test_directories_of_other_versions_and_no_export(tmp_path):
   with pytest.raises(ValueError, match="'words' text pieces"):
     vocab_lib.Vocab.load(tmp_path)
   for use in (loaded.tokenizer, lambda: loaded.export(tmp_path)):
-    with pytest.raises(ValueError, match='Vocab.pretrained'):
+    with pytest.raises(ValueError, match='lm.pretrained=MODEL'):
       use()
 
 
