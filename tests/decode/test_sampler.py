@@ -17,11 +17,6 @@ from gr2_jax.text import lengths
 # As the fixture `sample` has them.
 G, S, EXPLANATION = 4, 29, 8
 
-STATIC = (
-  *('config', 'num_samples', 'max_new_tokens', 'fmt', 'constrain'),
-  'explanation_tokens',
-)
-
 read = jax.jit(parse.parse_ranking, static_argnums=2)
 
 
@@ -223,7 +218,9 @@ def test_one_compilation_a_bucket_and_an_early_exit(
     return sampler.sample.__wrapped__(*args, **kwargs)
 
   monkeypatch.setattr(sampler.Run, 'step', counted_step)
-  run = jax.jit(counted, static_argnames=STATIC)
+  names = 'num_samples', 'max_new_tokens', 'fmt', 'constrain'
+  names = (*names, 'explanation_tokens')
+  run = jax.jit(counted, static_argnums=0, static_argnames=names)
   rng = np.random.default_rng(0)
   for length in (6, 8, 6, 8):
     for temperature in (0.0, 0.5, 1.0):
