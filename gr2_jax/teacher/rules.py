@@ -30,9 +30,8 @@ class RulesConfig:
 
   They weigh three columns of `rank.evidence`, each standardised within its
   list, and all candidates are ranked by the sum. The defaults were chosen on
-  MovieLens-100K's validation lists; on its 1,085 test lists they rank better
-  than the incoming order of the generative retriever (NDCG@5 0.447 against
-  0.397, without noise; 0.428 where only the first three places are theirs).
+  MovieLens-100K's validation lists; on its test lists they rank better than the
+  incoming order of the generative retriever (results/quickstart.md).
 
   Attributes:
     recency: weight of a history item over that of the next younger one.
