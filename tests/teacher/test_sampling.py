@@ -117,7 +117,7 @@ def test_rejection_keeps_only_what_ranks_the_target_first(world, tmp_path):
     expected = requests[trace.row].candidates
     assert sorted(trace.ranking) == sorted(expected.tolist())
   assert sum(tally.asked) == tally.accepted + tally.rejected['wrong_top']
-  assert tally.by_attempt[1] > 0, 'noise finds more'
+  assert sum(tally.by_attempt[1:]) > 0, 'noise finds more'
 
 
 def test_targeted_tells_and_keeps_all(world, tmp_path):
