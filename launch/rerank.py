@@ -14,10 +14,10 @@ retriever's), `explanation`, `explanation_titles` (the same with titles in place
 of semantic IDs) and `valid`: where the model's answer is no permutation,
 `valid` is false and `order` is the incoming one.
 
-Unknown items are left out of histories (`unknown_history` counts
-them), and as candidates they are ranked last (`unknown` names them). A line
-that cannot be answered gets `error` in the place of an answer, and the exit
-code is 3 at the end; `--strict` stops at the first.
+Unknown items are left out of histories (`unknown_history` counts them), and as
+candidates they are ranked last (`unknown` names them). A line that cannot be
+answered gets `error` in the place of an answer, and the exit code is 3 at the
+end; `--strict` stops at the first.
 
 Lines are answered as they come in, and written at once. `-` is standard input
 or output:

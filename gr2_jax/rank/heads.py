@@ -93,9 +93,6 @@ def stack(
   Returns:
     As of `fit`; the weight of words stays.
   """
-  count = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-  logps = np.where(mask, logps, 0.0)
-  logps = np.where(mask, logps - logps.sum(axis=1, keepdims=True) / count, 0.0)
   made = {}
   for name, own in head.items():
     columns = features if name == FULL else features[..., _ALONE, None]

@@ -44,8 +44,8 @@ class Finder:
       k: candidates a list, at most `candidates.width` of the run.
 
     Returns:
-      Dicts with `history`, without unknown items, `candidates`
-      (item ids, the likeliest first) and `scores`, their log-probabilities.
+      Dicts with `history`, without unknown items, `candidates` (item ids, the
+      likeliest first) and `scores`, their log-probabilities.
 
     Raises:
       ValueError: k above the width of the beam.

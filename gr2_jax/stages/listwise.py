@@ -64,7 +64,7 @@ def stack_head(
   ):
     for rows in bar:
       lists = sharding.shard_batch(mesh, prompts.batch(rows))
-      found = _direct_logps(model, fmt, params, lists)
+      found = _jitted_logps(model, fmt, params, lists)
       chunks.append(sharding.fetch(mesh, found))
   made = heads.stack(
     sharding.fetch(mesh, head),
@@ -86,8 +86,25 @@ def _rows(
   return [np.arange(i, i + size) % len(prompts) for i in starts]
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'fmt'))
-def _direct_logps(model, fmt, params, lists):
+def direct_logps(
+  model: LMConfig,
+  fmt: AnswerFormat,
+  params: Any,
+  lists: rollout.PromptBatch,
+  dropout: jax.Array | None = None,
+) -> jax.Array:
+  """Scores the candidates of lists behind their direct prompts.
+
+  Args:
+    model: shape of the LM.
+    fmt: the answer format.
+    params: of the LM.
+    lists: with direct prompts.
+    dropout: key of what is dropped; None drops nothing.
+
+  Returns:
+    float32 [Q, K], log P of each candidate's semantic ID.
+  """
   return utilities.sid_logps(
     model,
     fmt,
@@ -95,7 +112,11 @@ def _direct_logps(model, fmt, params, lists):
     lists.prompt,
     lists.prompt_valid,
     sids=lists.candidate_sids,
+    dropout=dropout,
   )
+
+
+_jitted_logps = jax.jit(direct_logps, static_argnames=('model', 'fmt'))
 
 
 def trainable(
@@ -177,14 +198,7 @@ def direct_utilities(
   Returns:
     Head to float32 [Q, K].
   """
-  logps = utilities.sid_logps(
-    model,
-    fmt,
-    params['lm'],
-    lists.prompt,
-    lists.prompt_valid,
-    sids=lists.candidate_sids,
-  )
+  logps = direct_logps(model, fmt, params['lm'], lists)
   head = params['head']
   return {
     name: heads.utilities(head, name, logps, lists.features)

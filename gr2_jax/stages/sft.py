@@ -233,9 +233,9 @@ class _Job:
     unseen = store.unseen_lists()
     if not len(unseen):
       logging.warning(
-        'SFT trained on every list (traces.sft_share is 1): its weights of '
-        'likelihood and evidence stay as trained, and trust the likelihood too '
-        'much.'
+        'SFT trained on every list: its weights of likelihood and evidence '
+        'stay as trained, and trust the likelihood too much. Lower '
+        'traces.sft_share.'
       )
       return params
     prompts = list_prompts.direct_prompts(store, unseen)

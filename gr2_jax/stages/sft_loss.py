@@ -28,6 +28,7 @@ from gr2_jax.lm.config import LMConfig
 from gr2_jax.rank import heads, utilities
 from gr2_jax.rl.rollout import PromptBatch
 from gr2_jax.run import training
+from gr2_jax.stages import listwise
 from gr2_jax.text.answer import AnswerFormat
 
 DIRECT, EXPLAINED, TEXT = 'direct', 'explained', 'text'
@@ -90,7 +91,7 @@ def make(
     dropout = _keys(batch)
     if DIRECT in batch:
       lists = batch[DIRECT]
-      logps = _direct_logps(model, fmt, params['lm'], lists, dropout[0])
+      logps = listwise.direct_logps(model, fmt, params['lm'], lists, dropout[0])
       total, count, metrics = _choice(params['head'], logps, lists)
     if EXPLAINED in batch:
       logps, nll, pairs = _words(
@@ -106,7 +107,7 @@ def make(
       metrics |= pairs | {'nll_explained': (chosen, number)}
     if DISTILLED in batch:
       lists = batch[DISTILLED].lists
-      logps = _direct_logps(model, fmt, params['lm'], lists, dropout[2])
+      logps = listwise.direct_logps(model, fmt, params['lm'], lists, dropout[2])
       nll = _imitated(params['head'], logps, batch[DISTILLED])
       total += nll
       metrics |= {'nll_distilled': (nll, jnp.float32(len(logps)))}
@@ -128,25 +129,6 @@ def _keys(batch: Any) -> tuple:
   if 'seed' not in batch.get(TEXT, {}):
     return None, None, None
   return tuple(jax.random.split(jax.random.key(batch[TEXT]['seed'][0]), 3))
-
-
-def _direct_logps(
-  model: LMConfig,
-  fmt: AnswerFormat,
-  params: Any,
-  lists: PromptBatch,
-  dropout: jax.Array | None,
-) -> jax.Array:
-  """Returns log P of the candidates behind the direct prompt, [Q, K]."""
-  return utilities.sid_logps(
-    model,
-    fmt,
-    params,
-    lists.prompt,
-    lists.prompt_valid,
-    sids=lists.candidate_sids,
-    dropout=dropout,
-  )
 
 
 def _choice(

@@ -18,7 +18,7 @@ from gr2_jax.text import bpe, pieces, tokenizer_files
 SEPARATOR = '<|endoftext|>'
 _FILE = 'text.json'
 # A row of the token table belongs to each id; no published model has more.
-_MOST_IDS = 2**24
+MOST_IDS = 2**24
 
 
 class Pretrained:
@@ -77,10 +77,10 @@ class Pretrained:
           'its file is damaged, fetch it again.'
         )
     largest = max(names, default=0)
-    if largest >= _MOST_IDS:
+    if largest >= MOST_IDS:
       raise ValueError(
         f'The tokenizer gives {names[largest]!r} the id {largest}, and no '
-        f'model has {_MOST_IDS} rows for its ids: its file is damaged, fetch '
+        f'model has {MOST_IDS} rows for its ids: its file is damaged, fetch '
         'it again.'
       )
     self._spec, self._exact = spec, bpe.exact(spec)

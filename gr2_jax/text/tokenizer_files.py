@@ -1,7 +1,7 @@
 """Files of a Hugging Face tokenizer: `tokenizer.json` and what lies beside it.
 
-One reader for foreign tokenizers: text pieces of a model that
-is trained on, the chat tokenizer of a teacher, a sentence encoder.
+One reader for foreign tokenizers: text pieces of a model that is trained on,
+the chat tokenizer of a teacher, a sentence encoder.
 """
 
 import json

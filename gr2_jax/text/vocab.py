@@ -41,8 +41,6 @@ _ADDED = re.compile(
   + '|'.join(re.escape(d) for d in sorted(DELIMITERS, key=len, reverse=True))
   + rf'|<\|[a-z_]+\|>|{semantic_ids.TOKEN})'
 )
-# Of a table; more is asked for by damaged files alone.
-_MOST_ROWS = 2**24
 
 
 class Vocab:
@@ -85,9 +83,10 @@ class Vocab:
       used = f'use 1 to {semantic_ids.MAX_LEVELS} levels, 1 code or more.'
       raise ValueError(f'{levels} levels, {codes} codes a semantic ID: {used}')
     rows = max(levels * codes, min_rows)
-    if rows > _MOST_ROWS:
+    if rows > pretrained_lib.MOST_IDS:
       raise ValueError(
-        f'{rows} rows for tokens: a model has {_MOST_ROWS} at the most.'
+        f'{rows} rows for tokens: a model has {pretrained_lib.MOST_IDS} at the '
+        'most.'
       )
     self._pieces, self._min_rows = pieces, min_rows
     self.pad, self.bos, self.eos = pieces.pad, pieces.bos, pieces.eos

@@ -149,6 +149,29 @@ def test_the_head_is_that_of_lists_that_sft_did_not_see(trained, mesh1):
   assert expected['full']['tau'] != start['full']['tau']
 
 
+def test_without_unseen_lists_the_head_stays_as_trained(listed, caplog):
+  config = small.config()
+  config.traces = {'sft_share': 1.0}
+  workdir = listed('all')
+  summary = sft.run(config, workdir)
+  assert 'SFT trained on every list' in caplog.text
+  head, _ = heads.load(workdir / 'sft' / 'model')
+  every = artifacts.Artifacts(config, workdir).training_lists()
+  assert summary['lists'] == len(every)
+  start = heads.fit(every.features, every.candidates >= 0, every.target)
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), head, start)
+  # Each weight and temperature learns, at a rate of 3e-3; what words add is
+  # left to RL.
+  for own in moved.values():
+    assert own.pop('words') == 0
+  assert all(0 < x < 0.02 for x in jax.tree.leaves(moved))
+  # What is exported is what was measured best.
+  name = 'valid_choice_nll'
+  records = files.read_jsonl(workdir / 'sft' / 'metrics.jsonl')
+  best = min(record[name] for record in records if name in record)
+  assert summary[name] == pytest.approx(best, rel=1e-5)
+
+
 def test_the_checkpoint_is_chosen_by_the_rankings(trained, listed, monkeypatch):
   """Of both heads; words, most of the loss, do not count."""
   _, summary = trained
