@@ -115,7 +115,7 @@ class RankingTrainer:
           for kind, whole in drawn.items()
         }
         train, pairs = self._update(train, part)
-        metrics = metrics_lib.combine(metrics, pairs)
+        metrics = metrics_lib.combine(metrics, jax.device_get(pairs), np)
       jax.block_until_ready(train.params)
     ended = time.monotonic()
     metrics['timing/rollout_seconds'] = (ranked - started, 1.0)

@@ -273,7 +273,8 @@ class Trainer:
         if self._observe is not None and not used:
           self._observe(*_numbers((before.step,)), lists, rollouts)
         buffer = groups.fill(buffer, rollouts.groups)
-        metrics = metrics_lib.combine(metrics, rollout.summarise(rollouts))
+        pairs = jax.device_get(rollout.summarise(rollouts))
+        metrics = metrics_lib.combine(metrics, pairs, np)
         fill, _ = _numbers(groups.count(buffer, size))
         used += 1
     metrics['fill_rate'] = (float(fill), float(size))
@@ -302,9 +303,10 @@ class Trainer:
         batches = [objective.recompute(*given, batch) for batch in batches]
       for batch in batches:
         train, pairs = self._update(train, batch, *self._frozen)
+        pairs = jax.device_get(pairs)
         if metrics:
           del pairs['sampler_gap']
-        metrics = metrics_lib.combine(metrics, pairs)
+        metrics = metrics_lib.combine(metrics, pairs, np)
     return train, metrics
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from gr2_jax import files, processes, sharding
 from gr2_jax.data import pipeline
@@ -184,5 +185,5 @@ def mean_nll(
     for batch in phase.once(source, cfg):
       _, _, new = _scorer(config)(params, sharding.shard_batch(mesh, batch))
       new = jax.device_get(new)
-      pairs = new if pairs is None else metrics.combine(pairs, new)
+      pairs = new if pairs is None else metrics.combine(pairs, new, np)
   return metrics.means(pairs)['nll']

@@ -89,9 +89,9 @@ def _words(
     with sharding.use(mesh, sharding.TRAIN_RULES):
       for each in chosen:
         batch = sharding.shard_batch(mesh, rows.batch(each))
-        new = score(params, batch)
-        pairs = new if pairs is None else metrics_lib.combine(pairs, new)
-    found = metrics_lib.means(jax.device_get(pairs))
+        new = jax.device_get(score(params, batch))
+        pairs = new if pairs is None else metrics_lib.combine(pairs, new, np)
+    found = metrics_lib.means(pairs)
     return {
       'valid_words_nll': float(found['nll_words']),
       'valid_explained_nll': float(found['nll_explained']),

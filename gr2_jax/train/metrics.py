@@ -26,7 +26,9 @@ def combine(left: Pairs, right: Pairs, xp: Any = jnp) -> Pairs:
   Args:
     left: pairs (sum, count).
     right: pairs; a name that only one side has is taken as it is there.
-    xp: `jax.numpy` inside of jit, `numpy` for host values.
+    xp: `jax.numpy` inside of jit; outside `numpy`, for host values: of arrays
+      on a mesh of CPU devices every sum would be a program of its own, and XLA
+      locks up (and aborts) once 32 of them wait behind one with collectives.
 
   Returns:
     The pairs of both parts together.

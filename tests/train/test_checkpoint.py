@@ -256,3 +256,15 @@ def test_a_full_disk_is_told_of_and_the_checkpoint_before_stays(tmp_path, tidy):
     checkpointer.save(2, _state(2, 100_000))
   assert {p.name for p in tmp_path.iterdir()} == {'1', '2'}
   assert os.listdir(tmp_path / '2')
+
+
+def test_checksums_of_many_sharded_arrays_do_not_lock_up(mesh8):
+  # Forty programs with a sum over devices, all on their way at once, aborted.
+  sharding = jax.sharding.NamedSharding(
+    mesh8, jax.sharding.PartitionSpec(('data', 'fsdp'), 'tensor')
+  )
+  x = np.arange(64, dtype=np.uint32).reshape(8, 8)
+  tree = [jax.device_put(x * i, sharding) for i in range(40)]
+  expected = [int((x * i * (2 * x + 1)).sum() % 2**32) for i in range(40)]
+  for _ in range(20):
+    assert list(checksum.of_tree(tree).values()) == expected
