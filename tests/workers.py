@@ -1,12 +1,21 @@
 """A run by several workers ends, with an error, when one of them dies.
 
 xdist by itself lets the others finish what they were given, and passes a run
-whose worker died behind its last test.
+whose worker died behind its last test. It gives out the modules with most
+tests first; here the folders that take longest come first.
 """
 
 import pytest
 
 _DEAD = pytest.StashKey[bool]()
+# So that no worker is left alone with them at the end.
+_FIRST = ('integration', 'stages', 'rl', 'decode', 'lm', 'serve')
+
+
+def pytest_collection_modifyitems(items):
+  """Brings the folders where most of the time goes to the front."""
+  place = {name: index for index, name in enumerate(_FIRST)}
+  items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
 
 
 @pytest.hookimpl(optionalhook=True)
