@@ -147,6 +147,33 @@ def unset(config: ml_collections.ConfigDict) -> None:
   sizing.unset(config)
 
 
+def fill(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Chooses what is left to the data; see `sizing.fill`.
+
+  Settings that are wrong whatever the data are refused before these are read,
+  which may take minutes.
+
+  Args:
+    config: of a run, in which settings may be None.
+
+  Returns:
+    A whole config: the same one where nothing is None.
+
+  Raises:
+    ValueError: as `read` and `sizing.fill`.
+    FileNotFoundError: a missing file or folder.
+  """
+  errors = []
+  for example in sizing.examples(config):
+    try:
+      read(example)
+    except ValueError as error:
+      errors.append(error)
+    else:
+      return sizing.fill(config)
+  raise errors[0]
+
+
 def read(config: ml_collections.ConfigDict) -> Experiment:
   """Makes the tree of a config.
 

@@ -86,12 +86,12 @@ def main(argv) -> None:
   if _DESCRIBE.value:
     _describe(_CONFIG.value)
     return
-  from gr2_jax.run import sizing
+  from gr2_jax import experiment
   from gr2_jax.stages import pipeline
 
   start.set_up()
   cluster.join()
-  config = sizing.fill(_CONFIG.value)
+  config = experiment.fill(_CONFIG.value)
   if _INSIST.value:
     config.endpoint.insist = True
   if _PROFILE.value:
@@ -102,12 +102,11 @@ def main(argv) -> None:
 
 def _describe(config) -> None:
   """Prints the settings; those that the data choose too, where these are."""
-  from gr2_jax import describe
-  from gr2_jax.run import sizing
+  from gr2_jax import describe, experiment
 
   if config.data.dir:
     start.set_up()
-    config = sizing.fill(config)
+    config = experiment.fill(config)
   print(describe.table(describe.settings(config)))
 
 

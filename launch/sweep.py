@@ -45,9 +45,8 @@ def main(argv) -> None:
   """Makes the runs and prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax import files, processes
+  from gr2_jax import experiment, files, processes
   from gr2_jax.report import sweeps
-  from gr2_jax.run import sizing
   from gr2_jax.stages import sweep
 
   start.set_up()
@@ -57,7 +56,7 @@ def main(argv) -> None:
   if 'runs' not in config:
     if not _SEEDS.value:
       raise app.UsageError('This config is no sweep: give its --seeds=0,1,2.')
-    whole = sizing.fill(config)
+    whole = experiment.fill(config)
     config = sweep.of_seeds(whole, [int(seed) for seed in _SEEDS.value])
   elif _SEEDS.value:
     raise app.UsageError('This sweep sets its seeds itself: leave out --seeds.')

@@ -51,11 +51,11 @@ def main(argv) -> None:
   """Describes the stage, or runs it."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments {argv[1:]}.')
-  from gr2_jax.run import sizing
+  from gr2_jax import experiment
   from gr2_jax.stages import dry_run, pipeline
 
   start.set_up()
-  config = sizing.fill(_CONFIG.value)
+  config = experiment.fill(_CONFIG.value)
   if _INSIST.value:
     config.endpoint.insist = True
   workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()

@@ -12,6 +12,7 @@ import dataclasses
 import os
 import re
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -68,6 +69,25 @@ def fill(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config = choose(config, counts)
   _tell(config, counts, names)
   return config
+
+
+def examples(
+  config: ml_collections.ConfigDict,
+) -> Iterator[ml_collections.ConfigDict]:
+  """Gives the configs that data of three sizes would make of this one.
+
+  Args:
+    config: of a run.
+
+  Yields:
+    Whole configs.
+  """
+  for users, items, each in (
+    (1000, 1500, 100),
+    (200, 300, 12),
+    (10**5, 10**4, 9),
+  ):
+    yield choose(config, counting.Counts(items, np.full(users, each)))
 
 
 def choose(

@@ -114,6 +114,14 @@ def test_what_cannot_be_counted_is_named(tmp_path):
     sizing.fill(config)
 
 
+def test_a_wrong_setting_is_refused_before_the_data_are_read(tmp_path):
+  config = own.get_config()
+  config.data.dir = str(tmp_path / 'absent')
+  config.rl.group_size = 1
+  with pytest.raises(ValueError, match='rl.group_size = 1'):
+    experiment.fill(config)
+
+
 def test_a_setting_without_a_rule_is_named(tmp_path):
   _write(tmp_path / 'shop')
   config = own.get_config().copy_and_resolve_references()
