@@ -62,6 +62,7 @@ def test_bodies_of_changes(port, body, path):
   _is_well(port)
 
 
+# `[long]` becomes 70,000 bytes when it is sent: Hypothesis shows its examples.
 _LINES = st.sampled_from(
   [
     *(b'POST /v1/rerank HTTP/1.1\r\n', b'GET / HTTP/1.1\r\n', b'Host: x\r\n'),
@@ -71,7 +72,7 @@ _LINES = st.sampled_from(
     *(b'Connection: Upgrade\r\nUpgrade: websocket\r\n', b'X: \xff\0\r\n'),
     *(b'OPTIONS * HTTP/1.1\r\n', b'POST //%2e%2e/%00 HTTP/1.1\r\n'),
     *(b'Expect: 100-continue\r\n', b'Authorization: Bearer \xff\r\n', b'{}'),
-    *(b'X: ' + b'y' * 70000 + b'\r\n', GOOD),
+    *(b'X: [long]\r\n', GOOD),
   ]
 )
 
@@ -85,8 +86,9 @@ def test_bytes(port, parts):
     contextlib.suppress(ConnectionError),
     socket.create_connection(address, timeout=60) as made,
   ):
-    made.sendall(b''.join(parts))
-    made.shutdown(socket.SHUT_WR)
+    made.sendall(b''.join(parts).replace(b'[long]', b'y' * 70000))
+    with contextlib.suppress(OSError):  # The server has closed it already.
+      made.shutdown(socket.SHUT_WR)
     found = b''
     while part := made.recv(65536):
       found += part

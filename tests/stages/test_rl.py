@@ -1,4 +1,4 @@
-"""The RL stage: its files, and a run that was cut off."""
+"""The RL stage of written lists: its files, and a run that was cut off."""
 
 import json
 
@@ -16,8 +16,6 @@ from gr2_jax.rl import trainer
 from gr2_jax.stages import direct, rl
 from gr2_jax.text import vocab as vocab_lib
 from gr2_jax.text import wording
-
-pytestmark = pytest.mark.slow  # Two programs for eight devices: half a minute.
 
 ITEMS = [
   dataset_lib.Item(f'i{i}', f'Film {i}', (('Drama', 'Comedy')[i % 2],))
@@ -99,7 +97,9 @@ def _config(**section):
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
       'data': {'split': {'kind': 'leave_one_out'}},
       'text': {'prompt': {'max_candidates': K}},
+      'answer': {'ranking': 'list'},
       'rl': {
+        'lists': 'train',
         'steps': 4,
         'lr': 1e-3,
         'prompts_per_step': 16,
