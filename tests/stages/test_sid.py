@@ -4,6 +4,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import quickstart
 from gr2_jax import files
 from gr2_jax.data import dataset, stored
 from gr2_jax.sid import assign, index, steps
@@ -101,14 +102,7 @@ def test_vectors_that_do_not_fit(world, monkeypatch):
 
 @pytest.mark.slow
 def test_movielens_gets_unique_and_well_used_ids(tmp_path):
-  config = ml_collections.ConfigDict(
-    {
-      'seed': 0,
-      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
-      'data': {'name': 'ml-100k', 'kind': 'ml-100k', 'split': {}},
-      'sid': {'levels': 4, 'codes': 64, 'epochs': 120},
-    }
-  )
+  config = quickstart.get_config()
   data.run(config, tmp_path)
   summary = sid.run(config, tmp_path)
   assert summary['uniqueness'] >= 0.99
