@@ -305,10 +305,11 @@ def run(config: ml_collections.ConfigDict, context: runner.Context) -> dict:
   cfg = config_lib.build(SFTConfig, config.sft)
   store = artifacts.Artifacts(config, context.workdir)
   traces = list(files.read_jsonl(context.input('traces') / 'traces.jsonl'))
-  if not traces:
+  if len(traces) < 2:
     raise ValueError(
-      f'{context.input("traces")} has no accepted trace: see the reasons '
-      'in its summary.json, and raise traces.attempts or use mode targeted.'
+      f'{context.input("traces")} has {len(traces)} accepted traces, and SFT '
+      'needs two or more, to train on and to validate: see the reasons in its '
+      'summary.json, and raise traces.attempts or use traces.mode=targeted.'
     )
   order = np.random.default_rng(context.seed).permutation(len(traces))
   kept = max(round(cfg.holdout * len(traces)), 1)

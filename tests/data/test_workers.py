@@ -128,7 +128,7 @@ import pathlib
 if __name__ == '__main__':
   flags.FLAGS.mark_as_parsed()
   source = {'it': shards.Shards(pathlib.Path(sys.argv[1]))}
-  iterator = pipeline.lm_iterator(source, {'it': 1.0}, 16, 3, 7, workers=2)
+  iterator = pipeline.lm_iterator(source, {'it': 1.0}, 16, 3, seed=7, workers=2)
   next(iterator), next(iterator)
   pids = [child.pid for child in multiprocessing.active_children()]
   print(*pids, flush=True)

@@ -35,9 +35,13 @@ def test_a_dry_run_of_a_small_run(tmp_path):
   done = _run('pipeline', tmp_path, f'--stages={STAGES}')
   assert done.returncode == 0, done.stderr
   before = sorted(tmp_path.rglob('*'))
-  shown = _run(
-    'traces', tmp_path, '--dry_run', '--price_in=0.1', '--price_out=0.4'
+  # The configs' answers are too short for a language model's three steps.
+  longer = (
+    '--config.rl.explanation_tokens=48',
+    '--config.rl.max_new_tokens=112',
   )
+  prices = ('--price_in=0.1', '--price_out=0.4')
+  shown = _run('traces', tmp_path, '--dry_run', *prices, *longer)
   assert shown.returncode == 0, shown.stderr
   print(shown.stdout)
   for kind in ('rejection', 'targeted'):

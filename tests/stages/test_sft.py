@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -307,3 +308,16 @@ def test_traces_of_other_lists_are_refused(listed):
   config.traces = {'sft_share': 0.1}
   with pytest.raises(ValueError, match='run the traces stage again'):
     sft.run(config, workdir)
+
+
+def test_a_single_trace_is_too_few(listed):
+  """It would be held out, and nothing would be left to train on."""
+  workdir = listed('single')
+  given = workdir / 'traces'
+  own = shutil.copytree(given.resolve(), workdir / 'own')
+  traces = list(files.read_jsonl(own / 'traces.jsonl'))
+  files.write_jsonl(own / 'traces.jsonl', traces[:1])
+  given.unlink()
+  own.rename(given)
+  with pytest.raises(ValueError, match='has 1 accepted traces, and SFT needs'):
+    sft.run(small.config(), workdir)
