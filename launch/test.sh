@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv and runs the tests.
 # Usage: bash launch/test.sh [pytest arguments]
-#   bash launch/test.sh                    the fast tier (20 to 40 minutes on two cores)
+#   bash launch/test.sh                    the fast tier (ten minutes on two cores)
 #   bash launch/test.sh -m slow            what takes longer
 #   bash launch/test.sh tests/rl -k clip   a part
 set -euo pipefail
