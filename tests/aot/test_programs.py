@@ -81,8 +81,8 @@ def test_what_is_held_is_what_the_compiler_sees(name):
   if name == 'prefill':
     # It makes no logits: their table is left out.
     known -= plan_lib.chip_bytes(held['parameters']['output'])
-  # The rest are tokens, lists and keys; of decoding also the choices among the
-  # 13 items that an explanation may cite, at each of 96 tokens of two answers.
+  # The rest are tokens, lists and keys; of decoding also `Samples.allowed`: 13
+  # ids for each of 96 tokens of two answers to eight prompts, on four devices.
   rest = 20_000 + (4 * 8 * 2 * 96 * 13 // 4 if name == 'decode' else 0)
   assert known <= memory.argument_size_in_bytes < known + rest
 

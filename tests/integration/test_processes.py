@@ -149,9 +149,10 @@ def _records(workdir, stage):
 def test_four_processes_train_on_the_batches_of_one(data, alone):
   """Lists of the same items; what trains on their columns rounds otherwise.
 
-  Up to the retriever's scores bits are the same. SASRec's column and SFT's
-  gradients differ in the last place. Adam makes of that, where a gradient is
-  near zero, another step: after four of them losses differ by 1e-4.
+  Up to the retriever's scores bits are the same. SASRec's column and the norm
+  of SFT's first gradient differ by 1e-6 and 2e-7; after four steps of Adam
+  losses differ by up to 8e-4. A model that has hardly learned then writes other
+  words.
   """
   one, four = data.parent / 'alone', data.parent / 'of_4'
   _runs_and_is_skipped(data, four, 4)
@@ -171,8 +172,14 @@ def test_four_processes_train_on_the_batches_of_one(data, alone):
   )
   assert first[0] == pytest.approx(first[1], rel=1e-6)
   assert last[0] == pytest.approx(last[1], rel=2e-3)
-  names = [report['explanations'].keys() for report in (alone, _report(four))]
-  assert names[0] == names[1]
+  # What these models wrote and how they rank; all else is the report of one.
+  written = {'explanations', 'rerank', 'rl', 'sft', 'verdict'}
+  left = [
+    {name: part for name, part in report.items() if name not in written}
+    for report in (alone, _report(four))
+  ]
+  assert {'baselines', 'retrieval', 'traces'} < left[0].keys()
+  assert not list(_differences(*left))
 
 
 @pytest.mark.slow

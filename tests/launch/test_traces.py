@@ -35,7 +35,7 @@ def test_a_dry_run_of_a_small_run(tmp_path):
   done = _run('pipeline', tmp_path, f'--stages={STAGES}')
   assert done.returncode == 0, done.stderr
   before = sorted(tmp_path.rglob('*'))
-  # The configs' answers are too short for a language model's three steps.
+  # Tiny answers have no room for the three steps that a language model takes.
   longer = (
     '--config.rl.explanation_tokens=48',
     '--config.rl.max_new_tokens=112',
